@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `collapse_file()`: replace the small folios that cache a PMD-sized range of a file by a huge one.
+//!
+//! khugepaged and `madvise(MADV_COLLAPSE)` come here from `collapse_scan_file()`, if the
+//! implementation in Rust is the one in use. In order:
+//!
+//! 1. Allocate the new folio, charge it to the memory cgroup, lock it.
+//! 2. Gather the old folios: lock, take off the LRU and unmap every one, swap in and read in what
+//!    is missing. Holes, which only shmem may have, are counted, and stay holes.
+//! 3. Flush the TLBs: the old folios do not change any more.
+//! 4. Charge the file for the holes.
+//! 5. Copy the old folios and clear what lies between, with nothing committed yet: memory may turn
+//!    out to be failing.
+//! 6. If there are holes, make sure that none is filled behind the back of a userfaultfd, within
+//!    the page-cache lock that is not released before the end: store `XA_RETRY_ENTRY` in the
+//!    empty slots, so that lockless readers wait. Compare their number with what was counted.
+//!    Only then look for a userfaultfd that waits for missing pages. One that is registered later
+//!    has not observed a hole, so that all is as if the collapse had come before.
+//! 7. Put the new folio in the place of all of them and release the lock.
+//! 8. Retract page tables, unlock the new folio, free the old ones.
+//!
+//! Whatever fails up to step 6, everything is as before and nobody can tell: each value below
+//! undoes what it stands for when it is dropped, and they are dropped in the reverse order of
+//! their making.
+//!
+//! The states that a value goes through, and the order of the locks, are told in
+//! [`kernel::mm::page_cache`].
+
+#![forbid(unsafe_code)]
+
+use kernel::{
+    alloc::flags::GFP_KERNEL,
+    fs::file::LocalFile,
+    mm::{
+        folio::{lru_add_drain, LockedFolio, HPAGE_PMD_NR},
+        khugepaged::{
+            export_collapse_file,
+            trace_collapse_file,
+            CollapseControl,
+            NewFolio,
+            OldFolios,
+            ScanResult, //
+        },
+        mmdebug::{vm_bug_on, vm_warn_on_once},
+        page_cache::{AddressSpace, Cursor, Entry, LockedCursor},
+        rmap::UnmapBatch,
+        Mm, //
+    },
+};
+
+export_collapse_file!(collapse_file);
+
+/// What the trace event tells besides the result.
+struct Progress {
+    new_pfn: usize,
+    index: usize,
+}
+
+/// Collapses the range of `file` that begins at page `start`, for `addr` in `mm`.
+///
+/// Context: may sleep; no locks held.
+fn collapse_file(
+    mm: &Mm,
+    addr: usize,
+    file: &LocalFile,
+    start: usize,
+    cc: &CollapseControl,
+) -> ScanResult {
+    let mapping = AddressSpace::of(file);
+    let is_shmem = mapping.is_shmem();
+    let mut progress = Progress {
+        new_pfn: !0,
+        index: 0,
+    };
+
+    // MADV_COLLAPSE does not ask whether the shmem mount wants huge pages.
+    vm_warn_on_once!(!is_shmem && !mapping.supports_pmd_folios());
+    vm_warn_on_once!(start % HPAGE_PMD_NR != 0);
+
+    let result = match replace_range(mm, file, mapping, start, cc, &mut progress) {
+        Ok(()) if cc.is_khugepaged() => ScanResult::Succeed,
+        // Have the caller map the huge folio.
+        Ok(()) => ScanResult::PteMappedHugepage,
+        Err(result) => result,
+    };
+
+    trace_collapse_file(
+        mm,
+        progress.new_pfn,
+        progress.index,
+        addr,
+        is_shmem,
+        file,
+        result,
+    );
+    result
+}
+
+fn replace_range(
+    mm: &Mm,
+    file: &LocalFile,
+    mapping: &AddressSpace,
+    start: usize,
+    cc: &CollapseControl,
+    progress: &mut Progress,
+) -> Result<(), ScanResult> {
+    let new = NewFolio::alloc_charged(mm, cc, mapping, start)?;
+    progress.new_pfn = new.folio().pfn();
+
+    let mut walk = mapping.walk(start);
+    let cursor = Cursor::new(&mut walk);
+
+    // Almost always all slots exist, because most of the pages do.
+    let locked = cursor.lock_with_slots().map_err(|_| ScanResult::Fail)?;
+    let (cursor, old) = gather(locked, file, mapping, start, progress)?;
+    let old = old.flush();
+
+    let charge = cursor
+        .charge_holes(old.holes())
+        .map_err(|_| ScanResult::Fail)?;
+
+    let mut copy = new.into_copy_cursor();
+    for folio in old.folios() {
+        copy.clear_until(folio.start());
+        for page in 0..folio.nr_pages() {
+            if !copy.copy_page(folio, page) {
+                progress.index = copy.index();
+                return Err(ScanResult::CopyMc);
+            }
+        }
+    }
+    let new = copy.clear_rest().mark_uptodate();
+    progress.index = start + HPAGE_PMD_NR;
+
+    let sealed = if let Some(full) = old.full_range() {
+        cursor.lock().seal_full(full)
+    } else {
+        let i_mmap = cursor.i_mmap_read();
+
+        cursor
+            .lock()
+            .fill_holes()
+            .map_err(|_| ScanResult::StoreFailed)?
+            .expect_holes(old.holes())
+            .map_err(|_| ScanResult::PageFilled)?
+            .check_userfaultfd(i_mmap)
+            .map_err(|_| ScanResult::ExceedNonePte)?
+    };
+    let (huge, replaced) = sealed.commit(new, charge, old);
+
+    huge.retract_page_tables();
+    huge.unlock();
+    replaced.release();
+    Ok(())
+}
+
+/// Gathers the folios of the range from `start` on.
+///
+/// At the top of the loop the page-cache lock is held, and every folio in `old` is locked, off the
+/// LRU, unmapped, and had no users but the page cache and us when that was last checked, under the
+/// lock.
+fn gather<'w, 'm>(
+    mut locked: LockedCursor<'w, 'm>,
+    file: &LocalFile,
+    mapping: &AddressSpace,
+    start: usize,
+    progress: &mut Progress,
+) -> Result<(Cursor<'w, 'm>, OldFolios<UnmapBatch>), ScanResult> {
+    let is_shmem = mapping.is_shmem();
+    let end = start + HPAGE_PMD_NR;
+    let mut old = OldFolios::new();
+    let index = &mut progress.index;
+
+    *index = start;
+    while *index < end {
+        let (cursor, folio) = match locked.load(*index) {
+            Entry::Empty if is_shmem => {
+                // Truncation or hole punching may have left nothing at all.
+                if *index == start && locked.rest_is_empty() {
+                    return Err(ScanResult::Truncated);
+                }
+                old.add_hole();
+                *index += 1;
+                continue;
+            }
+            Entry::Folio(folio) if is_shmem && !folio.is_uptodate() => {
+                instantiate(locked.unlock(), *index)?
+            }
+            Entry::Value if is_shmem => instantiate(locked.unlock(), *index)?,
+            Entry::Empty | Entry::Value => read_in(locked.unlock(), file, *index, end)?,
+            Entry::Folio(folio) if !is_shmem && folio.is_dirty() => {
+                flush_if_read_only(&locked.unlock());
+                return Err(ScanResult::PageDirtyOrWriteback);
+            }
+            Entry::Folio(folio) if !is_shmem && folio.is_under_writeback() => {
+                return Err(ScanResult::PageDirtyOrWriteback);
+            }
+            Entry::Folio(folio) => {
+                let folio = folio.try_lock().ok_or(ScanResult::PageLock)?;
+
+                (locked.unlock(), folio)
+            }
+        };
+
+        // Truncation takes the folio lock, so the folio stays in the page cache from here on.
+        vm_bug_on!(!folio.is_locked());
+
+        if !folio.is_uptodate() {
+            return Err(ScanResult::Fail);
+        }
+
+        // The range may have been truncated and filled with a huge folio before the first folio
+        // was locked. That shows at the first one.
+        if folio.is_pmd_order() {
+            return Err(ScanResult::PteMappedHugepage);
+        }
+
+        if !folio.is_in(mapping) {
+            return Err(ScanResult::Truncated);
+        }
+
+        if !is_shmem && (folio.is_dirty() || folio.is_under_writeback()) {
+            return Err(ScanResult::PageDirtyOrWriteback);
+        }
+
+        let folio = folio.isolate_lru().map_err(|_| ScanResult::DelPageLru)?;
+
+        if !folio.release_private(GFP_KERNEL) {
+            return Err(ScanResult::PageHasPrivate);
+        }
+
+        old.unmap(&folio);
+
+        let nr_pages = folio.nr_pages();
+        locked = old.push(cursor, folio, |folio| {
+            // One reference is from locking it, one from isolating it, and the page cache has one
+            // for each page. As there are no others, new users have to come by the page cache, and
+            // will wait for the folio lock that they need against truncation.
+            if folio.ref_count() != 2 + nr_pages {
+                return Err(ScanResult::PageCount);
+            }
+
+            // Unmapping may have found a page table's dirty bit. If it did not, nobody makes
+            // the folio dirty any more: to write takes the folio lock, for a system call and for
+            // the fault that a translation without the dirty bit ends in.
+            if !is_shmem && folio.is_dirty() {
+                return Err(ScanResult::PageDirtyOrWriteback);
+            }
+            Ok(())
+        })?;
+
+        // A folio that begins before the index is possible: somebody truncated the range where we
+        // did not hold the lock and then wrote to it. That makes the number of holes wrong, which
+        // is found out in the end.
+        *index += nr_pages;
+    }
+
+    Ok((locked.unlock(), old))
+}
+
+/// Gets and locks a folio of shmem that was swapped out, or allocated by `fallocate()` and never
+/// written.
+fn instantiate<'w, 'm>(
+    cursor: Cursor<'w, 'm>,
+    index: usize,
+) -> Result<(Cursor<'w, 'm>, LockedFolio), ScanResult> {
+    let folio = cursor
+        .shmem_get_folio(index)
+        .map_err(|_| ScanResult::Fail)?;
+
+    // A new folio may still be on its way to the LRU.
+    lru_add_drain();
+    Ok((cursor, folio))
+}
+
+/// Reads a regular file from `index` up to `end` and locks the folio at `index`.
+fn read_in<'w, 'm>(
+    cursor: Cursor<'w, 'm>,
+    file: &LocalFile,
+    index: usize,
+    end: usize,
+) -> Result<(Cursor<'w, 'm>, LockedFolio), ScanResult> {
+    cursor.readahead(file, index, end - index);
+    // New folios may still be on their way to the LRU.
+    lru_add_drain();
+    let folio = cursor
+        .filemap_lock_folio(index)
+        .map_err(|_| ScanResult::Fail)?;
+
+    Ok((cursor, folio))
+}
+
+/// Starts writeback of a dirty file, hoping that it is through when khugepaged comes back.
+///
+/// What nobody has open for writing stays clean then. Of other files, folios may become dirty at
+/// any time, and there would be no end to the flushing.
+fn flush_if_read_only(cursor: &Cursor<'_, '_>) {
+    if !cursor.is_open_for_write() {
+        cursor.filemap_flush();
+    }
+}

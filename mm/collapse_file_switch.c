@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Choose between the C and the Rust collapse_file(): a static key, set by the
+ * boot parameter thp_collapse_file= and by
+ * /sys/kernel/mm/transparent_hugepage/khugepaged/collapse_file.
+ *
+ * A collapse reads the key once, on entry, and neither implementation leaves
+ * state behind for the next one, so a switch needs no more than the key: those
+ * under way finish as they began.
+ */
+#define pr_fmt(fmt) "khugepaged: " fmt
+
+#include <linux/cleanup.h>
+#include <linux/init.h>
+#include <linux/kobject.h>
+#include <linux/mutex.h>
+#include <linux/printk.h>
+#include <linux/string.h>
+#include <linux/sysfs.h>
+
+#include "khugepaged.h"
+
+#ifdef CONFIG_RUST_COLLAPSE_FILE_DEFAULT_RUST
+DEFINE_STATIC_KEY_TRUE(rust_collapse_file_key);
+#else
+DEFINE_STATIC_KEY_FALSE(rust_collapse_file_key);
+#endif
+
+static const char * const implementations[] = { "c", "rust" };
+
+/* Two writers may not both find the key in its old state. */
+static DEFINE_MUTEX(rust_collapse_file_mutex);
+
+static int rust_collapse_file_set(const char *name)
+{
+	int rust = sysfs_match_string(implementations, name);
+
+	if (rust < 0)
+		return rust;
+
+	guard(mutex)(&rust_collapse_file_mutex);
+	if (rust)
+		static_branch_enable(&rust_collapse_file_key);
+	else
+		static_branch_disable(&rust_collapse_file_key);
+	return 0;
+}
+
+static ssize_t collapse_file_show(struct kobject *kobj, struct kobj_attribute *attr, char *buf)
+{
+	return sysfs_emit(buf, "%s\n", rust_collapse_file_enabled() ? "c [rust]" : "[c] rust");
+}
+
+static ssize_t collapse_file_store(struct kobject *kobj, struct kobj_attribute *attr,
+				   const char *buf, size_t count)
+{
+	int err = rust_collapse_file_set(buf);
+
+	return err ? err : count;
+}
+
+struct kobj_attribute collapse_file_attr = __ATTR_RW(collapse_file);
+
+static int __init setup_thp_collapse_file(char *name)
+{
+	if (rust_collapse_file_set(name))
+		pr_warn("thp_collapse_file=%s: neither c nor rust, ignored\n", name);
+	return 1;
+}
+__setup("thp_collapse_file=", setup_thp_collapse_file);

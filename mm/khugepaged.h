@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What mm/khugepaged.c and the Rust collapse_file() in mm/collapse_file.rs
+ * share. Private to mm/.
+ */
+#ifndef _MM_KHUGEPAGED_H
+#define _MM_KHUGEPAGED_H
+
+#include <linux/jump_label.h>
+#include <linux/types.h>
+
+struct address_space;
+struct collapse_control;
+struct file;
+struct folio;
+struct mm_struct;
+
+/*
+ * Outcome of a scan or of a collapse. Each one has a string in SCAN_STATUS in
+ * include/trace/events/huge_memory.h, and an errno in
+ * madvise_collapse_errno().
+ */
+enum scan_result {
+	SCAN_FAIL,
+	SCAN_SUCCEED,
+	SCAN_NO_PTE_TABLE,
+	SCAN_PMD_MAPPED,
+	SCAN_EXCEED_NONE_PTE,
+	SCAN_EXCEED_SWAP_PTE,
+	SCAN_EXCEED_SHARED_PTE,
+	SCAN_PTE_NON_PRESENT,
+	SCAN_PTE_UFFD,
+	SCAN_PTE_MAPPED_HUGEPAGE,
+	SCAN_LACK_REFERENCED_PAGE,
+	SCAN_PAGE_NULL,
+	SCAN_SCAN_ABORT,
+	SCAN_PAGE_COUNT,
+	SCAN_PAGE_LRU,
+	SCAN_PAGE_LOCK,
+	SCAN_PAGE_ANON,
+	SCAN_PAGE_LAZYFREE,
+	SCAN_PAGE_COMPOUND,
+	SCAN_ANY_PROCESS,
+	SCAN_VMA_NULL,
+	SCAN_VMA_CHECK,
+	SCAN_ADDRESS_RANGE,
+	SCAN_DEL_PAGE_LRU,
+	SCAN_ALLOC_HUGE_PAGE_FAIL,
+	SCAN_CGROUP_CHARGE_FAIL,
+	SCAN_TRUNCATED,
+	SCAN_PAGE_HAS_PRIVATE,
+	SCAN_STORE_FAILED,
+	SCAN_COPY_MC,
+	SCAN_PAGE_FILLED,
+	SCAN_PAGE_DIRTY_OR_WRITEBACK,
+};
+
+#ifdef CONFIG_RUST_COLLAPSE_FILE
+
+#define VISIBLE_IF_RUST_COLLAPSE_FILE
+
+/* From mm/khugepaged.c, for Rust. */
+enum scan_result alloc_charge_folio(struct folio **foliop, struct mm_struct *mm,
+				    struct collapse_control *cc, unsigned int order);
+void retract_page_tables(struct address_space *mapping, pgoff_t pgoff);
+bool collapse_control_is_khugepaged(const struct collapse_control *cc);
+
+/* From mm/collapse_file.rs; the C function of the same name tells its contract. */
+enum scan_result rust_collapse_file(struct mm_struct *mm, unsigned long addr,
+				    struct file *file, pgoff_t start,
+				    struct collapse_control *cc);
+
+/* From mm/collapse_file_switch.c. */
+DECLARE_STATIC_KEY_MAYBE(CONFIG_RUST_COLLAPSE_FILE_DEFAULT_RUST, rust_collapse_file_key);
+extern struct kobj_attribute collapse_file_attr;
+
+static inline bool rust_collapse_file_enabled(void)
+{
+	return static_branch_maybe(CONFIG_RUST_COLLAPSE_FILE_DEFAULT_RUST,
+				   &rust_collapse_file_key);
+}
+
+#else /* !CONFIG_RUST_COLLAPSE_FILE */
+
+#define VISIBLE_IF_RUST_COLLAPSE_FILE static
+
+static inline bool rust_collapse_file_enabled(void)
+{
+	return false;
+}
+
+static inline enum scan_result rust_collapse_file(struct mm_struct *mm, unsigned long addr,
+						  struct file *file, pgoff_t start,
+						  struct collapse_control *cc)
+{
+	return SCAN_FAIL;
+}
+
+#endif /* CONFIG_RUST_COLLAPSE_FILE */
+
+#endif /* _MM_KHUGEPAGED_H */

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: GPL-2.0
+
+#include <linux/dax.h>
+#include <linux/fs.h>
+#include <linux/pagemap.h>
+#include <linux/shmem_fs.h>
+#include <linux/userfaultfd_k.h>
+
+#include "../../mm/internal.h"
+
+__rust_helper struct address_space *rust_helper_file_mapping(const struct file *file)
+{
+	return file->f_mapping;
+}
+
+__rust_helper struct file_ra_state *rust_helper_file_ra(struct file *file)
+{
+	return &file->f_ra;
+}
+
+__rust_helper struct inode *rust_helper_mapping_host(const struct address_space *mapping)
+{
+	return mapping->host;
+}
+
+__rust_helper struct xarray *rust_helper_mapping_i_pages(struct address_space *mapping)
+{
+	return &mapping->i_pages;
+}
+
+__rust_helper void rust_helper_mapping_sub_nrpages(struct address_space *mapping,
+						   unsigned long nr)
+{
+	mapping->nrpages -= nr;
+}
+
+__rust_helper void rust_helper_mapping_set_update(struct xa_state *xas,
+						  struct address_space *mapping)
+{
+	mapping_set_update(xas, mapping);
+}
+
+__rust_helper bool rust_helper_mapping_pmd_folio_support(const struct address_space *mapping)
+{
+	return mapping_pmd_folio_support(mapping);
+}
+
+__rust_helper void rust_helper_i_mmap_lock_read(struct address_space *mapping)
+{
+	i_mmap_lock_read(mapping);
+}
+
+__rust_helper void rust_helper_i_mmap_unlock_read(struct address_space *mapping)
+{
+	i_mmap_unlock_read(mapping);
+}
+
+__rust_helper bool rust_helper_inode_is_open_for_write(const struct inode *inode)
+{
+	return inode_is_open_for_write(inode);
+}
+
+__rust_helper void rust_helper_page_cache_sync_readahead(struct address_space *mapping,
+							 struct file_ra_state *ra,
+							 struct file *file, pgoff_t index,
+							 unsigned long req_count)
+{
+	page_cache_sync_readahead(mapping, ra, file, index, req_count);
+}
+
+__rust_helper struct folio *rust_helper_filemap_lock_folio(struct address_space *mapping,
+							   pgoff_t index)
+{
+	return filemap_lock_folio(mapping, index);
+}
+
+__rust_helper bool rust_helper_userfaultfd_missing(struct vm_area_struct *vma)
+{
+	return userfaultfd_missing(vma);
+}

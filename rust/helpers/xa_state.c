@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: GPL-2.0
+
+#include <linux/xarray.h>
+
+__rust_helper void rust_helper_xas_init_order(struct xa_state *xas, struct xarray *xa,
+					      unsigned long index, unsigned int order)
+{
+	XA_STATE_ORDER(init, xa, index, order);
+
+	*xas = init;
+}
+
+__rust_helper void rust_helper_xas_lock_irq(struct xa_state *xas)
+{
+	xas_lock_irq(xas);
+}
+
+__rust_helper void rust_helper_xas_unlock_irq(struct xa_state *xas)
+{
+	xas_unlock_irq(xas);
+}
+
+__rust_helper int rust_helper_xas_error(const struct xa_state *xas)
+{
+	return xas_error(xas);
+}
+
+__rust_helper void rust_helper_xas_reset(struct xa_state *xas)
+{
+	xas_reset(xas);
+}
+
+__rust_helper void rust_helper_xas_set(struct xa_state *xas, unsigned long index)
+{
+	xas_set(xas, index);
+}
+
+__rust_helper void rust_helper_xas_set_order(struct xa_state *xas, unsigned long index,
+					     unsigned int order)
+{
+	xas_set_order(xas, index, order);
+}
+
+__rust_helper void *rust_helper_xas_next(struct xa_state *xas)
+{
+	return xas_next(xas);
+}
+
+__rust_helper void *rust_helper_xas_next_entry(struct xa_state *xas, unsigned long max)
+{
+	return xas_next_entry(xas, max);
+}
+
+__rust_helper bool rust_helper_xa_is_value(const void *entry)
+{
+	return xa_is_value(entry);
+}
+
+__rust_helper bool rust_helper_xa_is_retry(const void *entry)
+{
+	return xa_is_retry(entry);
+}
+
+__rust_helper void *rust_helper_xa_retry_entry(void)
+{
+	return XA_RETRY_ENTRY;
+}

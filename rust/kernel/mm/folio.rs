@@ -1,0 +1,476 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Folios: what a holder of a reference, of the folio lock, or of an isolated folio may do.
+//!
+//! A folio in the page cache goes through these hands when it is taken out of use:
+//!
+//! - [`Folio`]: somebody has a reference. Flags can be read, and may change at any time.
+//! - [`LockedFolio`]: we hold a reference and the folio lock. It stays in its mapping.
+//! - [`IsolatedFolio`]: it is off the LRU as well, so reclaim does not see it, and that is worth
+//!   another reference. A [`FolioList`] strings these together.
+//!
+//! Each gives back what it holds when it is dropped. To give a folio back to the LRU takes the LRU
+//! lock with interrupts enabled, so an isolated folio is not to be dropped within the page-cache
+//! lock.
+//!
+//! The memory of a folio is never lent out as a slice: userspace, devices and the kernel's own
+//! direct map may write to it without our knowing.
+//!
+//! C headers: [`include/linux/page-flags.h`](srctree/include/linux/page-flags.h),
+//! [`include/linux/pagemap.h`](srctree/include/linux/pagemap.h), `mm/internal.h`
+
+use crate::{
+    alloc,
+    bindings,
+    ffi::c_int,
+    mm::{page_cache::AddressSpace, rmap::UnmapBatch},
+    types::{NotThreadSafe, Opaque}, //
+};
+use core::{
+    marker::PhantomData,
+    mem::ManuallyDrop,
+    ops::Deref,
+    ptr::NonNull, //
+};
+
+/// The order of a folio that a PMD maps: `HPAGE_PMD_ORDER`.
+pub const HPAGE_PMD_ORDER: u32 = bindings::HPAGE_PMD_ORDER;
+
+/// The number of pages that a PMD maps: `HPAGE_PMD_NR`.
+pub const HPAGE_PMD_NR: usize = 1 << HPAGE_PMD_ORDER;
+
+/// Which per-node, per-memcg counter: `enum node_stat_item`.
+#[derive(Clone, Copy)]
+pub enum NodeStat {
+    /// Pages of files, `NR_FILE_PAGES`.
+    FilePages = bindings::node_stat_item_NR_FILE_PAGES as isize,
+    /// Pages in huge folios of regular files, `NR_FILE_THPS`.
+    FileThps = bindings::node_stat_item_NR_FILE_THPS as isize,
+    /// Pages of shmem, `NR_SHMEM`.
+    Shmem = bindings::node_stat_item_NR_SHMEM as isize,
+    /// Pages in huge folios of shmem, `NR_SHMEM_THPS`.
+    ShmemThps = bindings::node_stat_item_NR_SHMEM_THPS as isize,
+}
+
+/// Moves the folios that this CPU still has to put on the LRU there, so that they can be isolated:
+/// `lru_add_drain()`.
+#[inline]
+pub fn lru_add_drain() {
+    // SAFETY: No preconditions.
+    unsafe { bindings::lru_add_drain() };
+}
+
+/// A `struct folio` that somebody has a reference to.
+///
+/// # Invariants
+///
+/// The folio's reference count is positive for as long as a Rust reference to it exists.
+#[repr(transparent)]
+pub struct Folio(Opaque<bindings::folio>);
+
+impl Folio {
+    /// Makes a Rust reference from a C pointer.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` must point to a folio whose reference count stays positive for `'a`.
+    #[inline]
+    pub unsafe fn from_raw<'a>(ptr: *mut bindings::folio) -> &'a Self {
+        // SAFETY: `Folio` is transparent over `struct folio`; the caller promises the rest.
+        unsafe { &*ptr.cast() }
+    }
+
+    /// The C object.
+    #[inline]
+    pub fn as_raw(&self) -> *mut bindings::folio {
+        self.0.get()
+    }
+
+    /// The number of references, a snapshot: `folio_ref_count()`.
+    #[inline]
+    pub fn ref_count(&self) -> usize {
+        // SAFETY: The folio is alive by the type invariant.
+        unsafe { bindings::folio_ref_count(self.as_raw()) as usize }
+    }
+
+    /// The number of pages: `folio_nr_pages()`. May only change while the folio is not locked.
+    #[inline]
+    pub fn nr_pages(&self) -> usize {
+        // SAFETY: The folio is alive by the type invariant.
+        unsafe { bindings::folio_nr_pages(self.as_raw()) }
+    }
+
+    /// Base-2 logarithm of the number of pages: `folio_order()`.
+    #[inline]
+    pub fn order(&self) -> u32 {
+        // SAFETY: The folio is alive by the type invariant.
+        unsafe { bindings::folio_order(self.as_raw()) }
+    }
+
+    /// Whether it is as large as what a PMD maps: `is_pmd_order(folio_order())`.
+    #[inline]
+    pub fn is_pmd_order(&self) -> bool {
+        self.order() == HPAGE_PMD_ORDER
+    }
+
+    /// The page frame number of its first page: `folio_pfn()`.
+    #[inline]
+    pub fn pfn(&self) -> usize {
+        // SAFETY: The folio is alive by the type invariant.
+        unsafe { bindings::folio_pfn(self.as_raw()) }
+    }
+
+    /// Its first page's index in the file, in pages. Stable while the folio is locked.
+    #[inline]
+    pub fn start(&self) -> usize {
+        // SAFETY: The folio is alive by the type invariant.
+        unsafe { bindings::folio_start(self.as_raw()) }
+    }
+
+    /// Whether somebody holds the folio lock.
+    #[inline]
+    pub fn is_locked(&self) -> bool {
+        // SAFETY: The folio is alive by the type invariant.
+        unsafe { bindings::folio_test_locked(self.as_raw()) }
+    }
+
+    /// Whether the content is valid. If so, it can be read after this call.
+    #[inline]
+    pub fn is_uptodate(&self) -> bool {
+        // SAFETY: The folio is alive by the type invariant.
+        unsafe { bindings::folio_test_uptodate(self.as_raw()) }
+    }
+
+    /// Whether the content is newer than what is on disk.
+    #[inline]
+    pub fn is_dirty(&self) -> bool {
+        // SAFETY: The folio is alive by the type invariant.
+        unsafe { bindings::folio_test_dirty(self.as_raw()) }
+    }
+
+    /// Whether the content is on its way to the disk.
+    #[inline]
+    pub fn is_under_writeback(&self) -> bool {
+        // SAFETY: The folio is alive by the type invariant.
+        unsafe { bindings::folio_test_writeback(self.as_raw()) }
+    }
+
+    /// Whether a page table maps any of it: `folio_mapped()`.
+    #[inline]
+    pub fn is_mapped(&self) -> bool {
+        // SAFETY: The folio is alive by the type invariant.
+        unsafe { bindings::folio_mapped(self.as_raw()) }
+    }
+
+    /// Takes the folio lock if nobody holds it, and a reference with it: `folio_trylock()` and
+    /// `folio_get()`.
+    #[inline]
+    pub fn try_lock(&self) -> Option<LockedFolio> {
+        // SAFETY: The folio is alive by the type invariant.
+        if !unsafe { bindings::folio_trylock(self.as_raw()) } {
+            return None;
+        }
+        // SAFETY: As above.
+        unsafe { bindings::folio_get(self.as_raw()) };
+        // SAFETY: The lock and the reference were just taken, for the new object.
+        Some(unsafe { LockedFolio::from_raw(NonNull::from(&self.0).cast()) })
+    }
+
+    /// Adds `pages` to a counter of the folio's node and memcg: `lruvec_stat_mod_folio()`.
+    #[inline]
+    pub(super) fn mod_stat(&self, stat: NodeStat, pages: isize) {
+        // SAFETY: The folio is alive by the type invariant. The number of pages of a folio fits
+        // an `int`.
+        unsafe {
+            bindings::lruvec_stat_mod_folio(
+                self.as_raw(),
+                stat as bindings::node_stat_item,
+                pages as c_int,
+            )
+        };
+    }
+}
+
+/// A folio that we have locked and have a reference to.
+///
+/// Dropping it unlocks the folio and gives up the reference.
+///
+/// # Invariants
+///
+/// The object owns the folio lock and one reference.
+pub struct LockedFolio(NonNull<bindings::folio>);
+
+impl LockedFolio {
+    /// Takes over a lock and a reference that C code took for us.
+    ///
+    /// # Safety
+    ///
+    /// The folio must be locked and referenced, and the caller must own both.
+    #[inline]
+    pub unsafe fn from_raw(folio: NonNull<bindings::folio>) -> Self {
+        // INVARIANT: Handed over by the caller.
+        Self(folio)
+    }
+
+    /// Whether the folio belongs to `mapping`: `folio_mapping()`.
+    #[inline]
+    pub fn is_in(&self, mapping: &AddressSpace) -> bool {
+        // SAFETY: The folio is alive and locked by the type invariant.
+        unsafe { bindings::folio_mapping(self.as_raw()) == mapping.as_raw() }
+    }
+
+    /// Takes the folio off the LRU: `folio_isolate_lru()`.
+    ///
+    /// # Errors
+    ///
+    /// Gives the folio back if somebody else has isolated it, or if it was not on the LRU yet.
+    #[inline]
+    pub fn isolate_lru(self) -> Result<IsolatedFolio, Self> {
+        // SAFETY: The folio is alive by the type invariant. The LRU lock is not held: nothing
+        // reachable from safe code takes it and stays in it.
+        if unsafe { bindings::folio_isolate_lru(self.as_raw()) } {
+            // INVARIANT: Isolated just now, which took a reference of its own.
+            Ok(IsolatedFolio(self))
+        } else {
+            Err(self)
+        }
+    }
+}
+
+impl Deref for LockedFolio {
+    type Target = Folio;
+
+    #[inline]
+    fn deref(&self) -> &Folio {
+        // SAFETY: The object owns a reference.
+        unsafe { Folio::from_raw(self.0.as_ptr()) }
+    }
+}
+
+impl Drop for LockedFolio {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: The object owns the folio lock.
+        unsafe { bindings::folio_unlock(self.0.as_ptr()) };
+        // SAFETY: The object owns a reference.
+        unsafe { bindings::folio_put(self.0.as_ptr()) };
+    }
+}
+
+/// A locked folio that we have taken off the LRU.
+///
+/// Dropping it unlocks the folio, puts it back on its LRU and gives up both references. Context:
+/// interrupts enabled.
+///
+/// # Invariants
+///
+/// Besides what [`LockedFolio`] owns, the object owns the folio's isolation, with its reference.
+/// The folio's `lru` field is unused, or links it into the [`FolioList`] that the object came from.
+pub struct IsolatedFolio(LockedFolio);
+
+impl IsolatedFolio {
+    /// Frees what the file system has attached to the folio: `filemap_release_folio()`.
+    ///
+    /// Context: may sleep if `gfp` allows it. Returns whether nothing is attached any more.
+    #[inline]
+    #[must_use]
+    pub fn release_private(&self, gfp: alloc::Flags) -> bool {
+        // SAFETY: The folio is alive and locked.
+        unsafe { bindings::filemap_release_folio(self.as_raw(), gfp.as_raw()) }
+    }
+
+    /// Removes the folio from all page tables, mlocked or not: `try_to_unmap()`.
+    ///
+    /// Dirty bits found there move to the folio. It may fail, and then the folio's reference count
+    /// tells. CPUs may go on using the old translation until `batch` is flushed.
+    ///
+    /// Context: may sleep; takes `i_mmap_rwsem`.
+    #[inline]
+    pub fn unmap(&self, _batch: &mut UnmapBatch) {
+        let flags = bindings::ttu_flags_TTU_IGNORE_MLOCK | bindings::ttu_flags_TTU_BATCH_FLUSH;
+
+        // SAFETY: The folio is alive and locked. That there is an `UnmapBatch` sees to the flush.
+        unsafe { bindings::try_to_unmap(self.as_raw(), flags) };
+    }
+
+    /// Gives the folio up for good, after another one has taken its place in the page cache.
+    ///
+    /// # Safety
+    ///
+    /// The folio must have been replaced in the page cache, and the page cache's references must
+    /// have become the caller's.
+    #[inline]
+    pub(super) unsafe fn free_replaced(self) {
+        let nr_pages = self.nr_pages();
+        let folio = ManuallyDrop::new(self).as_raw();
+
+        // SAFETY: The folio is alive, off the LRU, and nobody finds it in the page cache any more:
+        // that we own the lock and all references to it makes these fields ours.
+        unsafe {
+            bindings::folio_clear_mapping(folio);
+            bindings::folio_clear_active(folio);
+            bindings::folio_clear_unevictable(folio);
+        }
+        // SAFETY: The object owned the folio lock.
+        unsafe { bindings::folio_unlock(folio) };
+        // SAFETY: The object owned a reference and the isolation's; the caller handed over one for
+        // each page. A folio's page count fits an `int`.
+        unsafe { bindings::folio_put_refs(folio, 2 + nr_pages as c_int) };
+    }
+
+    #[inline]
+    fn lru(&self) -> *mut bindings::list_head {
+        // SAFETY: The folio is alive.
+        unsafe { bindings::folio_lru(self.as_raw()) }
+    }
+}
+
+impl Deref for IsolatedFolio {
+    type Target = LockedFolio;
+
+    #[inline]
+    fn deref(&self) -> &LockedFolio {
+        &self.0
+    }
+}
+
+impl Drop for IsolatedFolio {
+    #[inline]
+    fn drop(&mut self) {
+        let folio = self.as_raw();
+
+        // Then the `LockedFolio` unlocks it and gives up the other reference.
+        //
+        // SAFETY: The object owns the isolation and its reference.
+        unsafe { bindings::folio_putback_lru(folio) };
+    }
+}
+
+/// Isolated folios, strung together by their `lru` fields, in the order they were added.
+///
+/// There is no head to be kept in place: the folios form a ring among themselves.
+///
+/// # Invariants
+///
+/// `first` is `None`, or an isolated folio that is in a ring, through `lru`, with further ones that
+/// the list owns as so many [`IsolatedFolio`]s.
+pub struct FolioList {
+    first: Option<NonNull<bindings::folio>>,
+    _not_send: NotThreadSafe,
+}
+
+impl FolioList {
+    /// Makes an empty list.
+    #[inline]
+    pub fn new() -> Self {
+        // INVARIANT: Empty.
+        Self {
+            first: None,
+            _not_send: NotThreadSafe,
+        }
+    }
+
+    /// Appends a folio.
+    #[inline]
+    pub fn push(&mut self, folio: IsolatedFolio) {
+        let folio = ManuallyDrop::new(folio);
+
+        match self.first {
+            None => {
+                // SAFETY: An isolated folio's `lru` is unused.
+                unsafe { bindings::INIT_LIST_HEAD(folio.lru()) };
+                // INVARIANT: A ring of one.
+                self.first = Some(folio.0 .0);
+            }
+            Some(first) => {
+                // SAFETY: `first` is alive and in the ring, and before the first of a ring is its
+                // end. An isolated folio's `lru` is unused.
+                unsafe { bindings::list_add_tail(folio.lru(), bindings::folio_lru(first.as_ptr())) };
+            }
+        }
+    }
+
+    /// Removes the first folio.
+    #[inline]
+    pub fn pop(&mut self) -> Option<IsolatedFolio> {
+        let first = self.first?;
+        // SAFETY: By the invariant `first` is in a ring of folios.
+        let (lru, next) = unsafe {
+            let lru = bindings::folio_lru(first.as_ptr());
+            (lru, (*lru).next)
+        };
+
+        // INVARIANT: The rest of the ring, if there is one.
+        self.first = if next == lru {
+            None
+        } else {
+            // SAFETY: Everything in the ring is a folio's `lru`.
+            NonNull::new(unsafe { bindings::lru_folio(next) })
+        };
+        // SAFETY: `first` is in a ring.
+        unsafe { bindings::list_del(lru) };
+        // INVARIANT: What the list owned of the folio is the new object's, and `lru` is unused.
+        Some(IsolatedFolio(LockedFolio(first)))
+    }
+
+    /// Looks at the folios in order.
+    #[inline]
+    pub fn iter(&self) -> FolioListIter<'_> {
+        FolioListIter {
+            first: self.first,
+            next: self.first,
+            _list: PhantomData,
+        }
+    }
+}
+
+impl Default for FolioList {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for FolioList {
+    #[inline]
+    fn drop(&mut self) {
+        while self.pop().is_some() {}
+    }
+}
+
+impl<'a> IntoIterator for &'a FolioList {
+    type Item = &'a Folio;
+    type IntoIter = FolioListIter<'a>;
+
+    #[inline]
+    fn into_iter(self) -> FolioListIter<'a> {
+        self.iter()
+    }
+}
+
+/// The folios of a [`FolioList`] in order.
+///
+/// # Invariants
+///
+/// `first` is the first of the list's ring, and `next` is `None` or a member of it.
+pub struct FolioListIter<'a> {
+    first: Option<NonNull<bindings::folio>>,
+    next: Option<NonNull<bindings::folio>>,
+    _list: PhantomData<&'a FolioList>,
+}
+
+impl<'a> Iterator for FolioListIter<'a> {
+    type Item = &'a Folio;
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a Folio> {
+        let folio = self.next?;
+        // SAFETY: `folio` is in a ring of folios, which nobody changes while the list is borrowed.
+        let next = NonNull::new(unsafe {
+            bindings::lru_folio((*bindings::folio_lru(folio.as_ptr())).next)
+        });
+        // INVARIANT: Behind a member of the ring is another one.
+        self.next = if next == self.first { None } else { next };
+        // SAFETY: The list owns a reference for as long as it is borrowed.
+        Some(unsafe { Folio::from_raw(folio.as_ptr()) })
+    }
+}

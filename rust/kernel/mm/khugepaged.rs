@@ -1,0 +1,627 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Collapsing the small folios of a file into one huge folio: what `mm/collapse_file.rs` works
+//! with.
+//!
+//! Two things are in the making while a file is collapsed, and both have types that tell how far
+//! they are:
+//!
+//! - the new folio: [`NewFolio<Blank>`] is allocated, charged and locked. A [`CopyCursor`] writes
+//!   its pages in order, and makes it a [`NewFolio<Filled>`] when it is through, which is marked to
+//!   become a [`NewFolio<Uptodate>`]. Only such a folio gets into the page cache, and is a
+//!   [`HugeFolio`] then, which page tables can be retracted for.
+//! - the old folios: [`OldFolios<UnmapBatch>`] gathers them while CPUs may still write to them
+//!   through their TLBs. After the flush it is an [`OldFolios<Flushed>`], which can be copied from.
+//!
+//! Dropped at any point, the new folio is freed, and the old ones are unlocked and go back to the
+//! LRU: that is the rollback.
+//!
+//! C files: `mm/khugepaged.c`, `mm/khugepaged.h`
+
+use crate::{
+    bindings,
+    ffi::{c_int, c_ulong},
+    fs::file::LocalFile,
+    mm::{
+        folio::{Folio, FolioList, IsolatedFolio, NodeStat},
+        folio::{HPAGE_PMD_NR, HPAGE_PMD_ORDER},
+        page_cache::{AddressSpace, Cursor, LockedCursor},
+        rmap::{Flushed, UnmapBatch},
+        Mm, //
+    },
+    tracepoint::declare_trace,
+    types::{NotThreadSafe, Opaque},
+};
+use core::{
+    marker::PhantomData,
+    mem::ManuallyDrop,
+    ptr::NonNull, //
+};
+
+/// How a collapse ended: the values of `enum scan_result` that `collapse_file()` returns.
+///
+/// What userspace gets to see of each is up to the caller: see `madvise_collapse_errno()`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum ScanResult {
+    /// No memory for nodes, a page that cannot be had or is not uptodate, or no room to charge.
+    Fail = bindings::scan_result_SCAN_FAIL,
+    /// The range is one huge folio now.
+    Succeed = bindings::scan_result_SCAN_SUCCEED,
+    /// A userfaultfd waits for missing pages, and some are missing.
+    ExceedNonePte = bindings::scan_result_SCAN_EXCEED_NONE_PTE,
+    /// The range is one huge folio, and page tables may still map it page by page.
+    PteMappedHugepage = bindings::scan_result_SCAN_PTE_MAPPED_HUGEPAGE,
+    /// Somebody else has a reference to a folio.
+    PageCount = bindings::scan_result_SCAN_PAGE_COUNT,
+    /// Somebody else has locked a folio.
+    PageLock = bindings::scan_result_SCAN_PAGE_LOCK,
+    /// A folio is not on the LRU.
+    DelPageLru = bindings::scan_result_SCAN_DEL_PAGE_LRU,
+    /// No huge folio could be allocated.
+    AllocHugePageFail = bindings::scan_result_SCAN_ALLOC_HUGE_PAGE_FAIL,
+    /// The memory cgroup has no room for a huge folio.
+    CgroupChargeFail = bindings::scan_result_SCAN_CGROUP_CHARGE_FAIL,
+    /// The range has been truncated, or has become one hole.
+    Truncated = bindings::scan_result_SCAN_TRUNCATED,
+    /// The file system does not let go of what it has attached to a folio.
+    PageHasPrivate = bindings::scan_result_SCAN_PAGE_HAS_PRIVATE,
+    /// A slot of the page cache was missing and could not be allocated.
+    StoreFailed = bindings::scan_result_SCAN_STORE_FAILED,
+    /// The memory of an old folio is failing.
+    CopyMc = bindings::scan_result_SCAN_COPY_MC,
+    /// A hole was filled, or a new one made, since the holes were counted.
+    PageFilled = bindings::scan_result_SCAN_PAGE_FILLED,
+    /// A folio of a regular file is dirty or being written back.
+    PageDirtyOrWriteback = bindings::scan_result_SCAN_PAGE_DIRTY_OR_WRITEBACK,
+}
+
+/// Who wants the collapse, and its scratchpad: `struct collapse_control`.
+///
+/// # Invariants
+///
+/// The object is initialized, and one collapse uses it at a time.
+#[repr(transparent)]
+pub struct CollapseControl {
+    inner: Opaque<bindings::collapse_control>,
+    _not_send: NotThreadSafe,
+}
+
+impl CollapseControl {
+    /// Makes a Rust reference from a C pointer.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` must point to an initialized `collapse_control` that nobody else uses for `'a`.
+    #[inline]
+    pub unsafe fn from_raw<'a>(ptr: *mut bindings::collapse_control) -> &'a Self {
+        // SAFETY: Transparent over the C type; the caller promises the rest.
+        unsafe { &*ptr.cast() }
+    }
+
+    /// Whether khugepaged does it, and not `madvise(MADV_COLLAPSE)`.
+    #[inline]
+    pub fn is_khugepaged(&self) -> bool {
+        // SAFETY: The object is valid by the type invariant.
+        unsafe { bindings::collapse_control_is_khugepaged(self.inner.get()) }
+    }
+}
+
+/// State of a [`NewFolio`]: its pages hold anything.
+pub struct Blank(());
+/// State of a [`NewFolio`]: every page has been written.
+pub struct Filled(());
+/// State of a [`NewFolio`]: marked so, hence ready for readers.
+pub struct Uptodate(());
+
+/// A huge folio that is to take the place of a range of small ones.
+///
+/// Dropping it frees it.
+///
+/// # Invariants
+///
+/// - `folio` has order [`HPAGE_PMD_ORDER`], is locked, and the object owns the lock and the only
+///   reference. Nobody else can reach it.
+/// - Its mapping and index are `mapping` and `start`.
+/// - It is as written and as uptodate as `S` says.
+pub struct NewFolio<'m, S> {
+    folio: NonNull<bindings::folio>,
+    mapping: &'m AddressSpace,
+    start: usize,
+    _state: PhantomData<S>,
+}
+
+impl<'m> NewFolio<'m, Blank> {
+    /// Allocates a huge folio for the range from `start` on, charges it to the memory cgroup of
+    /// `mm` and locks it: `alloc_charge_folio()`.
+    ///
+    /// Context: may sleep.
+    ///
+    /// # Errors
+    ///
+    /// [`ScanResult::AllocHugePageFail`] and [`ScanResult::CgroupChargeFail`].
+    #[inline]
+    pub fn alloc_charged(
+        mm: &Mm,
+        cc: &CollapseControl,
+        mapping: &'m AddressSpace,
+        start: usize,
+    ) -> Result<Self, ScanResult> {
+        let mut folio = core::ptr::null_mut();
+
+        // SAFETY: `mm` and `cc` are valid by their invariants.
+        let result = unsafe {
+            bindings::alloc_charge_folio(&mut folio, mm.as_raw(), cc.inner.get(), HPAGE_PMD_ORDER)
+        };
+        let folio = match (result, NonNull::new(folio)) {
+            (bindings::scan_result_SCAN_SUCCEED, Some(folio)) => folio,
+            (bindings::scan_result_SCAN_CGROUP_CHARGE_FAIL, _) => {
+                return Err(ScanResult::CgroupChargeFail)
+            }
+            _ => return Err(ScanResult::AllocHugePageFail),
+        };
+
+        // SAFETY: The folio is new and ours alone, so that no flag needs to be set atomically.
+        unsafe {
+            bindings::__folio_set_locked(folio.as_ptr());
+            if mapping.is_shmem() {
+                bindings::__folio_set_swapbacked(folio.as_ptr());
+            }
+            bindings::folio_set_place(folio.as_ptr(), mapping.as_raw(), start);
+        }
+        // INVARIANT: Allocated with this order and one reference; locked and placed just now.
+        Ok(Self {
+            folio,
+            mapping,
+            start,
+            _state: PhantomData,
+        })
+    }
+
+    /// Begins to write the folio's pages.
+    #[inline]
+    pub fn into_copy_cursor(self) -> CopyCursor<'m> {
+        // INVARIANT: Nothing is written yet.
+        CopyCursor {
+            new: self,
+            written: 0,
+        }
+    }
+}
+
+impl<'m> NewFolio<'m, Filled> {
+    /// Declares the content valid: `folio_mark_uptodate()`. Whoever sees the flag sees the content.
+    #[inline]
+    pub fn mark_uptodate(self) -> NewFolio<'m, Uptodate> {
+        // SAFETY: The folio is alive.
+        unsafe { bindings::folio_mark_uptodate(self.folio.as_ptr()) };
+        // INVARIANT: Written by the type, and marked just now.
+        self.into_state()
+    }
+}
+
+impl<'m> NewFolio<'m, Uptodate> {
+    /// The page cache has taken the reference over, and its own ones besides.
+    #[inline]
+    pub(super) fn into_inserted(self) -> HugeFolio<'m> {
+        let this = ManuallyDrop::new(self);
+
+        // INVARIANT: The lock is still ours.
+        HugeFolio {
+            folio: this.folio,
+            mapping: this.mapping,
+            start: this.start,
+        }
+    }
+}
+
+impl<'m, S> NewFolio<'m, S> {
+    #[inline]
+    fn into_state<T>(self) -> NewFolio<'m, T> {
+        let this = ManuallyDrop::new(self);
+
+        NewFolio {
+            folio: this.folio,
+            mapping: this.mapping,
+            start: this.start,
+            _state: PhantomData,
+        }
+    }
+
+    /// The folio itself.
+    #[inline]
+    pub fn folio(&self) -> &Folio {
+        // SAFETY: The object owns a reference.
+        unsafe { Folio::from_raw(self.folio.as_ptr()) }
+    }
+
+    /// The mapping it is meant for.
+    #[inline]
+    pub(super) fn mapping(&self) -> &'m AddressSpace {
+        self.mapping
+    }
+
+    /// Its index in the mapping.
+    #[inline]
+    pub(super) fn start(&self) -> usize {
+        self.start
+    }
+}
+
+impl<S> Drop for NewFolio<'_, S> {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: Nobody else can reach the folio, and it is not in the page cache, so that it is
+        // to look like any other folio when it is freed. The object owns the lock and the last
+        // reference.
+        unsafe {
+            bindings::folio_clear_mapping(self.folio.as_ptr());
+            bindings::folio_unlock(self.folio.as_ptr());
+            bindings::folio_put(self.folio.as_ptr());
+        }
+    }
+}
+
+/// Writes the pages of a new folio in order: those of old folios, and zeroes for holes.
+///
+/// # Invariants
+///
+/// The first `written` pages of `new` have been written, and `written` is [`HPAGE_PMD_NR`] at most.
+pub struct CopyCursor<'m> {
+    new: NewFolio<'m, Blank>,
+    written: usize,
+}
+
+impl<'m> CopyCursor<'m> {
+    /// The index in the file of the page to be written next.
+    #[inline]
+    pub fn index(&self) -> usize {
+        self.new.start + self.written
+    }
+
+    /// The page to be written next. The caller writes all of it and counts it.
+    #[inline]
+    fn next_page(&self) -> *mut bindings::page {
+        assert!(self.written < HPAGE_PMD_NR);
+        // SAFETY: The folio has a page of this number, by the check above.
+        unsafe { bindings::folio_page(self.new.folio.as_ptr(), self.written) }
+    }
+
+    /// Fills the pages before `index` with zeroes: `clear_highpage()`.
+    #[inline]
+    pub fn clear_until(&mut self, index: usize) {
+        while self.index() < index {
+            // SAFETY: The page is part of the new folio, which is ours alone.
+            unsafe { bindings::clear_highpage(self.next_page()) };
+            // INVARIANT: One more page is written.
+            self.written += 1;
+        }
+    }
+
+    /// Copies page `n` of `from`: `copy_mc_highpage()`.
+    ///
+    /// Returns whether it could be read. If not, the memory has been reported as failing.
+    #[inline]
+    #[must_use]
+    pub fn copy_page(&mut self, from: OldFolio<'_>, n: usize) -> bool {
+        assert!(n < from.nr_pages());
+        // SAFETY: Both pages are parts of their folios; the new one is ours alone, and the old one
+        // is locked, unmapped and flushed, by its type. The function copes with other writers to
+        // the source, such as the kernel's direct map or a device.
+        let unread = unsafe {
+            bindings::copy_mc_highpage(
+                self.next_page(),
+                bindings::folio_page(from.as_raw(), n),
+            )
+        };
+        if unread > 0 {
+            return false;
+        }
+        // INVARIANT: One more page is written.
+        self.written += 1;
+        true
+    }
+
+    /// Fills all pages that are left with zeroes, which completes the folio.
+    #[inline]
+    pub fn clear_rest(mut self) -> NewFolio<'m, Filled> {
+        self.clear_until(self.new.start + HPAGE_PMD_NR);
+        // INVARIANT: Every page is written.
+        self.new.into_state()
+    }
+}
+
+/// The new folio in its place in the page cache, still locked, so that nobody can map it yet.
+///
+/// Dropping it unlocks the folio. The page cache owns all references: once it is unlocked, the
+/// folio may go away.
+///
+/// # Invariants
+///
+/// `folio` is in the page cache of `mapping` at `start`, and the object owns the folio lock.
+pub struct HugeFolio<'m> {
+    folio: NonNull<bindings::folio>,
+    mapping: &'m AddressSpace,
+    start: usize,
+}
+
+impl HugeFolio<'_> {
+    /// Removes the page tables that mapped the small folios, where that can be done, so that the
+    /// next fault maps the huge one: `retract_page_tables()`.
+    ///
+    /// Context: may sleep; takes `i_mmap_rwsem` and page-table locks.
+    #[inline]
+    pub fn retract_page_tables(&self) {
+        // SAFETY: The mapping is alive. The folio is locked by the type invariant, which keeps
+        // faults from filling the tables again.
+        unsafe { bindings::retract_page_tables(self.mapping.as_raw(), self.start) };
+    }
+
+    /// Unlocks the folio.
+    #[inline]
+    pub fn unlock(self) {}
+}
+
+impl Drop for HugeFolio<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: The object owns the folio lock, and a locked folio stays in the page cache, which
+        // has references to it.
+        unsafe { bindings::folio_unlock(self.folio.as_ptr()) };
+    }
+}
+
+/// The old folios of a range, in order, and the number of holes between them.
+///
+/// Dropping it makes the flushes that are due, unlocks the folios and puts them back on the LRU.
+/// Context: interrupts enabled.
+pub struct OldFolios<T> {
+    // Dropped in this order: no folio is let go of before the flush.
+    tlb: T,
+    list: FolioList,
+    holes: usize,
+}
+
+impl OldFolios<UnmapBatch> {
+    /// Begins with nothing.
+    #[inline]
+    pub fn new() -> Self {
+        Self {
+            tlb: UnmapBatch::new(),
+            list: FolioList::new(),
+            holes: 0,
+        }
+    }
+
+    /// Counts a hole.
+    #[inline]
+    pub fn add_hole(&mut self) {
+        self.holes += 1;
+    }
+
+    /// Removes `folio` from all page tables that map it: `try_to_unmap()`.
+    ///
+    /// Context: may sleep; takes `i_mmap_rwsem`.
+    #[inline]
+    pub fn unmap(&mut self, folio: &IsolatedFolio) {
+        if folio.is_mapped() {
+            folio.unmap(&mut self.tlb);
+        }
+    }
+
+    /// Takes the page-cache lock, has `check` look at the folio under it and adds the folio.
+    ///
+    /// # Errors
+    ///
+    /// What `check` says. The lock is released then, and the folio given back after that.
+    #[inline]
+    pub fn push<'w, 'm, E>(
+        &mut self,
+        cursor: Cursor<'w, 'm>,
+        folio: IsolatedFolio,
+        check: impl FnOnce(&IsolatedFolio) -> Result<(), E>,
+    ) -> Result<LockedCursor<'w, 'm>, E> {
+        // Declared after `folio`, so dropped before it.
+        let locked = cursor.lock();
+
+        check(&folio)?;
+        self.list.push(folio);
+        Ok(locked)
+    }
+
+    /// Makes the flushes: after this no CPU has an old translation, and the folios do not change
+    /// any more.
+    #[inline]
+    pub fn flush(self) -> OldFolios<Flushed> {
+        OldFolios {
+            tlb: self.tlb.flush(),
+            list: self.list,
+            holes: self.holes,
+        }
+    }
+}
+
+impl Default for OldFolios<UnmapBatch> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl OldFolios<Flushed> {
+    /// The number of holes that were counted.
+    #[inline]
+    pub fn holes(&self) -> usize {
+        self.holes
+    }
+
+    /// Witness that there was no hole, if so.
+    #[inline]
+    pub fn full_range(&self) -> Option<FullRange<'_>> {
+        (self.holes == 0).then_some(FullRange(PhantomData))
+    }
+
+    /// The folios in order.
+    #[inline]
+    pub fn folios(&self) -> impl Iterator<Item = OldFolio<'_>> {
+        self.list.iter().map(OldFolio)
+    }
+
+    /// Another folio has taken their place.
+    ///
+    /// # Safety
+    ///
+    /// The folios must have been replaced in the page cache, and its references must be free to
+    /// be taken over.
+    #[inline]
+    pub(super) unsafe fn into_replaced(self, is_shmem: bool) -> ReplacedFolios {
+        // INVARIANT: Promised by the caller.
+        ReplacedFolios {
+            list: self.list,
+            is_shmem,
+        }
+    }
+}
+
+/// Folios that were in a page cache, and are there no longer.
+///
+/// Dropping it frees them.
+///
+/// # Invariants
+///
+/// The object owns all references that the page cache had to the folios, and they are still
+/// counted as pages of a file, which is shmem if `is_shmem` is set.
+pub struct ReplacedFolios {
+    list: FolioList,
+    is_shmem: bool,
+}
+
+impl ReplacedFolios {
+    /// Frees the folios.
+    #[inline]
+    pub fn release(self) {}
+}
+
+impl Drop for ReplacedFolios {
+    #[inline]
+    fn drop(&mut self) {
+        while let Some(folio) = self.list.pop() {
+            let pages = folio.nr_pages() as isize;
+
+            folio.mod_stat(NodeStat::FilePages, -pages);
+            if self.is_shmem {
+                folio.mod_stat(NodeStat::Shmem, -pages);
+            }
+            // SAFETY: By the type invariant.
+            unsafe { folio.free_replaced() };
+        }
+    }
+}
+
+/// Witness that a range of the page cache had no hole when its folios were gathered. They are
+/// locked since, so that it has none now.
+pub struct FullRange<'o>(PhantomData<&'o OldFolios<Flushed>>);
+
+/// A folio of [`OldFolios<Flushed>`]: locked, and unmapped by all that could write to it.
+#[derive(Clone, Copy)]
+pub struct OldFolio<'o>(&'o Folio);
+
+impl core::ops::Deref for OldFolio<'_> {
+    type Target = Folio;
+
+    #[inline]
+    fn deref(&self) -> &Folio {
+        self.0
+    }
+}
+
+declare_trace! {
+    /// # Safety
+    ///
+    /// `mm` must be null or valid, and `file` valid.
+    // What the C event takes; and the macro's unsafe block takes variables only.
+    #[allow(clippy::too_many_arguments, clippy::macro_metavars_in_unsafe)]
+    unsafe fn mm_khugepaged_collapse_file(
+        mm: *mut bindings::mm_struct,
+        new_pfn: c_ulong,
+        index: c_ulong,
+        addr: c_ulong,
+        is_shmem: bool,
+        file: *mut bindings::file,
+        nr: c_int,
+        result: c_int,
+    );
+}
+
+/// Tells how the collapse ended: the trace event `huge_memory:mm_khugepaged_collapse_file`.
+///
+/// `new_pfn` is the first page of the new folio, or all ones if there was none; `index` is where in
+/// the file it ended and `addr` where in `mm`.
+#[inline]
+pub fn trace_collapse_file(
+    mm: &Mm,
+    new_pfn: usize,
+    index: usize,
+    addr: usize,
+    is_shmem: bool,
+    file: &LocalFile,
+    result: ScanResult,
+) {
+    // SAFETY: Both objects are valid.
+    unsafe {
+        mm_khugepaged_collapse_file(
+            mm.as_raw(),
+            new_pfn,
+            index,
+            addr,
+            is_shmem,
+            file.as_ptr(),
+            HPAGE_PMD_NR as c_int,
+            result as c_int,
+        )
+    };
+}
+
+/// Exports a safe function as `rust_collapse_file()`, for `mm/khugepaged.c` to call.
+///
+/// All that is unsafe about being called from C is here, so that the file with the algorithm can
+/// forbid unsafe code.
+#[macro_export]
+macro_rules! export_collapse_file {
+    ($collapse_file:path) => {
+        // The prototype that C sees is this one.
+        const _: () = {
+            if true {
+                $crate::bindings::rust_collapse_file
+            } else {
+                rust_collapse_file
+            };
+        };
+
+        /// The algorithm, for C.
+        ///
+        /// # Safety
+        ///
+        /// `mm` must be grabbed, `file` referenced and `cc` initialized and the caller's alone,
+        /// all for the time of the call, and `start` a multiple of `HPAGE_PMD_NR`. May sleep.
+        #[no_mangle]
+        pub unsafe extern "C" fn rust_collapse_file(
+            mm: *mut $crate::bindings::mm_struct,
+            addr: $crate::ffi::c_ulong,
+            file: *mut $crate::bindings::file,
+            start: $crate::ffi::c_ulong,
+            cc: *mut $crate::bindings::collapse_control,
+        ) -> $crate::bindings::scan_result {
+            // SAFETY: The caller has grabbed `mm`.
+            let mm = unsafe { $crate::mm::Mm::from_raw(mm) };
+            // SAFETY: The caller has a reference to `file`, got from a VMA and so not by `fdget()`.
+            let file = unsafe { $crate::fs::file::LocalFile::from_raw_file(file) };
+            // SAFETY: `cc` is initialized and the caller's alone.
+            let cc = unsafe { $crate::mm::khugepaged::CollapseControl::from_raw(cc) };
+            let result: $crate::mm::khugepaged::ScanResult =
+                $collapse_file(mm, addr, file, start, cc);
+
+            result as $crate::bindings::scan_result
+        }
+    };
+}
+pub use export_collapse_file;

@@ -1,0 +1,520 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The page cache of a file, and how a range of it is replaced by one folio.
+//!
+//! # States
+//!
+//! A [`Cursor`] goes over one aligned range of a file's page cache. It is consumed by each step, so
+//! that there is always just one state to be in:
+//!
+//! ```text
+//!            lock                fill_holes                expect_holes
+//!   Cursor --------> LockedCursor ----------> FilledCursor ------------> CountedCursor
+//!          <--------      |                        |                           |
+//!            unlock       | seal_full              |                           | check_userfaultfd
+//!                         v                        v                           v
+//!                    SealedCursor             (rolled back)               SealedCursor
+//!                         |
+//!                         | commit
+//!                         v
+//!                     HugeFolio
+//! ```
+//!
+//! - [`Cursor`]: the page-cache lock is not held. Everything that may sleep is a method of it, and
+//!   so cannot be called from within the lock.
+//! - [`LockedCursor`]: the lock is held and interrupts are off. Entries can be looked at, and what
+//!   is found stays in the page cache until the lock is released.
+//! - [`FilledCursor`], [`CountedCursor`]: every empty slot of the range holds `XA_RETRY_ENTRY`.
+//!   Lockless readers spin on it, so it may never be seen after the lock is released: there is no
+//!   way to unlock from here, and dropping the state empties the slots first.
+//! - [`SealedCursor`]: nobody can have noticed a hole that is about to be filled. Only from here can
+//!   the range be replaced.
+//!
+//! Every state rolls back to where it came from when it is dropped.
+//!
+//! # Locks
+//!
+//! folio lock > `i_mmap_rwsem` > page-table lock > page-cache lock (`i_pages`, interrupts off) >
+//! LRU lock.
+//!
+//! A folio lock taken under the page-cache lock is only ever tried. To wait for one is allowed while
+//! folios of lower index are locked, and not the other way round. The page-cache lock is released by
+//! enabling interrupts, whatever they were before, so there is never one within another.
+//!
+//! C headers: [`include/linux/pagemap.h`](srctree/include/linux/pagemap.h),
+//! [`include/linux/fs.h`](srctree/include/linux/fs.h)
+
+use crate::{
+    alloc::flags::GFP_KERNEL,
+    bindings,
+    error::{code::*, from_err_ptr, Result},
+    fs::file::LocalFile,
+    mm::{
+        folio::{Folio, LockedFolio, NodeStat, HPAGE_PMD_NR, HPAGE_PMD_ORDER},
+        khugepaged::{FullRange, HugeFolio, NewFolio, OldFolios, ReplacedFolios, Uptodate},
+        rmap::{Flushed, IMmapReadGuard},
+        shmem::{self, Charge}, //
+    },
+    types::Opaque,
+    xarray::state::{XaEntry, XaLockIrqGuard, XaState},
+};
+use core::{ops::Range, ptr::NonNull};
+
+/// The pages of a file that are in memory, and who maps them: `struct address_space`.
+///
+/// # Invariants
+///
+/// The file's inode stays alive as long as a Rust reference to this exists. Its `i_pages` holds
+/// folios, values (swap entries or shadows), and `XA_RETRY_ENTRY` while the lock is held.
+#[repr(transparent)]
+pub struct AddressSpace(Opaque<bindings::address_space>);
+
+impl AddressSpace {
+    /// The mapping that the pages of `file` are in.
+    #[inline]
+    pub fn of(file: &LocalFile) -> &Self {
+        // SAFETY: An open file has a mapping from when it is opened, which does not change, and
+        // which its reference to the inode keeps alive.
+        unsafe { &*bindings::file_mapping(file.as_ptr()).cast() }
+    }
+
+    /// The C object.
+    #[inline]
+    pub fn as_raw(&self) -> *mut bindings::address_space {
+        self.0.get()
+    }
+
+    /// The inode.
+    #[inline]
+    pub(super) fn host(&self) -> *mut bindings::inode {
+        // SAFETY: The mapping is alive by the type invariant.
+        unsafe { bindings::mapping_host(self.as_raw()) }
+    }
+
+    /// Whether it is shared memory: `shmem_mapping()`.
+    #[inline]
+    pub fn is_shmem(&self) -> bool {
+        // SAFETY: The mapping is alive by the type invariant.
+        unsafe { bindings::shmem_mapping(self.as_raw()) }
+    }
+
+    /// Whether the file system can have folios of PMD size: `mapping_pmd_folio_support()`.
+    #[inline]
+    pub fn supports_pmd_folios(&self) -> bool {
+        // SAFETY: The mapping is alive by the type invariant.
+        unsafe { bindings::mapping_pmd_folio_support(self.as_raw()) }
+    }
+
+    /// A walk over the [`HPAGE_PMD_NR`] pages from `start` on, for [`Cursor::new`]. `start` is a
+    /// multiple of that.
+    #[inline]
+    pub fn walk(&self, start: usize) -> Walk<'_> {
+        // SAFETY: `i_pages` is initialized, lives with the mapping, and has `XA_FLAGS_LOCK_IRQ`
+        // set. What is stored through the cursor is stored by this module, which keeps to what the
+        // page cache wants, and the callback is set below.
+        let mut state = unsafe {
+            XaState::new(
+                bindings::mapping_i_pages(self.as_raw()),
+                start,
+                HPAGE_PMD_ORDER,
+            )
+        };
+        // SAFETY: Both are alive. Without this, nodes that are freed would stay on the list of
+        // those that hold nothing but shadows.
+        unsafe { bindings::mapping_set_update(state.as_raw(), self.as_raw()) };
+        Walk {
+            state,
+            mapping: self,
+            start,
+        }
+    }
+
+    /// Corrects the number of pages for `pages` that were counted but will not come.
+    ///
+    /// Takes the page-cache lock.
+    #[inline]
+    pub(super) fn sub_nrpages(&self, pages: usize) {
+        let mut walk = self.walk(0);
+        let _guard = walk.state.lock_irq();
+
+        // SAFETY: The mapping is alive and its lock is held.
+        unsafe { bindings::mapping_sub_nrpages(self.as_raw(), pages) };
+    }
+}
+
+/// Where a [`Cursor`] keeps its place: on the stack of its user, as the cursor itself is handed
+/// from state to state.
+pub struct Walk<'m> {
+    state: XaState<'m>,
+    mapping: &'m AddressSpace,
+    start: usize,
+}
+
+/// What the page cache holds at an index.
+pub enum Entry<'a> {
+    /// Nothing.
+    Empty,
+    /// No page: where shmem has swapped one out to, or the shadow of one that was reclaimed.
+    Value,
+    /// A folio. It may have begun at a lower index.
+    Folio(&'a Folio),
+}
+
+/// Goes over a range of a file's page cache; the page-cache lock is not held.
+pub struct Cursor<'w, 'm> {
+    state: &'w mut XaState<'m>,
+    mapping: &'m AddressSpace,
+    start: usize,
+}
+
+impl<'w, 'm> Cursor<'w, 'm> {
+    /// Begins at the start of the range.
+    #[inline]
+    pub fn new(walk: &'w mut Walk<'m>) -> Self {
+        Self {
+            state: &mut walk.state,
+            mapping: walk.mapping,
+            start: walk.start,
+        }
+    }
+
+    /// Takes the page-cache lock.
+    #[inline]
+    pub fn lock(self) -> LockedCursor<'w, 'm> {
+        LockedCursor {
+            guard: self.state.lock_irq(),
+            mapping: self.mapping,
+            start: self.start,
+        }
+    }
+
+    /// Takes the page-cache lock with slots allocated for the whole range, so that stores to it
+    /// succeed as long as the lock is held: `xas_create_range()`.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`].
+    #[inline]
+    pub fn lock_with_slots(mut self) -> Result<LockedCursor<'w, 'm>> {
+        loop {
+            let mut locked = self.lock();
+
+            if locked.guard.create_range().is_ok() {
+                return Ok(locked);
+            }
+            self = locked.unlock();
+            self.state.nomem(GFP_KERNEL)?;
+        }
+    }
+
+    /// Keeps the file's mappings from changing.
+    #[inline]
+    pub fn i_mmap_read(&self) -> IMmapReadGuard<'m> {
+        IMmapReadGuard::new(self.mapping)
+    }
+
+    /// Charges the file for `holes` pages that are about to be added: `shmem_charge()`.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOSPC`] if a limit forbids it.
+    #[inline]
+    pub fn charge_holes(&self, holes: usize) -> Result<Charge<'m>> {
+        Charge::new(self.mapping, holes)
+    }
+
+    /// Finds the folio at `index` of a shmem file, swaps it in or fills it with zeroes if need be,
+    /// and locks it: `shmem_get_folio(SGP_NOALLOC)`. The folio may begin before `index`.
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`] if the file is not shmem or ends before `index`, [`ENOENT`] for a hole, and what
+    /// swapping in can fail with.
+    #[inline]
+    pub fn shmem_get_folio(&self, index: usize) -> Result<LockedFolio> {
+        if !self.mapping.is_shmem() {
+            return Err(EINVAL);
+        }
+        shmem::get_folio(self.mapping, index)
+    }
+
+    /// Reads `nr_pages` pages from `index` on, if they are missing, and as the file's readahead
+    /// thinks best: `page_cache_sync_readahead()`. `file` is the one that the mapping is of.
+    #[inline]
+    pub fn readahead(&self, file: &LocalFile, index: usize, nr_pages: usize) {
+        // SAFETY: The file and its mapping are alive. Concurrent use of a file's readahead state
+        // is allowed: it is a hint.
+        unsafe {
+            bindings::page_cache_sync_readahead(
+                self.mapping.as_raw(),
+                bindings::file_ra(file.as_ptr()),
+                file.as_ptr(),
+                index,
+                nr_pages,
+            )
+        };
+    }
+
+    /// Finds and locks the folio at `index`: `filemap_lock_folio()`.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOENT`] if there is none.
+    #[inline]
+    pub fn filemap_lock_folio(&self, index: usize) -> Result<LockedFolio> {
+        // SAFETY: The mapping is alive.
+        let folio =
+            from_err_ptr(unsafe { bindings::filemap_lock_folio(self.mapping.as_raw(), index) })?;
+        let folio = NonNull::new(folio).ok_or(ENOENT)?;
+        // SAFETY: The folio comes locked and with a reference, for us.
+        Ok(unsafe { LockedFolio::from_raw(folio) })
+    }
+
+    /// Whether somebody has the file open for writing: `inode_is_open_for_write()`.
+    #[inline]
+    pub fn is_open_for_write(&self) -> bool {
+        // SAFETY: The inode is alive.
+        unsafe { bindings::inode_is_open_for_write(self.mapping.host()) }
+    }
+
+    /// Starts to write the file's dirty pages, without waiting: `filemap_flush()`.
+    #[inline]
+    pub fn filemap_flush(&self) {
+        // SAFETY: The mapping is alive. An error is kept in the mapping for who asks for it.
+        unsafe { bindings::filemap_flush(self.mapping.as_raw()) };
+    }
+}
+
+/// A cursor within the page-cache lock; interrupts are off.
+///
+/// Dropping it releases the lock.
+#[must_use = "the lock is released as soon as this is dropped"]
+pub struct LockedCursor<'w, 'm> {
+    guard: XaLockIrqGuard<'w, 'm>,
+    mapping: &'m AddressSpace,
+    start: usize,
+}
+
+impl<'w, 'm> LockedCursor<'w, 'm> {
+    /// Releases the page-cache lock.
+    #[inline]
+    pub fn unlock(self) -> Cursor<'w, 'm> {
+        Cursor {
+            state: self.guard.unlock(),
+            mapping: self.mapping,
+            start: self.start,
+        }
+    }
+
+    #[inline]
+    fn entry(&self, entry: XaEntry) -> Entry<'_> {
+        if entry.is_empty() {
+            Entry::Empty
+        } else if entry.is_value() {
+            Entry::Value
+        } else {
+            // SAFETY: The pointers in a page cache are folios, with retry entries only while
+            // somebody else holds the lock. The page cache has a reference to them, which it keeps
+            // as long as the lock, and so the cursor's borrow, is held.
+            Entry::Folio(unsafe { Folio::from_raw(entry.as_ptr().cast()) })
+        }
+    }
+
+    /// Looks at `index`: `xas_load()`.
+    #[inline]
+    pub fn load(&mut self, index: usize) -> Entry<'_> {
+        self.guard.set(index);
+        let entry = self.guard.load();
+        self.entry(entry)
+    }
+
+    /// Whether nothing is left between the index last loaded, which was empty, and the end of the
+    /// range.
+    #[inline]
+    pub fn rest_is_empty(&mut self) -> bool {
+        self.guard.next_entry(self.range().end - 1).is_empty()
+    }
+
+    #[inline]
+    fn range(&self) -> Range<usize> {
+        self.start..self.start + HPAGE_PMD_NR
+    }
+
+    /// Declares a range without holes ready to be replaced.
+    #[inline]
+    pub fn seal_full(self, _full: FullRange<'_>) -> SealedCursor<'w, 'm> {
+        SealedCursor(FilledCursor {
+            locked: self,
+            holes: 0,
+        })
+    }
+
+    /// Stores `XA_RETRY_ENTRY` in every empty slot of the range: from now on no lockless reader
+    /// comes back with the news of a hole.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`] if a slot is missing and cannot be allocated; everything is as before then, and
+    /// the lock released.
+    #[inline]
+    pub fn fill_holes(mut self) -> Result<FilledCursor<'w, 'm>> {
+        self.guard.set(self.start);
+        // INVARIANT: Nothing is filled yet, and each store is counted.
+        let mut filled = FilledCursor {
+            locked: self,
+            holes: 0,
+        };
+
+        for _ in filled.locked.range() {
+            if !filled.locked.guard.next_slot().is_empty() {
+                continue;
+            }
+            // SAFETY: The slot is empty. `FilledCursor` stores to it again before it lets go of
+            // the lock.
+            unsafe { filled.locked.guard.store_retry()? };
+            filled.holes += 1;
+        }
+        Ok(filled)
+    }
+}
+
+/// A locked cursor whose range has no empty slot: where one was, `XA_RETRY_ENTRY` is.
+///
+/// Dropping it empties these slots again, then releases the lock.
+///
+/// # Invariants
+///
+/// `holes` slots of the range hold `XA_RETRY_ENTRY`, and were empty before.
+#[must_use = "the holes are restored as soon as this is dropped"]
+pub struct FilledCursor<'w, 'm> {
+    locked: LockedCursor<'w, 'm>,
+    holes: usize,
+}
+
+impl<'w, 'm> FilledCursor<'w, 'm> {
+    /// Checks that the number of holes is still what it was when they were counted first.
+    ///
+    /// # Errors
+    ///
+    /// [`EAGAIN`] if not: a page was added or removed meanwhile.
+    #[inline]
+    pub fn expect_holes(self, holes: usize) -> Result<CountedCursor<'w, 'm>> {
+        if self.holes == holes {
+            Ok(CountedCursor(self))
+        } else {
+            Err(EAGAIN)
+        }
+    }
+}
+
+impl Drop for FilledCursor<'_, '_> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.holes == 0 {
+            return;
+        }
+        let range = self.locked.range();
+        let guard = &mut self.locked.guard;
+
+        guard.set(range.start);
+        for _ in range {
+            if guard.next_slot().is_retry() {
+                // SAFETY: A retry entry owns nothing.
+                unsafe { guard.store_empty() };
+            }
+        }
+    }
+}
+
+/// A filled cursor that found as many holes as there were to be.
+#[must_use = "the holes are restored as soon as this is dropped"]
+pub struct CountedCursor<'w, 'm>(FilledCursor<'w, 'm>);
+
+impl<'w, 'm> CountedCursor<'w, 'm> {
+    /// Checks that no userfaultfd waits for missing pages of the range, in any VMA of any process.
+    ///
+    /// If one is registered after the holes were filled, nobody has observed a missing page since:
+    /// it is as if the range had been replaced before. A userfaultfd for write-protect or minor
+    /// faults is promised nothing about missing pages.
+    ///
+    /// The mappings cannot change while `i_mmap` is held, which is released here.
+    ///
+    /// # Errors
+    ///
+    /// [`EBUSY`] if there is one.
+    #[inline]
+    pub fn check_userfaultfd(self, i_mmap: IMmapReadGuard<'m>) -> Result<SealedCursor<'w, 'm>> {
+        let mut vmas = i_mmap.vmas(self.0.locked.range());
+
+        if vmas.any(|vma| vma.userfaultfd_missing()) {
+            Err(EBUSY)
+        } else {
+            Ok(SealedCursor(self.0))
+        }
+    }
+}
+
+/// A locked cursor whose range can be replaced: it has no holes, or nobody can have noticed them.
+///
+/// Dropping it empties the slots that were filled, then releases the lock.
+#[must_use = "the holes are restored as soon as this is dropped"]
+pub struct SealedCursor<'w, 'm>(FilledCursor<'w, 'm>);
+
+impl<'m> SealedCursor<'_, 'm> {
+    /// Puts `new` in the place of all that the range holds, in one store, and releases the lock.
+    ///
+    /// `charge` is for the holes of the range, and `old` are its folios.
+    #[inline]
+    pub fn commit(
+        mut self,
+        new: NewFolio<'m, Uptodate>,
+        charge: Charge<'m>,
+        old: OldFolios<Flushed>,
+    ) -> (HugeFolio<'m>, ReplacedFolios) {
+        let LockedCursor {
+            guard,
+            mapping,
+            start,
+        } = &mut self.0.locked;
+        // There is one range and one new folio at a time, but no type says so.
+        assert!(core::ptr::eq(new.mapping(), *mapping) && new.start() == *start);
+        let folio = new.folio();
+        let pages = HPAGE_PMD_NR as isize;
+
+        if mapping.is_shmem() {
+            folio.mod_stat(NodeStat::Shmem, pages);
+            folio.mod_stat(NodeStat::ShmemThps, pages);
+        } else {
+            folio.mod_stat(NodeStat::FileThps, pages);
+        }
+        folio.mod_stat(NodeStat::FilePages, pages);
+
+        // The page cache wants a reference for each page; the one from the allocation is the first.
+        //
+        // SAFETY: The folio is alive.
+        unsafe { bindings::folio_ref_add(folio.as_raw(), HPAGE_PMD_NR as i32 - 1) };
+        if mapping.is_shmem() {
+            // SAFETY: The folio is alive and locked. For shmem this sets a flag and takes no lock.
+            unsafe { bindings::folio_mark_dirty(folio.as_raw()) };
+        }
+        // SAFETY: The folio is alive and not on an LRU. The LRU lock nests in the page-cache lock.
+        unsafe { bindings::folio_add_lru(folio.as_raw()) };
+
+        guard.set_order(*start, HPAGE_PMD_ORDER);
+        // SAFETY: The folio is locked, uptodate, of this mapping and at this index, by its type and
+        // the check above, and comes with the references that the page cache wants. Those to the
+        // old folios go to the list that holds these.
+        let stored = unsafe { guard.store(folio.as_raw().cast()) };
+        // There are slots, so that nothing had to be allocated.
+        crate::warn_on!(stored.is_err());
+
+        // INVARIANT: The store has replaced the retry entries.
+        self.0.holes = 0;
+        charge.commit();
+        // SAFETY: The store above has replaced the folios between which there are `holes` retry
+        // entries, and these are all folios of the range, as the holes were counted twice.
+        let replaced = unsafe { old.into_replaced(mapping.is_shmem()) };
+        (new.into_inserted(), replaced)
+    }
+}
+

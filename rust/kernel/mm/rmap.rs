@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Reverse mapping: from a file's pages to the VMAs and page tables that map them.
+//!
+//! Lock order: folio lock > `i_mmap_rwsem` > page-table lock > page-cache lock. What finds page
+//! tables here ([`IsolatedFolio::unmap`](super::folio::IsolatedFolio::unmap)) takes
+//! `i_mmap_rwsem` itself, so it is not to be called while an [`IMmapReadGuard`] is held.
+//!
+//! C headers: [`include/linux/rmap.h`](srctree/include/linux/rmap.h),
+//! [`include/linux/mm.h`](srctree/include/linux/mm.h)
+
+use crate::{
+    bindings,
+    mm::page_cache::AddressSpace,
+    types::{NotThreadSafe, Opaque}, //
+};
+use core::{
+    ops::Range,
+    ptr::NonNull, //
+};
+
+/// TLB flushes that this task owes for the folios it has unmapped.
+///
+/// While one exists, CPUs may still read and write unmapped folios through their TLBs. The flush is
+/// made when it is dropped.
+pub struct UnmapBatch(NotThreadSafe);
+
+impl UnmapBatch {
+    /// Starts a batch.
+    #[inline]
+    pub fn new() -> Self {
+        Self(NotThreadSafe)
+    }
+
+    /// Makes the flushes: `try_to_unmap_flush()`.
+    #[inline]
+    pub fn flush(self) -> Flushed {
+        Flushed(())
+    }
+}
+
+impl Default for UnmapBatch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for UnmapBatch {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: No preconditions: flushes what the current task has batched, if anything. That is
+        // the task that unmapped, as the batch cannot be sent to another one.
+        unsafe { bindings::try_to_unmap_flush() };
+    }
+}
+
+/// Witness that no CPU can reach the folios of an [`UnmapBatch`] any more.
+pub struct Flushed(());
+
+/// A file's mappings cannot change while this is held: `i_mmap_rwsem`, taken for reading.
+///
+/// # Invariants
+///
+/// The guard owns a read lock of `mapping`'s `i_mmap_rwsem`.
+#[must_use = "the lock is released as soon as the guard is dropped"]
+pub struct IMmapReadGuard<'m> {
+    mapping: &'m AddressSpace,
+    _not_send: NotThreadSafe,
+}
+
+impl<'m> IMmapReadGuard<'m> {
+    /// Takes the lock: `i_mmap_lock_read()`. Public through
+    /// [`Cursor::i_mmap_read`](super::page_cache::Cursor::i_mmap_read).
+    ///
+    /// Context: may sleep; no page-cache lock is held.
+    #[inline]
+    pub(super) fn new(mapping: &'m AddressSpace) -> Self {
+        // SAFETY: The mapping is alive.
+        unsafe { bindings::i_mmap_lock_read(mapping.as_raw()) };
+        // INVARIANT: Taken above.
+        Self {
+            mapping,
+            _not_send: NotThreadSafe,
+        }
+    }
+
+    /// The VMAs that map any page of the file in `range`, by rising start:
+    /// `mapping_rmap_tree_foreach()`.
+    ///
+    /// `range` counts pages and, as a Rust range, does not contain its end, though the last index
+    /// that the C functions take belongs to what they search.
+    #[inline]
+    pub fn vmas(&self, range: Range<usize>) -> RmapVmas<'_> {
+        let vma = if range.is_empty() {
+            core::ptr::null_mut()
+        } else {
+            // SAFETY: The mapping is alive and `i_mmap_rwsem` is held.
+            unsafe {
+                bindings::mapping_rmap_tree_iter_first(
+                    self.mapping.as_raw(),
+                    range.start,
+                    range.end - 1,
+                )
+            }
+        };
+        // INVARIANT: The first match, or none.
+        RmapVmas {
+            next: NonNull::new(vma),
+            range,
+            _guard: self,
+        }
+    }
+}
+
+impl Drop for IMmapReadGuard<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: The guard owns the read lock.
+        unsafe { bindings::i_mmap_unlock_read(self.mapping.as_raw()) };
+    }
+}
+
+/// Iterator of [`IMmapReadGuard::vmas`].
+///
+/// # Invariants
+///
+/// `next` is `None`, or a VMA in the mapping's tree that maps a page in `range`, which is not
+/// empty then.
+pub struct RmapVmas<'g> {
+    next: Option<NonNull<bindings::vm_area_struct>>,
+    range: Range<usize>,
+    _guard: &'g IMmapReadGuard<'g>,
+}
+
+impl<'g> Iterator for RmapVmas<'g> {
+    type Item = &'g RmapVma;
+
+    #[inline]
+    fn next(&mut self) -> Option<&'g RmapVma> {
+        let vma = self.next?;
+        // SAFETY: `i_mmap_rwsem` is held, so that `vma`, by the invariant in the tree, still is.
+        let next = unsafe {
+            bindings::mapping_rmap_tree_iter_next(
+                vma.as_ptr(),
+                self.range.start,
+                self.range.end - 1,
+            )
+        };
+        // INVARIANT: The next match, or none.
+        self.next = NonNull::new(next);
+        // SAFETY: A VMA stays in the tree, and so alive, while `i_mmap_rwsem` is held.
+        Some(unsafe { &*vma.as_ptr().cast() })
+    }
+}
+
+/// A VMA found through the file it maps.
+///
+/// Neither the lock of its `mm_struct` nor its own is held, and the `mm_struct` may have no users
+/// left: [`VmaRef`](super::virt::VmaRef) promises too much for it.
+///
+/// # Invariants
+///
+/// The VMA is in the interval tree of a mapping whose `i_mmap_rwsem` is held.
+#[repr(transparent)]
+pub struct RmapVma(Opaque<bindings::vm_area_struct>);
+
+impl RmapVma {
+    /// Whether missing pages of this VMA are reported to a userfaultfd: `userfaultfd_missing()`.
+    ///
+    /// Without the VMA's lock this is a snapshot: a registration may come or go at any time.
+    #[inline]
+    pub fn userfaultfd_missing(&self) -> bool {
+        // SAFETY: The VMA is alive by the type invariant; its flags are read in one go.
+        unsafe { bindings::userfaultfd_missing(self.0.get()) }
+    }
+}

@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The XArray's advanced API: a cursor that walks and stores entries one by one.
+//!
+//! [`XaState`] is a `struct xa_state`. It remembers a node of the array, and that node may be
+//! freed by anybody as soon as the array's lock is released. So the operations that look at the
+//! node exist only on [`XaLockIrqGuard`], which holds the lock, and taking the lock makes the
+//! cursor forget the node it was on.
+//!
+//! Nothing here knows what the entries mean: they are plain pointers, and an owner of an array
+//! builds its safe interface on top (see [`crate::mm::page_cache`]).
+//!
+//! C header: [`include/linux/xarray.h`](srctree/include/linux/xarray.h)
+
+use crate::{
+    alloc,
+    bindings,
+    error::{code::ENOMEM, to_result, Result},
+    ffi::c_void,
+    types::NotThreadSafe, //
+};
+use core::{
+    marker::PhantomData,
+    mem::{ManuallyDrop, MaybeUninit}, //
+};
+
+/// An entry of an XArray, as a cursor finds it.
+///
+/// Only a look at it: a pointer entry may be dereferenced as long as the array's owner says that
+/// what it points to is alive.
+#[derive(Clone, Copy)]
+pub struct XaEntry(*mut c_void);
+
+impl XaEntry {
+    /// Whether the slot holds nothing.
+    #[inline]
+    pub fn is_empty(self) -> bool {
+        self.0.is_null()
+    }
+
+    /// Whether the entry is an integer and not a pointer: `xa_is_value()`.
+    #[inline]
+    pub fn is_value(self) -> bool {
+        // SAFETY: `xa_is_value` looks at the bits of the pointer only.
+        unsafe { bindings::xa_is_value(self.0) }
+    }
+
+    /// Whether the entry is `XA_RETRY_ENTRY`, which makes lockless readers look again.
+    #[inline]
+    pub fn is_retry(self) -> bool {
+        // SAFETY: `xa_is_retry` looks at the bits of the pointer only.
+        unsafe { bindings::xa_is_retry(self.0) }
+    }
+
+    /// The entry itself.
+    #[inline]
+    pub fn as_ptr(self) -> *mut c_void {
+        self.0
+    }
+}
+
+/// A cursor over the entries of an XArray whose lock is taken with interrupts disabled
+/// (`XA_FLAGS_LOCK_IRQ`): `struct xa_state`.
+///
+/// Nodes allocated ahead of their use are freed when it is dropped (`xas_destroy()`).
+///
+/// # Invariants
+///
+/// - `inner.xa` points to an initialized XArray that lives for `'a`.
+/// - Unless a [`XaLockIrqGuard`] of this cursor exists, `inner.xa_node` is not used to reach a
+///   node: it is reset when the lock is taken.
+pub struct XaState<'a> {
+    inner: bindings::xa_state,
+    _array: PhantomData<&'a bindings::xarray>,
+}
+
+impl<'a> XaState<'a> {
+    /// Creates a cursor for an entry of `order` that contains `index`: `XA_STATE_ORDER()`.
+    ///
+    /// # Safety
+    ///
+    /// - `xa` must point to an initialized XArray that lives for `'a` and has
+    ///   `XA_FLAGS_LOCK_IRQ` set.
+    /// - The owner of the array must allow entries to be stored through the cursor that this crate
+    ///   hands out. If it wants an update callback for its nodes, the caller must set that with
+    ///   [`XaState::as_raw`] before the cursor's first use.
+    #[inline]
+    pub unsafe fn new(xa: *mut bindings::xarray, index: usize, order: u32) -> Self {
+        let mut inner = MaybeUninit::uninit();
+        // SAFETY: `inner` is valid for a write of an `xa_state`; `xa` is a valid array.
+        unsafe { bindings::xas_init_order(inner.as_mut_ptr(), xa, index, order) };
+        // INVARIANT: `xa` is valid for `'a` by the safety contract; a new cursor is on no node.
+        Self {
+            // SAFETY: `xas_init_order` initialized every field.
+            inner: unsafe { inner.assume_init() },
+            _array: PhantomData,
+        }
+    }
+
+    /// The C object.
+    #[inline]
+    pub fn as_raw(&mut self) -> *mut bindings::xa_state {
+        &raw mut self.inner
+    }
+
+    /// Takes the array's lock and disables interrupts: `xas_lock_irq()`.
+    ///
+    /// Interrupts must be enabled: the unlock enables them, whatever they were before. So these
+    /// guards do not nest.
+    #[inline]
+    pub fn lock_irq(&mut self) -> XaLockIrqGuard<'_, 'a> {
+        // SAFETY: `inner.xa` is valid by the type invariant.
+        unsafe { bindings::xas_lock_irq(self.as_raw()) };
+        // SAFETY: `inner` is initialized. Whatever node the cursor was on may be gone by now.
+        unsafe { bindings::xas_reset(self.as_raw()) };
+        // INVARIANT: The lock was taken above and the cursor is on no node.
+        XaLockIrqGuard {
+            state: self,
+            _not_send: NotThreadSafe,
+        }
+    }
+
+    /// Allocates the node for want of which the last operation failed: `xas_nomem()`.
+    ///
+    /// Context: may sleep, if `gfp` allows it.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`] if there is no memory, or if it was not for memory that the operation failed.
+    #[inline]
+    pub fn nomem(&mut self, gfp: alloc::Flags) -> Result {
+        // SAFETY: `inner` is initialized. `xas_nomem` frees or sets `xa_alloc`, which only this
+        // cursor owns, and looks at no node.
+        if unsafe { bindings::xas_nomem(self.as_raw(), gfp.as_raw()) } {
+            Ok(())
+        } else {
+            Err(ENOMEM)
+        }
+    }
+}
+
+impl Drop for XaState<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: Frees the list of nodes in `xa_alloc`, which only this cursor owns.
+        unsafe { bindings::xas_destroy(self.as_raw()) };
+    }
+}
+
+/// The lock of an XArray, and a cursor that may therefore look at its nodes.
+///
+/// Dropping it releases the lock and enables interrupts.
+///
+/// # Invariants
+///
+/// - The lock of the array is held by this guard, with interrupts disabled.
+/// - `state` is on no node, or on one it reached since the lock was taken.
+#[must_use = "the lock is released as soon as the guard is dropped"]
+pub struct XaLockIrqGuard<'s, 'a> {
+    state: &'s mut XaState<'a>,
+    _not_send: NotThreadSafe,
+}
+
+impl<'s, 'a> XaLockIrqGuard<'s, 'a> {
+    /// Releases the lock: `xas_unlock_irq()`.
+    #[inline]
+    pub fn unlock(self) -> &'s mut XaState<'a> {
+        let mut this = ManuallyDrop::new(self);
+        let state: *mut XaState<'a> = &raw mut *this.state;
+        // SAFETY: `state` comes from the `&'s mut` in a guard that is used no more from here on
+        // and whose `drop` does not run, so it is the only reference again.
+        let state = unsafe { &mut *state };
+        // SAFETY: The guard held the lock, by its invariant, and nothing else releases it.
+        unsafe { bindings::xas_unlock_irq(state.as_raw()) };
+        state
+    }
+
+    /// Creates a slot for each index of the cursor's range: `xas_create_range()`.
+    ///
+    /// From then on the cursor stores into single slots, until [`set_order`](Self::set_order).
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`] if a node could not be allocated without sleeping. Then release the lock, call
+    /// [`XaState::nomem`] and try again.
+    #[inline]
+    pub fn create_range(&mut self) -> Result {
+        // SAFETY: The lock is held and the cursor is on no stale node, by the invariants.
+        unsafe { bindings::xas_create_range(self.state.as_raw()) };
+        self.error()
+    }
+
+    /// Moves the cursor to `index`, to be walked to by the next operation: `xas_set()`.
+    #[inline]
+    pub fn set(&mut self, index: usize) {
+        // SAFETY: Writes to fields of the cursor only.
+        unsafe { bindings::xas_set(self.state.as_raw(), index) };
+    }
+
+    /// Moves the cursor to the entry of `order` that contains `index`: `xas_set_order()`.
+    #[inline]
+    pub fn set_order(&mut self, index: usize, order: u32) {
+        // SAFETY: Writes to fields of the cursor only. Multi-index entries are built in, as
+        // `TRANSPARENT_HUGEPAGE` selects them.
+        unsafe { bindings::xas_set_order(self.state.as_raw(), index, order) };
+    }
+
+    /// The entry at the cursor, or the one it is a part of: `xas_load()`.
+    #[inline]
+    pub fn load(&mut self) -> XaEntry {
+        // SAFETY: The lock is held and the cursor is on no stale node, by the invariants.
+        XaEntry(unsafe { bindings::xas_load(self.state.as_raw()) })
+    }
+
+    /// Moves to the next index and returns what its slot holds: `xas_next()`.
+    ///
+    /// The first call after [`set`](Self::set) does not move. Unlike [`load`](Self::load) it does
+    /// not resolve the slots behind the first one of a multi-index entry: these are not empty, but
+    /// not a pointer either.
+    #[inline]
+    pub fn next_slot(&mut self) -> XaEntry {
+        // SAFETY: The lock is held and the cursor is on no stale node, by the invariants.
+        XaEntry(unsafe { bindings::xas_next(self.state.as_raw()) })
+    }
+
+    /// Moves to the next entry up to and including index `max`, past empty slots:
+    /// `xas_next_entry()`. The result is empty if there is none.
+    #[inline]
+    pub fn next_entry(&mut self, max: usize) -> XaEntry {
+        // SAFETY: The lock is held and the cursor is on no stale node, by the invariants.
+        XaEntry(unsafe { bindings::xas_next_entry(self.state.as_raw(), max) })
+    }
+
+    /// Stores `XA_RETRY_ENTRY` at the cursor: lockless readers wait until something else is
+    /// stored.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`] if a node could not be allocated.
+    ///
+    /// # Safety
+    ///
+    /// The slot must be empty, and must be stored to again before the lock is released.
+    #[inline]
+    pub unsafe fn store_retry(&mut self) -> Result {
+        // SAFETY: The lock is held and the cursor is on no stale node, by the invariants. An entry
+        // for readers to retry on is allowed in any array.
+        unsafe { bindings::xas_store(self.state.as_raw(), bindings::xa_retry_entry()) };
+        self.error()
+    }
+
+    /// Empties the slot at the cursor.
+    ///
+    /// # Safety
+    ///
+    /// Nothing may be owned by the array through the entry that is removed.
+    #[inline]
+    pub unsafe fn store_empty(&mut self) {
+        // SAFETY: The lock is held and the cursor is on no stale node, by the invariants. Storing
+        // nothing allocates nothing and so cannot fail.
+        unsafe { bindings::xas_store(self.state.as_raw(), core::ptr::null_mut()) };
+    }
+
+    /// Stores `entry` over the whole range of the cursor, whatever is there: `xas_store()`.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`] if a node could not be allocated.
+    ///
+    /// # Safety
+    ///
+    /// `entry` must be a pointer that the owner of the array allows in it, and what the replaced
+    /// entries owned must have been taken over by the caller.
+    #[inline]
+    pub unsafe fn store(&mut self, entry: *mut c_void) -> Result {
+        // SAFETY: The lock is held and the cursor is on no stale node, by the invariants; the
+        // caller answers for the entry.
+        unsafe { bindings::xas_store(self.state.as_raw(), entry) };
+        self.error()
+    }
+
+    #[inline]
+    fn error(&mut self) -> Result {
+        // SAFETY: Reads the cursor only.
+        to_result(unsafe { bindings::xas_error(self.state.as_raw()) })
+    }
+}
+
+impl Drop for XaLockIrqGuard<'_, '_> {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: This guard holds the lock, by the invariant.
+        unsafe { bindings::xas_unlock_irq(self.state.as_raw()) };
+    }
+}
