@@ -1,0 +1,93 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# Build a kernel in build/linux/build-NAME, configured by configs/base.config and
+# configs/NAME.config:
+#
+#   build-kernel.sh NAME [FRAGMENT] [TARGET...]
+#
+# FRAGMENT is another file of options on top. Without a target it is a kernel to
+# boot. The compiler's output goes to build/logs/, a line of progress to stdout.
+
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+name=$1
+shift
+fragments=("$TOP/configs/base.config")
+[ ! -f "$TOP/configs/$name.config" ] || fragments+=("$TOP/configs/$name.config")
+if [ -f "${1:-}" ]; then
+	fragments+=("$1")
+	shift
+fi
+targets=("${@:-bzImage}")
+
+linux=$BUILD/linux
+# Within the source tree kbuild uses relative paths, and ccache's entries are good
+# for any other clone.
+out=$linux/build-$name
+log=$LOGS/kernel-$name.log
+mkdir -p "$out" "$LOGS"
+need_space "$out" 3 "a kernel build"
+
+tool_version() { "$@" --version 2>/dev/null | grep -oE '[0-9]+\.[0-9]+\.[0-9]+' | head -n 1; }
+
+# check_tool WHAT COMMAND HOW-TO-MEND
+check_tool() {
+	local have want
+	want=$("$linux/scripts/min-tool-version.sh" "$1")
+	command -v "$2" >/dev/null || die "$2 is not here: $3"
+	have=$(tool_version "$2")
+	[ "$(printf '%s\n' "$want" "$have" | sort -V | head -n 1)" = "$want" ] ||
+		die "$2 is version ${have:-unknown} and the kernel wants $want at least: $3"
+}
+check_tool rustc "$RUSTC" "install rustc-web and rust-web-src, or give another with RUSTC="
+check_tool bindgen "$BINDGEN" "run 'make setup', or give another with BINDGEN="
+check_tool llvm "clang$LLVM" "install clang$LLVM, or give another version with LLVM="
+
+bin=$(dirname "$RUSTC")
+export CCACHE_DIR=$CACHE/ccache CCACHE_NOHASHDIR=1 CCACHE_MAXSIZE=5G
+make=(make -C "$linux" O="$out" -j"$JOBS" LLVM="$LLVM" CC="ccache clang$LLVM"
+	RUSTC="$RUSTC" HOSTRUSTC="$RUSTC" RUSTFMT="$bin/rustfmt" CLIPPY_DRIVER="$bin/clippy-driver" BINDGEN="$BINDGEN"
+	CLIPPY=1 KBUILD_BUILD_TIMESTAMP="$(date -u -d @0)" KBUILD_BUILD_USER=kbuild KBUILD_BUILD_HOST=kbuild)
+# xarray.h's checks have no option of their own.
+[ "$name" != debug ] || make+=(KCFLAGS=-DXA_DEBUG)
+
+configure() {
+	"${make[@]}" tinyconfig
+	(cd "$out" && "$linux/scripts/kconfig/merge_config.sh" -m -Q .config "${fragments[@]}")
+	"${make[@]}" olddefconfig
+}
+
+# Configuring anew touches what everything depends on, so only if it is needed.
+wanted=$(cat "${fragments[@]}" "$linux/.origin" "$linux/mm/Kconfig.collapse_file" | sha256sum)
+if [ "$(cat "$out/.wanted" 2>/dev/null)" != "$wanted" ]; then
+	say "configuring kernel '$name'"
+	logged "config-$name" configure
+	# Options that other options do not allow would vanish without a word.
+	while read -r option; do
+		case $option in
+		*=n) ! grep -q "^${option%=n}=" "$out/.config" ;;
+		*) grep -qxF "$option" "$out/.config" ;;
+		esac || die "kernel '$name' cannot have $option: see build/logs/config-$name.log and configs/"
+	done < <(cat "${fragments[@]}" | awk -F= '/^CONFIG_/ { last[$1] = $0 } END { for (o in last) print last[o] }')
+	echo "$wanted" >"$out/.wanted"
+fi
+
+say "building kernel '$name' (log: ${log#"$TOP"/})"
+"${make[@]}" "${targets[@]}" </dev/null >"$log" 2>&1 &
+pid=$!
+trap 'kill $pid 2>/dev/null || true' EXIT
+start=$SECONDS
+while kill -0 $pid 2>/dev/null; do
+	sleep 1
+	if [ -t 1 ] || [ $(((SECONDS - start) % 60)) -eq 0 ]; then
+		printf '    %3d min %02d s  %5d files  %-50.50s' $(((SECONDS - start) / 60)) $(((SECONDS - start) % 60)) \
+			"$(grep -cE '^  [A-Z]' "$log")" "$(tail -n 1 "$log")"
+		if [ -t 1 ]; then printf '\r'; else printf '\n'; fi
+	fi
+done
+trap - EXIT
+if ! wait $pid; then
+	grep -nE '(^|[^a-z])error(\[|:)|\*\*\*' "$log" | head -n 10 >&2 || true
+	die "building kernel '$name' failed; the whole log is ${log#"$TOP"/}"
+fi
+say "kernel '$name' built in $(((SECONDS - start) / 60)) min $(((SECONDS - start) % 60)) s"

@@ -1,0 +1,59 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# Have every tool that a build and a boot need: Debian's packages, bindgen and
+# virtme-ng, the latter two in the cache. Changes nothing if all is there.
+
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+# rustc-web and clang-22 share their LLVM, which lets C helpers be inlined into
+# Rust. rustup's toolchain, if there is one, is not used: it has no core sources.
+packages=(
+	rustc-web rust-web-src rustfmt-web rust-web-clippy cargo-web
+	"clang-$LLVM_MAJOR" "lld-$LLVM_MAJOR" "llvm-$LLVM_MAJOR" "libclang-$LLVM_MAJOR-dev"
+	gcc libc6-dev make flex bison bc libelf-dev libssl-dev cpio kmod rsync xz-utils patch ccache perl
+	python3 python3-venv git shellcheck
+	qemu-system-x86 busybox-static e2fsprogs xfsprogs
+)
+
+install_packages() {
+	local missing=() package
+	if ! command -v dpkg-query >/dev/null; then
+		warn "this is not Debian: what is missing will only be found out when it is used"
+		return
+	fi
+	for package in "${packages[@]}"; do
+		[ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] ||
+			missing+=("$package")
+	done
+	[ ${#missing[@]} -gt 0 ] || return 0
+	[ "$(id -u)" -eq 0 ] ||
+		die "packages are missing; install them with: sudo apt-get install ${missing[*]}"
+	say "installing ${#missing[@]} packages"
+	logged apt-update apt-get update
+	DEBIAN_FRONTEND=noninteractive logged apt-install \
+		apt-get install -y --no-install-recommends "${missing[@]}"
+}
+
+install_bindgen() {
+	local dir=$CACHE/bindgen-$BINDGEN_VERSION cargo=/usr/bin/cargo
+	[ -z "${BINDGEN:-}" ] || return 0
+	[ ! -x "$dir/bin/bindgen" ] || return 0
+	[ -x $cargo ] || cargo=cargo
+	command -v $cargo >/dev/null || die "cargo is missing, which builds bindgen: install it, or give a bindgen with BINDGEN="
+	say "building bindgen $BINDGEN_VERSION (2 minutes)"
+	RUSTC=$RUSTC logged bindgen $cargo install bindgen-cli --version "$BINDGEN_VERSION" --locked --root "$dir.part"
+	mv "$dir.part" "$dir"
+}
+
+install_virtme_ng() {
+	local dir=$CACHE/virtme-ng-$VIRTME_NG_VERSION
+	[ ! -x "$dir/bin/vng" ] || return 0
+	say "installing virtme-ng $VIRTME_NG_VERSION"
+	rm -rf "$dir"
+	logged virtme-ng-venv python3 -m venv "$dir"
+	logged virtme-ng "$dir/bin/pip" install --disable-pip-version-check "virtme-ng==$VIRTME_NG_VERSION"
+}
+
+install_packages
+install_bindgen
+install_virtme_ng

@@ -1,0 +1,234 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""Boot a kernel with virtme-ng and run a command in it.
+
+The guest sees the host's file system read-only. What the command prints comes
+out as it is printed; the kernel's console goes to a log. A guest that does not
+come up, falls silent or panics is ended, and the last lines of its console say
+why.
+"""
+
+import argparse
+import os
+import queue
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+BUILD = os.path.join(TOP, "build")
+CACHE = os.environ.get("CACHE") or os.path.join(
+    os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "rust-collapse-file")
+VNG = os.environ.get("VNG", "vng")
+
+BOOT_SECONDS = 240
+PROBE_SECONDS = 40
+SILENCE_SECONDS = 900
+UP = "guest: up"
+DISKS = {"ext4": (["mke2fs", "-q", "-F", "-t", "ext4"], 512), "xfs": (["mkfs.xfs", "-q", "-f"], 512),
+         "swap": (["mkswap", "-q"], 256)}
+
+
+class Failed(Exception):
+    """What went wrong with the guest, in a line."""
+
+
+def tool(name):
+    """Path of a program that may be in a directory only root has in PATH."""
+    path = shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/sbin")
+    if not path:
+        raise Failed(f"{name} is not installed: run 'make setup'")
+    return path
+
+
+def make_disks(directory):
+    """Make fresh images, ext4, xfs and swap, that the guest has as vda, vdb and vdc."""
+    os.makedirs(directory, exist_ok=True)
+    paths = []
+    for name, (command, mib) in DISKS.items():
+        path = os.path.join(directory, name + ".img")
+        if os.path.exists(path):
+            os.remove(path)
+        with open(path, "wb") as image:
+            image.truncate(mib << 20)
+        subprocess.run([tool(command[0])] + command[1:] + [path], check=True, stdout=subprocess.DEVNULL)
+        paths.append(path)
+    return paths
+
+
+def command_line(kernel, accel, memory, cpus, append, disks, command=None):
+    """The vng call."""
+    if not os.access(kernel, os.R_OK):
+        raise Failed(f"{kernel} is not there: run 'make kernel'")
+    args = [VNG, "--run", kernel, "--disable-microvm", "--force-9p", "--cpus", str(cpus), "--memory", memory,
+            "--user", "root"]
+    if accel == "tcg":
+        args.append("--disable-kvm")
+    for disk in disks:
+        args += ["--disk", disk]
+    # Without ACPI there is no power-off: the guest ends by a reboot that QEMU takes for an exit.
+    for option in ["reboot=t"] + append:
+        args += ["--append", option]
+    if command:
+        # The prompt comes only after the file systems are mounted.
+        args += ["--verbose", "--exec", f"echo {shlex.quote(UP)}; {command}"]
+    return args
+
+
+def tail(path, lines=15):
+    """The last lines of a log."""
+    try:
+        with open(path, errors="replace") as log:
+            return "".join(log.readlines()[-lines:])
+    except OSError:
+        return ""
+
+
+def run(args, console, on_line, boot_seconds=BOOT_SECONDS, silence_seconds=SILENCE_SECONDS):
+    """Run a guest to its end and hand each line that it prints to on_line. Returns the exit status."""
+    lines = queue.Queue()
+    os.makedirs(os.path.dirname(console), exist_ok=True)
+
+    with open(console, "wb") as console_file:
+        # A group of its own, so that QEMU goes with vng.
+        process = subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE, start_new_session=True,
+                                   env=dict(os.environ, PATH=os.path.dirname(VNG) + ":" + os.environ["PATH"]))
+
+        def read_console():
+            for line in process.stderr:
+                console_file.write(line)
+                console_file.flush()
+                lines.put(("console", line.decode(errors="replace")))
+
+        def read_output():
+            for line in process.stdout:
+                lines.put(("output", line.decode(errors="replace").rstrip("\r\n")))
+            lines.put(("end", ""))
+
+        threads = [threading.Thread(target=target, daemon=True) for target in (read_console, read_output)]
+        for thread in threads:
+            thread.start()
+
+        up = False
+        panic = None
+        last = started = time.monotonic()
+        try:
+            while True:
+                try:
+                    kind, line = lines.get(timeout=1)
+                    last = time.monotonic()
+                except queue.Empty:
+                    kind, line = None, ""
+                now = time.monotonic()
+                if kind == "end":
+                    break
+                if kind == "console" and "Kernel panic" in line:
+                    panic = line.strip()
+                if kind == "output":
+                    if not up and line.strip() == UP:
+                        up = True
+                        continue
+                    on_line(line)
+                if not up and now - started > boot_seconds:
+                    raise Failed(f"the guest did not come up in {boot_seconds} s")
+                if now - last > silence_seconds:
+                    raise Failed(f"the guest has been silent for {silence_seconds} s and was ended")
+            status = process.wait(timeout=60)
+        except subprocess.TimeoutExpired as timeout:
+            raise Failed("the guest did not end") from timeout
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            for thread in threads:
+                thread.join(timeout=5)
+    if panic:
+        raise Failed(panic)
+    if not up:
+        raise Failed("the guest ended before it came up")
+    return status
+
+
+def accelerator(choice, kernel):
+    """kvm or tcg: as asked for, or what works. /dev/kvm may exist and a guest hang all the same."""
+    if choice in ("kvm", "tcg"):
+        return choice
+    if choice != "auto":
+        raise Failed(f"ACCEL={choice} is not one of auto, kvm, tcg")
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return "tcg"
+    remembered = os.path.join(CACHE, "accel")
+    try:
+        with open(remembered) as file:
+            known = file.read().strip()
+        if known in ("kvm", "tcg"):
+            return known
+    except OSError:
+        pass
+    print(f"==> trying whether KVM works here (up to {PROBE_SECONDS} s)", flush=True)
+    try:
+        run(command_line(kernel, "kvm", "1G", 1, [], [], "true"),
+            os.path.join(BUILD, "logs", "kvm-probe.log"), lambda line: None, boot_seconds=PROBE_SECONDS)
+        accel = "kvm"
+    except Failed:
+        accel = "tcg"
+        print("==> it does not: guests are emulated, which is slower (ACCEL=kvm insists)", flush=True)
+    with open(remembered, "w") as file:
+        file.write(accel + "\n")
+    return accel
+
+
+def splats(console):
+    """Lines of a console that tell of a bug in the kernel."""
+    bad = re.compile(
+        r"BUG:|WARNING:|kernel BUG at|Oops|general protection|Kernel panic|possible (circular|recursive)|"
+        r"INFO: (rcu|task|possible|trying)|blocked for more than|soft lockup|hard LOCKUP|"
+        r"inconsistent lock state|suspicious RCU|held lock freed|lock held when returning|"
+        r"Bad page (state|map)|page_table_check|list_(add|del) corruption|"
+        r"unreferenced object|new suspected memory leaks|rust_kernel: panicked|Call Trace")
+    found = []
+    with open(console, errors="replace") as log:
+        for line in log:
+            if bad.search(line):
+                found.append(line.strip())
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--kernel", required=True, help="bzImage to boot")
+    parser.add_argument("--accel", default="auto", help="auto, kvm or tcg")
+    parser.add_argument("--memory", default="2G")
+    parser.add_argument("--cpus", type=int, default=2)
+    parser.add_argument("--append", action="append", default=[], help="boot parameter")
+    parser.add_argument("--console", default=os.path.join(BUILD, "logs", "console.log"))
+    parser.add_argument("--disks", help="directory to make ext4, xfs and swap images in")
+    parser.add_argument("command", nargs="*", help="what to run; without it, an interactive shell")
+    args = parser.parse_args()
+
+    try:
+        accel = accelerator(args.accel, args.kernel)
+        disks = make_disks(args.disks) if args.disks else []
+        line = command_line(args.kernel, accel, args.memory, args.cpus, args.append, disks,
+                            " ".join(shlex.quote(word) for word in args.command))
+        if not args.command:
+            os.environ["PATH"] = os.path.dirname(VNG) + ":" + os.environ["PATH"]
+            os.execvp(line[0], line)
+        status = run(line, args.console, lambda text: print(text, flush=True))
+        found = splats(args.console)
+        if found:
+            raise Failed("the kernel complained: " + found[0])
+        return status
+    except Failed as failed:
+        sys.stderr.write(tail(args.console))
+        sys.exit(f"error: {failed}; the console is in {os.path.relpath(args.console, TOP)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
