@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `collapse_file()`: replace the small folios that cache a PMD-sized range of a file by a huge one.
+//! `collapse_file()`: replace the small folios that cache a PMD-sized range of a file by one huge
+//! folio.
 //!
 //! khugepaged and `madvise(MADV_COLLAPSE)` come here from `collapse_scan_file()`, if the
 //! implementation in Rust is the one in use. In order:

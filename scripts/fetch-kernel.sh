@@ -32,6 +32,7 @@ mkdir -p "$apt/lists/partial" "$apt/archives/partial"
 
 # A machine with fresh sources and no downloaded lists knows no origin yet: then
 # the address has to do.
+# shellcheck disable=SC2016
 mirror=$(apt-get indextargets --format '$(REPO_URI)|$(ORIGIN)|$(CODENAME)' |
 	awk -F'|' '$1 !~ /security/ && ($2 == "Debian" || ($2 == "" && $1 ~ /\/debian\/?$/)) { print $1; exit }')
 [ -n "$mirror" ] ||

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034
 # What every script here shares: places, messages, logged steps with progress.
 # To be sourced; needs bash.
 

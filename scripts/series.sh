@@ -20,7 +20,7 @@ kernel_path() {
 check_kernel_tree() {
 	local version
 	[ -d "$1" ] || die "KSRC=$1 is not a directory"
-	[ -f "$1/Makefile" ] && [ -f "$1/mm/khugepaged.c" ] ||
+	[ -f "$1/mm/khugepaged.c" ] && [ -f "$1/Makefile" ] ||
 		die "KSRC=$1 is not a kernel source tree: mm/khugepaged.c is not there"
 	version=$(awk '/^VERSION =/ { v = $3 } /^PATCHLEVEL =/ { p = $3 } END { print v "." p }' "$1/Makefile")
 	[ "$version" = "$LINUX_SERIES" ] ||

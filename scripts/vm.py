@@ -30,6 +30,9 @@ BOOT_SECONDS = 240
 PROBE_SECONDS = 40
 SILENCE_SECONDS = 900
 UP = "guest: up"
+STATUS = "guest: status "
+# Without ACPI there is no power-off: a guest ends by a reboot, which QEMU takes for its exit.
+END = "sync; /bin/busybox reboot -f"
 DISKS = {"ext4": (["mke2fs", "-q", "-F", "-t", "ext4"], 512), "xfs": (["mkfs.xfs", "-q", "-f"], 512),
          "swap": (["mkswap", "-q"], 256)}
 
@@ -71,12 +74,10 @@ def command_line(kernel, accel, memory, cpus, append, disks, command=None):
         args.append("--disable-kvm")
     for disk in disks:
         args += ["--disk", disk]
-    # Without ACPI there is no power-off: the guest ends by a reboot that QEMU takes for an exit.
     for option in ["reboot=t"] + append:
         args += ["--append", option]
     if command:
-        # The prompt comes only after the file systems are mounted.
-        args += ["--verbose", "--exec", f"echo {shlex.quote(UP)}; {command}"]
+        args += ["--verbose", "--exec", f"echo '{UP}'; {command}; echo '{STATUS}'$?; {END}"]
     return args
 
 
@@ -116,7 +117,7 @@ def run(args, console, on_line, boot_seconds=BOOT_SECONDS, silence_seconds=SILEN
             thread.start()
 
         up = False
-        panic = None
+        panic = status = None
         last = started = time.monotonic()
         try:
             while True:
@@ -134,12 +135,15 @@ def run(args, console, on_line, boot_seconds=BOOT_SECONDS, silence_seconds=SILEN
                     if not up and line.strip() == UP:
                         up = True
                         continue
+                    if line.startswith(STATUS):
+                        status = int(line[len(STATUS):])
+                        continue
                     on_line(line)
                 if not up and now - started > boot_seconds:
                     raise Failed(f"the guest did not come up in {boot_seconds} s")
                 if now - last > silence_seconds:
                     raise Failed(f"the guest has been silent for {silence_seconds} s and was ended")
-            status = process.wait(timeout=60)
+            process.wait(timeout=60)
         except subprocess.TimeoutExpired as timeout:
             raise Failed("the guest did not end") from timeout
         finally:
@@ -152,6 +156,8 @@ def run(args, console, on_line, boot_seconds=BOOT_SECONDS, silence_seconds=SILEN
         raise Failed(panic)
     if not up:
         raise Failed("the guest ended before it came up")
+    if status is None:
+        raise Failed("the guest ended before the command did")
     return status
 
 
@@ -208,6 +214,7 @@ def main():
     parser.add_argument("--cpus", type=int, default=2)
     parser.add_argument("--append", action="append", default=[], help="boot parameter")
     parser.add_argument("--console", default=os.path.join(BUILD, "logs", "console.log"))
+    parser.add_argument("--boot-seconds", type=int, default=BOOT_SECONDS, help="time to come up in")
     parser.add_argument("--disks", help="directory to make ext4, xfs and swap images in")
     parser.add_argument("command", nargs="*", help="what to run; without it, an interactive shell")
     args = parser.parse_args()
@@ -220,7 +227,7 @@ def main():
         if not args.command:
             os.environ["PATH"] = os.path.dirname(VNG) + ":" + os.environ["PATH"]
             os.execvp(line[0], line)
-        status = run(line, args.console, lambda text: print(text, flush=True))
+        status = run(line, args.console, lambda text: print(text, flush=True), args.boot_seconds)
         found = splats(args.console)
         if found:
             raise Failed("the kernel complained: " + found[0])

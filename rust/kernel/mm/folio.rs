@@ -385,7 +385,9 @@ impl FolioList {
             Some(first) => {
                 // SAFETY: `first` is alive and in the ring, and before the first of a ring is its
                 // end. An isolated folio's `lru` is unused.
-                unsafe { bindings::list_add_tail(folio.lru(), bindings::folio_lru(first.as_ptr())) };
+                unsafe {
+                    bindings::list_add_tail(folio.lru(), bindings::folio_lru(first.as_ptr()))
+                };
             }
         }
     }

@@ -309,10 +309,7 @@ impl<'m> CopyCursor<'m> {
         // is locked, unmapped and flushed, by its type. The function copes with other writers to
         // the source, such as the kernel's direct map or a device.
         let unread = unsafe {
-            bindings::copy_mc_highpage(
-                self.next_page(),
-                bindings::folio_page(from.as_raw(), n),
-            )
+            bindings::copy_mc_highpage(self.next_page(), bindings::folio_page(from.as_raw(), n))
         };
         if unread > 0 {
             return false;

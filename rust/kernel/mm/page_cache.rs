@@ -27,8 +27,8 @@
 //! - [`FilledCursor`], [`CountedCursor`]: every empty slot of the range holds `XA_RETRY_ENTRY`.
 //!   Lockless readers spin on it, so it may never be seen after the lock is released: there is no
 //!   way to unlock from here, and dropping the state empties the slots first.
-//! - [`SealedCursor`]: nobody can have noticed a hole that is about to be filled. Only from here can
-//!   the range be replaced.
+//! - [`SealedCursor`]: nobody can have noticed a hole that is about to be filled. Only from here
+//!   can the range be replaced.
 //!
 //! Every state rolls back to where it came from when it is dropped.
 //!
@@ -37,9 +37,10 @@
 //! folio lock > `i_mmap_rwsem` > page-table lock > page-cache lock (`i_pages`, interrupts off) >
 //! LRU lock.
 //!
-//! A folio lock taken under the page-cache lock is only ever tried. To wait for one is allowed while
-//! folios of lower index are locked, and not the other way round. The page-cache lock is released by
-//! enabling interrupts, whatever they were before, so there is never one within another.
+//! A folio lock taken under the page-cache lock is only ever tried. To wait for one is allowed
+//! while folios of lower index are locked, and not the other way round. The page-cache lock is
+//! released by enabling interrupts, whatever they were before, so there is never one within
+//! another.
 //!
 //! C headers: [`include/linux/pagemap.h`](srctree/include/linux/pagemap.h),
 //! [`include/linux/fs.h`](srctree/include/linux/fs.h)
@@ -517,4 +518,3 @@ impl<'m> SealedCursor<'_, 'm> {
         (new.into_inserted(), replaced)
     }
 }
-

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# Front door of the project; `make help` lists what there is. The work is done by
+# the scripts in scripts/. This is not the kernel's build system: files for the
+# kernel are copied into build/linux and built there.
+
+SHELL := /bin/bash
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+.SUFFIXES:
+
+ACCEL ?= auto
+IMPL_GIVEN := $(IMPL)
+IMPL ?= rust
+MEM ?= 2G
+DEST ?= build/applied
+
+BUILD := build
+FAST := $(BUILD)/linux/build-fast/arch/x86/boot/bzImage
+DEBUG := $(BUILD)/linux/build-debug/arch/x86/boot/bzImage
+
+# What the scripts read from the environment, where given.
+export ACCEL MEM
+export $(foreach v,KSRC JOBS CACHE LLVM RUSTC BINDGEN,$(if $(filter-out undefined,$(origin $(v))),$(v)))
+export VNG = $(shell . scripts/lib.sh && echo "$$VNG")
+
+.DEFAULT_GOAL := help
+
+.PHONY: help setup source kernel kernel-debug run test shell apply lint clean
+
+help:
+	@echo 'collapse_file() of Linux in Rust'
+	@echo
+	@echo '  make run       build the fast kernel, boot it and run the demo'
+	@echo '  make test      build the debug kernel and run all tests in it, with Rust and with C'
+	@echo '  make shell     a shell in the fast kernel'
+	@echo '  make kernel    build the fast kernel only'
+	@echo '  make apply     the series on a copy of the kernel tree KSRC: a branch of commits if it'
+	@echo '                 is a git tree (DEST=build/applied)'
+	@echo '  make lint      rustfmt, clippy, checkpatch, shellcheck'
+	@echo '  make setup     install the tools only'
+	@echo '  make clean     remove build/ (the cache stays)'
+	@echo
+	@echo 'Options:'
+	@echo '  KSRC=DIR              a Linux 7.3.y tree to use instead of Debian'"'"'s; it is copied'
+	@echo '  ACCEL=auto|kvm|tcg    how to run guests; auto tries KVM and falls back to emulation'
+	@echo '  IMPL=rust|c           implementation that `make shell` begins with; with `make test`'
+	@echo '                        and this on the command line, the only one tested'
+	@echo '  SUITES="NAME ..."     with `make test`: these suites only'
+	@echo '  JOBS=N                compilers at a time (all cores)'
+	@echo '  MEM=SIZE              memory of a guest (2G)'
+	@echo '  CACHE=DIR             downloads, tools and ccache ($${XDG_CACHE_HOME:-~/.cache}/rust-collapse-file)'
+	@echo '  LLVM=-22 RUSTC=PATH BINDGEN=PATH    other tools than the ones installed'
+
+setup:
+	@scripts/setup.sh
+
+source: setup
+	@scripts/prepare-source.sh
+
+kernel: source
+	@scripts/build-kernel.sh fast
+
+kernel-debug: source
+	@scripts/build-kernel.sh debug
+
+run: check-options kernel
+	@scripts/build-userspace.sh
+	@scripts/vm.py --kernel $(FAST) --accel $(ACCEL) --memory $(MEM) --disks $(BUILD)/disks \
+		--console $(BUILD)/logs/demo-console.log -- $(CURDIR)/scripts/guest/demo.sh
+
+test: check-options kernel-debug
+	@scripts/build-userspace.sh tests
+	@scripts/run-tests.py --kernel $(DEBUG) --accel $(ACCEL) --memory $(MEM) \
+		$(if $(IMPL_GIVEN),--impl $(IMPL_GIVEN)) $(SUITES)
+
+shell: check-options kernel
+	@scripts/build-userspace.sh
+	@scripts/vm.py --kernel $(FAST) --accel $(ACCEL) --memory $(MEM) --append thp_collapse_file=$(IMPL)
+
+apply:
+	@scripts/apply.sh "$(KSRC)" "$(DEST)"
+
+lint: kernel-debug
+	@scripts/lint.sh
+
+.PHONY: check-options
+check-options:
+	@case '$(IMPL)' in rust|c) ;; *) echo 'error: IMPL=$(IMPL) is neither rust nor c' >&2; exit 2;; esac
+	@case '$(ACCEL)' in auto|kvm|tcg) ;; *) echo 'error: ACCEL=$(ACCEL) is not one of auto, kvm, tcg' >&2; exit 2;; esac
+
+clean:
+	rm -rf $(BUILD)

@@ -1,0 +1,50 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# Put the series on a copy of a kernel tree, which itself stays as it is:
+#
+#   apply.sh KSRC DEST
+#
+# Of a git tree, DEST becomes a clone that shares KSRC's objects, with a branch
+# rust-collapse-file of a commit a patch. Of another tree it becomes a plain copy.
+
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/series.sh"
+
+[ -n "${1:-}" ] || die "which tree? make apply KSRC=/path/to/linux-$LINUX_SERIES"
+ksrc=$1
+dest=$2
+check_kernel_tree "$ksrc"
+ksrc=$(cd "$ksrc" && pwd)
+[ ! -e "$dest" ] || die "$dest is already there: remove it, or give another place with DEST="
+mkdir -p "$(dirname "$dest")"
+need_space "$(dirname "$dest")" 3 "a copy of a kernel tree"
+
+part=$dest.part
+rm -rf "$part"
+trap 'rm -rf "$part"' EXIT
+
+if [ -e "$ksrc/.git" ]; then
+	say "cloning $ksrc"
+	git clone -q --shared --no-tags "$ksrc" "$part" 2>/dev/null || die "$ksrc cannot be cloned: is it a whole git tree?"
+	git -C "$part" checkout -q -b rust-collapse-file
+else
+	say "copying $ksrc"
+	rsync -a "$ksrc/" "$part/"
+fi
+
+for patch in "$TOP"/patches/*.patch; do
+	subject=$(sed -n 's/^Subject: \[PATCH\] //p' "$patch")
+	say "$subject"
+	(cd "$part" && apply_patch "$patch")
+	apply_overlay "$patch" "$part"
+	if [ -e "$part/.git" ]; then
+		git -C "$part" add -A
+		sed -e '/^---$/,$d' -e '/^Overlay: /d' -e 's/^Subject: \[PATCH\] //' "$patch" |
+			git -C "$part" -c user.name="$(git config user.name || id -un)" \
+				-c user.email="$(git config user.email || echo "$(id -un)@$(hostname)")" commit -q -F -
+	fi
+done
+
+mv "$part" "$dest"
+trap - EXIT
+say "the series is in $dest$([ ! -e "$dest/.git" ] || echo ", on branch rust-collapse-file")"

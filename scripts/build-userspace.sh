@@ -1,0 +1,34 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# Build what runs in the guest into build/bin: the demo and, with an argument
+# "tests", the kernel's selftests. All static, so that the guest's libraries do not
+# matter.
+
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+bin=$BUILD/bin
+linux=$BUILD/linux
+mkdir -p "$bin"
+
+demo=$TOP/tools/mm/collapse_file_demo.c
+if [ "$demo" -nt "$bin/collapse_file_demo" ]; then
+	say "building the demo"
+	logged demo gcc -O2 -Wall -Wextra -Werror -static -pthread -o "$bin/collapse_file_demo" "$demo"
+fi
+[ "${1:-}" = tests ] || exit 0
+
+selftests=(khugepaged uffd-unit-tests uffd-stress split_huge_page_test folio_split_race_test guard-regions)
+if [ "$(cat "$bin/.origin" 2>/dev/null)" = "$(cat "$linux/.origin")" ]; then
+	exit 0
+fi
+say "building the kernel's selftests"
+# Their Makefile writes where the sources are.
+copy=$BUILD/selftests
+mkdir -p "$copy/tools/testing"
+for dir in tools/testing/selftests tools/include tools/arch/x86 scripts mm; do
+	mkdir -p "$copy/$dir"
+	rsync -a "$linux/$dir/" "$copy/$dir/"
+done
+logged selftests make -C "$copy/tools/testing/selftests/mm" -j"$JOBS" LLVM= CC=gcc \
+	EXTRA_CFLAGS=-static OUTPUT="$bin" "${selftests[@]/#/$bin/}"
+cp "$linux/.origin" "$bin/.origin"

@@ -1,0 +1,115 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# Run the test suites in the guest, with Rust and with C:
+#
+#   tests.sh [-i IMPL]... [SUITE...]
+#
+# Each suite's output stands between a line "#suite NAME IMPL" and a line
+# "#end NAME IMPL STATUS"; "#leaks" introduces what kmemleak has found.
+
+. "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+
+impls=(rust c)
+if [ "${1:-}" = -i ]; then
+	impls=("$2")
+	shift 2
+fi
+
+# Name, time limit in seconds, command. What the suites set up they set up alike for both.
+suites() {
+	cat <<-EOT
+		sysfs 60 sysfs_test
+		sample 60 "$here/sample_test.py"
+		khugepaged-shmem 300 "$bin/khugepaged" all:shmem
+		khugepaged-shmem-order4 300 "$bin/khugepaged" -s 4 all:shmem
+		khugepaged-file-tmpfs 600 "$bin/khugepaged" all:file /run/tmpfs
+		khugepaged-file-ext4 600 "$bin/khugepaged" all:file /run/ext4
+		khugepaged-file-xfs 600 "$bin/khugepaged" all:file /run/xfs
+		uffd-unit-tests 1200 "$bin/uffd-unit-tests"
+		split_huge_page_test 900 "$bin/split_huge_page_test" /run/xfs
+		guard-regions 600 "$bin/guard-regions"
+		folio_split_race_test 300 "$bin/folio_split_race_test"
+		uffd-stress-shmem 300 shmem_always "$bin/uffd-stress" shmem 20 16
+	EOT
+}
+
+# Run a command with huge pages for all of shmem.
+shmem_always() {
+	local before status
+	before=$(sed 's/.*\[\(.*\)\].*/\1/' $thp/shmem_enabled)
+	echo always >$thp/shmem_enabled
+	"$@"
+	status=$?
+	echo "$before" >$thp/shmem_enabled
+	return $status
+}
+
+tap() {
+	if eval "$2"; then echo "ok $n $1"; else echo "not ok $n $1"; bad=1; fi
+	n=$((n + 1))
+}
+
+chooses() { echo "$1" >"$impl" && grep -qF "[$1]" "$impl"; }
+
+refuses() {
+	local message before
+	before=$(cat "$impl")
+	message=$( (printf '%s\n' "$1" >"$impl") 2>&1) && return 1
+	[[ $message == *"Invalid argument"* && $(cat "$impl") == "$before" ]]
+}
+
+collapses_while_switched() {
+	local switcher
+	while :; do
+		echo c >"$impl"
+		echo rust >"$impl"
+	done &
+	switcher=$!
+	timeout 200 "$bin/khugepaged" all:shmem >/run/switch.log 2>&1
+	kill $switcher
+	wait $switcher 2>/dev/null
+	grep -q '^ok' /run/switch.log && ! grep -E 'Fail|Timeout|corrupted|^not ok' /run/switch.log
+}
+
+# The attribute that chooses the implementation, and switching under way.
+sysfs_test() {
+	local n=1 bad=0
+	echo "TAP version 13"
+	echo "1..7"
+	tap "c can be chosen" "chooses c"
+	tap "rust can be chosen" "chooses rust"
+	tap "an empty word is EINVAL" "refuses ''"
+	tap "RUST is EINVAL" "refuses RUST"
+	tap "two words are EINVAL" "refuses 'c rust'"
+	tap "a number is EINVAL" "refuses 1"
+	tap "collapses go well while the implementation is switched" collapses_while_switched
+	return $bad
+}
+
+echo clear >/sys/kernel/debug/kmemleak 2>/dev/null
+cd /run || exit 1
+
+for i in "${impls[@]}"; do
+	echo "$i" >"$impl" || exit 1
+	while read -r name limit command; do
+		[ $# -eq 0 ] || [[ " $* " == *" $name "* ]] || continue
+		echo "$i" >"$impl"
+		echo "#suite $name $i"
+		echo "collapse_file test: suite $name, $i" >/dev/kmsg
+		case $command in
+		sysfs_test | shmem_always*) eval "$command" 2>&1 ;;
+		*) eval "timeout -k 10 $limit $command" 2>&1 ;;
+		esac
+		echo "#end $name $i $?"
+	done < <(suites)
+done
+
+if [ -e /sys/kernel/debug/kmemleak ]; then
+	# Twice: what is on its way between two owners looks like a leak the first time.
+	echo "#leaks"
+	echo scan >/sys/kernel/debug/kmemleak
+	sleep 6
+	echo scan >/sys/kernel/debug/kmemleak
+	cat /sys/kernel/debug/kmemleak
+	echo "#leaks-end"
+fi

@@ -1,0 +1,73 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# rustfmt, checkpatch --strict, shellcheck, and for Python a compile. Clippy has had
+# its say when the kernel was built: warnings are errors there.
+
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+cd "$TOP"
+linux=$BUILD/linux
+failed=0
+
+# The files that git has or would take, so that nothing under build/ counts.
+files() { git ls-files -co --exclude-standard -- "$@"; }
+
+check() {
+	local what=$1
+	shift
+	if "$@"; then
+		say "$what: clean"
+	else
+		printf 'error: %s\n' "$what has something to say, see above" >&2
+		failed=1
+	fi
+}
+
+rustfmt_check() {
+	files '*.rs' | xargs "$(dirname "$RUSTC")/rustfmt" --check --edition 2021 --config-path "$linux/.rustfmt.toml"
+}
+
+checkpatch=(perl "$linux/scripts/checkpatch.pl" "--root=$linux" --strict --no-summary --terse --quiet)
+
+# Not used on the patches:
+#   MISSING_SIGN_OFF, FROM_SIGN_OFF_MISMATCH  to sign off is for who mails them
+#   PARENTHESIS_ALIGNMENT  a changed first line leaves the kernel's other lines as they are
+#   EMBEDDED_FILENAME  it takes the path in mm/Kconfig's "source" for the file's own name
+#   FILE_PATH_CHANGES  MAINTAINERS is for who takes the series
+#   UNDOCUMENTED_SETUP, in files: the patch to kernel-parameters.txt documents it
+# Its standard error is about a script that wants Python modules not everybody has.
+checkpatch_patches() {
+	local patch bad=0
+	for patch in patches/*.patch; do
+		# By its name it would be taken for a source file, as it is one of this repository.
+		"${checkpatch[@]}" --ignore MISSING_SIGN_OFF,PARENTHESIS_ALIGNMENT,EMBEDDED_FILENAME,FILE_PATH_CHANGES \
+			- <"$patch" 2>"$LOGS/lint.log" || { echo "in $patch"; bad=1; }
+	done
+	return "$bad"
+}
+checkpatch_files() {
+	files '*.c' '*.h' '*.rs' '*.rst' Kconfig | xargs "${checkpatch[@]}" --ignore UNDOCUMENTED_SETUP --file 2>>"$LOGS/lint.log"
+}
+
+# Only the forbid line may speak of unsafe code.
+no_unsafe() { [ "$(grep -c unsafe mm/collapse_file.rs)" -eq 1 ] && grep -qx '#!\[forbid(unsafe_code)\]' mm/collapse_file.rs; }
+
+spdx() {
+	local file bad=0
+	for file in $(files '*.rs' '*.c' '*.h' '*.sh' '*.py' '*.rst' '*.config' Makefile Kconfig .ci/run); do
+		head -n 3 "$file" | grep -q SPDX-License-Identifier || { echo "$file: no SPDX line"; bad=1; }
+	done
+	return "$bad"
+}
+
+check rustfmt rustfmt_check
+check "checkpatch (patches)" checkpatch_patches
+check "checkpatch (files)" checkpatch_files
+shellcheck_scripts() { files '*.sh' .ci/run | xargs shellcheck; }
+python_compiles() { files '*.py' | xargs python3 -m py_compile; }
+
+check shellcheck shellcheck_scripts
+check python python_compiles
+check "SPDX lines" spdx
+check "no unsafe in mm/collapse_file.rs" no_unsafe
+exit $failed

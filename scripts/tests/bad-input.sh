@@ -1,0 +1,101 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# Whatever is wrong with the input, the answer is one line that says what and how
+# to mend it, a non-zero exit, and nothing of the user's changed.
+
+. "$(dirname "${BASH_SOURCE[0]}")/tap.sh"
+
+# refuses PATTERN COMMAND...: exactly one line of error, which matches.
+refuses() {
+	local pattern=$1 status
+	shift
+	"$@" >"$tap_dir/out" 2>"$tap_dir/err" </dev/null
+	status=$?
+	cat "$tap_dir/out" "$tap_dir/err"
+	[ "$status" -ne 0 ] && [ "$(grep -c '^error: ' "$tap_dir/err")" -eq 1 ] &&
+		grep -qE "^error: .*$pattern" "$tap_dir/err"
+}
+
+fake_tool() {
+	mkdir -p "$tap_dir/bin"
+	printf '#!/bin/sh\necho "%s"\n' "$2" >"$tap_dir/bin/$1"
+	chmod +x "$tap_dir/bin/$1"
+}
+
+# The part of a kernel tree that the series touches.
+#   fake_tree DIR VERSION PATCHLEVEL
+fake_tree() {
+	rm -rf "$1"
+	mkdir -p "$1"
+	cp -r "$BUILD/pristine/." "$1/"
+	printf 'VERSION = %s\nPATCHLEVEL = %s\n' "$2" "$3" >"$1/Makefile"
+}
+
+git_tree() {
+	fake_tree "$1" 7 3
+	git -C "$1" init -q
+	git -C "$1" add -A
+	git -C "$1" -c user.name=test -c user.email=test@localhost commit -q -m base
+}
+
+unchanged() { [ "$(sums "$1")" = "$2" ]; }
+sums() { (cd "$1" && find . -type f -not -path './.git/*' -exec sha256sum {} + | sort); }
+
+kernel="$TOP/scripts/build-kernel.sh"
+apply="$TOP/scripts/apply.sh"
+prepare="$TOP/scripts/prepare-source.sh"
+make=(make -C "$TOP")
+debug_kernel=$BUILD/linux/build-debug/arch/x86/boot/bzImage
+vm="$TOP/scripts/vm.py"
+
+tap "rustc is missing" refuses 'rustc is not here: install' env RUSTC="$tap_dir/none/rustc" "$kernel" fast
+fake_tool rustc 'rustc 1.60.0 (fake)'
+tap "rustc is too old" refuses 'version 1.60.0 and the kernel wants .* install' env RUSTC="$tap_dir/bin/rustc" "$kernel" fast
+tap "bindgen is missing" refuses 'bindgen is not here' env BINDGEN="$tap_dir/none/bindgen" "$kernel" fast
+fake_tool bindgen 'bindgen 0.60.1'
+tap "bindgen is too old" refuses 'version 0.60.1 and the kernel wants' env BINDGEN="$tap_dir/bin/bindgen" "$kernel" fast
+tap "clang is missing" refuses 'clang-99 is not here: install' env LLVM=-99 "$kernel" fast
+fake_tool clang-98 'clang version 9.0.0'
+tap "clang is too old" refuses 'clang-98 is version 9.0.0' env LLVM=-98 PATH="$tap_dir/bin:$PATH" "$kernel" fast
+
+fake_tool df '0'
+tap "the disk is full: build" refuses 'needs 3 GiB in .* free some space' env PATH="$tap_dir/bin:$PATH" "$kernel" fast
+tap "the disk is full: copy" refuses 'needs 3 GiB' env PATH="$tap_dir/bin:$PATH" "$apply" "$BUILD/linux" "$tap_dir/full"
+rm "$tap_dir/bin/df"
+
+tap "KSRC is not there" refuses 'is not a directory' env KSRC="$tap_dir/none" "$prepare"
+mkdir "$tap_dir/empty"
+tap "KSRC is no kernel tree" refuses 'not a kernel source tree' env KSRC="$tap_dir/empty" "$prepare"
+fake_tree "$tap_dir/old" 6 12
+tap "KSRC is another version" refuses 'is Linux 6.12, and the series is for 7.3' env KSRC="$tap_dir/old" "$prepare"
+tap "KSRC is another version: apply" refuses 'is Linux 6.12' "$apply" "$tap_dir/old" "$tap_dir/dest"
+git_tree "$tap_dir/git"
+echo '/* mine */' >>"$tap_dir/git/mm/khugepaged.c"
+before=$(sums "$tap_dir/git")
+tap "KSRC has uncommitted changes" refuses 'has uncommitted changes' "$apply" "$tap_dir/git" "$tap_dir/dest"
+tap "and keeps them" unchanged "$tap_dir/git" "$before"
+tap "no KSRC to apply to" refuses 'which tree' "${make[@]}" apply KSRC=
+
+fake_tree "$tap_dir/changed" 7 3
+sed -i '/^obj-.*khugepaged.o/d' "$tap_dir/changed/mm/Makefile"
+before=$(sums "$tap_dir/changed")
+tap "a hunk does not apply" refuses '0004-.* does not apply .mm/Makefile: Hunk #1 FAILED' "$apply" "$tap_dir/changed" "$tap_dir/dest"
+tap "and the tree is as it was" unchanged "$tap_dir/changed" "$before"
+tap "and no half-made copy is left" test ! -e "$tap_dir/dest" -a ! -e "$tap_dir/dest.part"
+
+git_tree "$tap_dir/good"
+tap "the series applies to a git tree" "$apply" "$tap_dir/good" "$tap_dir/dest"
+commits() { git -C "$tap_dir/dest" log --oneline | wc -l; }
+tap "as one commit for each patch" test "$(commits)" -eq $(($(find "$TOP/patches" -name '*.patch' | wc -l) + 1))
+tap "the place for the copy is taken" refuses 'is already there' "$apply" "$tap_dir/good" "$tap_dir/dest"
+
+tap "IMPL is neither c nor rust" refuses 'IMPL=go is neither rust nor c' "${make[@]}" shell IMPL=go
+tap "ACCEL is unknown" refuses 'ACCEL=warp is not one of' "${make[@]}" run ACCEL=warp
+
+tap "there is no kernel to boot" refuses 'is not there: run .make kernel' "$vm" --kernel "$tap_dir/none" --accel tcg true
+tap "the guest does not come up in time" refuses 'did not come up in 2 s; the console is in' \
+	"$vm" --kernel "$debug_kernel" --accel tcg --boot-seconds 2 --console "$tap_dir/console" true
+tap "the guest's kernel panics" refuses 'Kernel panic' \
+	"$vm" --kernel "$debug_kernel" --accel tcg --append root=none --append rdinit=/none --append init=/none \
+	--console "$tap_dir/console" true
+tap_end

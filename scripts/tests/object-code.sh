@@ -1,0 +1,33 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# With CONFIG_RUST_COLLAPSE_FILE off, mm/khugepaged.o has the instructions that
+# the kernel's own mm/khugepaged.c compiles to.
+
+. "$(dirname "${BASH_SOURCE[0]}")/tap.sh"
+
+out=$BUILD/linux/build-plain
+
+# The command that compiled ours, for the kernel's own file.
+compile_pristine() {
+	local command
+	command=$(sed -n 's/^savedcmd_mm\/khugepaged.o := //p' "$out/mm/.khugepaged.o.cmd")
+	command=${command%%;*}
+	command=${command/-o mm\/khugepaged.o/-o $tap_dir/pristine.o}
+	command=${command/.\/mm\/khugepaged.c/$BUILD/pristine/mm/khugepaged.c}
+	command=${command/..\/mm\/khugepaged.c/-iquote ../mm $BUILD/pristine/mm/khugepaged.c}
+	(cd "$out" && eval "$command")
+}
+
+code() {
+	"llvm-objdump$LLVM" -dr --no-show-raw-insn --no-leading-addr "$1" | sed 1,3d
+}
+
+same_code() {
+	[ -s "$tap_dir/pristine.o" ] && [ "$(code "$1" | wc -l)" -gt 1000 ] &&
+		diff <(code "$1") <(code "$tap_dir/pristine.o") | head -n 20 && [ "${PIPESTATUS[0]}" -eq 0 ]
+}
+
+tap "mm/khugepaged.o builds with the option off" "$TOP/scripts/build-kernel.sh" plain mm/khugepaged.o
+tap "the kernel's own mm/khugepaged.c builds the same way" compile_pristine
+tap "both have the same instructions and relocations" same_code "$out/mm/khugepaged.o"
+tap_end

@@ -1,0 +1,27 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# Every result of a collapse has a string in the trace event, and Rust's results
+# are C's: these lists have gone out of step before.
+
+. "$(dirname "${BASH_SOURCE[0]}")/tap.sh"
+
+trace=$BUILD/linux/include/trace/events/huge_memory.h
+results=$(grep -oE '^	SCAN_[A-Z_]+' "$TOP/mm/khugepaged.h" | tr -d '\t')
+in_rust=$(grep -oE 'scan_result_SCAN_[A-Z_]+,' "$TOP/rust/kernel/mm/khugepaged.rs" | sed 's/scan_result_//; s/,//' | sort -u)
+in_pristine=$(awk '/^enum scan_result \{/ { on = 1; next } on && /^\};/ { exit } on { print $1 }' \
+	"$BUILD/pristine/mm/khugepaged.c" | tr -d ',')
+
+same_list() { diff <(echo "$1") <(echo "$2"); }
+
+has_string() { grep -qE "EMe?\( *$1,[[:space:]]*\"[a-z_]+\" *\)" "$trace"; }
+
+is_result() { echo "$results" | grep -qx "$1"; }
+
+tap "the enum has the values of the kernel's, in its order" same_list "$in_pristine" "$results"
+for result in $results; do
+	tap "$result has a trace string" has_string "$result"
+done
+for result in $in_rust; do
+	tap "Rust's $result is one of C's" is_result "$result"
+done
+tap_end

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+# KTAP for the tests that run on the host. To be sourced.
+
+. "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
+set +e
+
+tap_count=0
+tap_failed=0
+tap_dir=$(mktemp -d)
+trap 'rm -rf "$tap_dir"' EXIT
+echo "TAP version 13"
+
+#   tap DESCRIPTION COMMAND...
+tap() {
+	local what=$1
+	shift
+	tap_count=$((tap_count + 1))
+	if "$@" >"$tap_dir/output" 2>&1; then
+		echo "ok $tap_count $what"
+	else
+		sed 's/^/# /' "$tap_dir/output"
+		echo "not ok $tap_count $what"
+		tap_failed=1
+	fi
+}
+
+tap_end() {
+	echo "1..$tap_count"
+	exit $tap_failed
+}

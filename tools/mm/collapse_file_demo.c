@@ -1,0 +1,423 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Watch collapse_file() at work, in C and in Rust.
+ *
+ * Each scenario prepares 2 MiB of a file, shows what the page cache holds of it,
+ * asks for a collapse and shows it again. The content is compared byte for byte.
+ * Needs root, swap space, tracefs and the sysfs attribute that chooses the
+ * implementation; a directory on ext4 or xfs is given as the only argument.
+ *
+ * A map has a letter for each page:
+ *	.  hole		s  swapped out		f  allocated, never written
+ *	4  small page	H  huge page
+ */
+#define _GNU_SOURCE
+#include <err.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include <linux/userfaultfd.h>
+
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
+#ifndef __NR_cachestat
+#define __NR_cachestat 451
+#endif
+
+#define PAGE		4096UL
+#define HUGE		(2UL << 20)
+#define NR_PAGES	(HUGE / PAGE)
+#define IMPL		"/sys/kernel/mm/transparent_hugepage/khugepaged/collapse_file"
+#define TRACING		"/sys/kernel/tracing/"
+#define EVENT		TRACING "events/huge_memory/mm_khugepaged_collapse_file/enable"
+
+#define KPF_THP		22
+#define PM_PRESENT	0x8000000000000000ULL
+#define PM_PFN		0x007fffffffffffffULL
+
+struct range { uint64_t off, len; };
+struct stat_of_cache { uint64_t cached, dirty, writeback, evicted, recently_evicted; };
+
+struct outcome {
+	bool ok;
+	char text[256];
+};
+
+static char *base;		/* where the file is mapped, aligned */
+static char expected[HUGE];	/* what it is to contain */
+static char map_before[NR_PAGES], map_after[NR_PAGES];
+static int pagemap_fd, kpageflags_fd, trace_fd;
+
+static void write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_TRUNC);
+
+	if (fd < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text))
+		err(1, "cannot write %s to %s", text, path);
+	close(fd);
+}
+
+static bool is_huge(unsigned long page)
+{
+	uint64_t entry, flags;
+
+	if (pread(pagemap_fd, &entry, 8, ((uintptr_t)base / PAGE + page) * 8) != 8)
+		err(1, "cannot read pagemap");
+	if (!(entry & PM_PRESENT))
+		return false;
+	if (pread(kpageflags_fd, &flags, 8, (entry & PM_PFN) * 8) != 8)
+		err(1, "cannot read /proc/kpageflags");
+	return flags & (1ULL << KPF_THP);
+}
+
+static void page_cache_map(int fd, char *map)
+{
+	for (unsigned long i = 0; i < NR_PAGES; i++) {
+		struct range range = { i * PAGE, PAGE };
+		struct stat_of_cache cs;
+		bool data;
+
+		if (syscall(__NR_cachestat, fd, &range, &cs, 0))
+			err(1, "cachestat");
+		data = lseek(fd, i * PAGE, SEEK_DATA) == (off_t)(i * PAGE);
+		if (!cs.cached)
+			map[i] = cs.evicted ? 's' : '.';
+		else if (!data)
+			map[i] = 'f';
+		else
+			map[i] = is_huge(i) ? 'H' : '4';
+	}
+}
+
+static void print_map(const char *name, const char *map)
+{
+	for (unsigned long i = 0; i < NR_PAGES; i += 64)
+		printf("  %-8s%.64s\n", i ? "" : name, map + i);
+}
+
+static void fill(char *page, unsigned long i)
+{
+	for (unsigned long at = 0; at < PAGE; at++)
+		page[at] = (char)(i * 31 + at * 7 + 1);
+}
+
+static void map_file(int fd, int prot)
+{
+	char *area = mmap(NULL, 2 * HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (area == MAP_FAILED)
+		err(1, "mmap");
+	base = (char *)(((uintptr_t)area + HUGE - 1) & ~(HUGE - 1));
+	if (mmap(base, HUGE, prot, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED)
+		err(1, "mmap of the file");
+}
+
+static void forget_trace(void)
+{
+	char buf[4096];
+
+	while (read(trace_fd, buf, sizeof(buf)) > 0)
+		;
+}
+
+/* The result that the last collapse left in the trace. */
+static void traced_result(char *result, size_t size)
+{
+	char buf[4096] = "";
+	char *at, *last = NULL;
+	ssize_t len = 0, got;
+
+	while ((got = read(trace_fd, buf + len, sizeof(buf) - 1 - len)) > 0)
+		len += got;
+	buf[len] = 0;
+	for (at = buf; (at = strstr(at, " result=")); at++)
+		last = at + strlen(" result=");
+	snprintf(result, size, "%.*s", last ? (int)strcspn(last, "\n") : 0, last ?: "");
+}
+
+/* Ask for a collapse, and tell what became of it. Returns its errno. */
+static int collapse(struct outcome *outcome)
+{
+	char result[64];
+	int err;
+
+	forget_trace();
+	err = madvise(base, HUGE, MADV_COLLAPSE) ? errno : 0;
+	traced_result(result, sizeof(result));
+	snprintf(outcome->text, sizeof(outcome->text), "%s, %s",
+		 err ? strerrorname_np(err) : "0", result);
+	printf("  madvise(MADV_COLLAPSE) = %s; trace: result=%s\n",
+	       err ? strerrorname_np(err) : "0", result);
+	return err;
+}
+
+/* Whether all is huge now, and holds what it is to hold. */
+static bool check_collapsed(int fd)
+{
+	unsigned long huge = 0, wrong = 0;
+	char *copy = malloc(HUGE);
+
+	page_cache_map(fd, map_after);
+	print_map("after", map_after);
+	for (unsigned long i = 0; i < NR_PAGES; i++)
+		huge += map_after[i] == 'H';
+	if (!copy || pread(fd, copy, HUGE, 0) != (ssize_t)HUGE)
+		err(1, "cannot read the file back");
+	for (unsigned long at = 0; at < HUGE; at++)
+		wrong += (copy[at] != expected[at]) + (base[at] != expected[at]);
+	free(copy);
+	printf("  %lu of %lu pages huge; %lu bytes compared, by read() and mmap(): %lu differ\n",
+	       huge, NR_PAGES, HUGE, wrong);
+	return huge == NR_PAGES && !wrong;
+}
+
+static void count_map(const char *map)
+{
+	unsigned long n[128] = {};
+
+	for (unsigned long i = 0; i < NR_PAGES; i++)
+		n[(unsigned char)map[i]]++;
+	printf("  %lu small, %lu holes, %lu swapped out, %lu allocated and never written\n",
+	       n['4'], n['.'], n['s'], n['f']);
+}
+
+static int new_memfd(void)
+{
+	int fd = memfd_create("demo", 0);
+
+	if (fd < 0 || ftruncate(fd, HUGE))
+		err(1, "memfd_create");
+	memset(expected, 0, sizeof(expected));
+	map_file(fd, PROT_READ | PROT_WRITE);
+	if (madvise(base, HUGE, MADV_NOHUGEPAGE))
+		err(1, "madvise(MADV_NOHUGEPAGE)");
+	return fd;
+}
+
+static void write_page(unsigned long i)
+{
+	fill(base + i * PAGE, i);
+	fill(expected + i * PAGE, i);
+}
+
+static void allow_huge(void)
+{
+	if (madvise(base, HUGE, MADV_HUGEPAGE))
+		err(1, "madvise(MADV_HUGEPAGE)");
+}
+
+static struct outcome scenario_mixed(const char *dir)
+{
+	struct outcome outcome = {};
+	int fd = new_memfd();
+	unsigned long i;
+
+	(void)dir;
+	/* By eights: small pages, pages to swap out, pages to allocate, holes. */
+	for (i = 0; i < NR_PAGES; i++)
+		if (i / 8 % 4 < 2)
+			write_page(i);
+	for (i = 8; i < NR_PAGES; i += 32)
+		if (madvise(base + i * PAGE, 8 * PAGE, MADV_PAGEOUT))
+			err(1, "madvise(MADV_PAGEOUT)");
+	for (i = 16; i < NR_PAGES; i += 32)
+		if (fallocate(fd, FALLOC_FL_KEEP_SIZE, i * PAGE, 8 * PAGE))
+			err(1, "fallocate");
+	allow_huge();
+
+	page_cache_map(fd, map_before);
+	print_map("before", map_before);
+	count_map(map_before);
+	outcome.ok = !collapse(&outcome) && check_collapsed(fd);
+	munmap(base, HUGE);
+	close(fd);
+	return outcome;
+}
+
+static void *touch(void *at)
+{
+	/* A read that the compiler cannot leave out. */
+	asm volatile ("" : : "r" (__atomic_load_n((char *)at, __ATOMIC_RELAXED)));
+	return NULL;
+}
+
+/* Touch a hole: the fault has to arrive at the userfaultfd. */
+static bool event_is_delivered(int uffd, char *hole)
+{
+	struct pollfd pollfd = { .fd = uffd, .events = POLLIN };
+	struct uffdio_zeropage zero = {
+		.range = { .start = (uintptr_t)hole, .len = PAGE },
+	};
+	struct uffd_msg msg = {};
+	pthread_t thread;
+	bool delivered;
+
+	if (pthread_create(&thread, NULL, touch, hole))
+		err(1, "pthread_create");
+	delivered = poll(&pollfd, 1, 30000) == 1 && read(uffd, &msg, sizeof(msg)) == sizeof(msg) &&
+		    msg.event == UFFD_EVENT_PAGEFAULT &&
+		    (msg.arg.pagefault.address & ~(PAGE - 1)) == (uintptr_t)hole;
+	if (delivered && ioctl(uffd, UFFDIO_ZEROPAGE, &zero))
+		err(1, "UFFDIO_ZEROPAGE");
+	if (delivered)
+		pthread_join(thread, NULL);
+	return delivered;
+}
+
+static struct outcome scenario_userfaultfd(const char *dir)
+{
+	struct outcome outcome = {}, second = {};
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register reg;
+	int fd = new_memfd();
+	int uffd = syscall(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	bool same, delivered;
+
+	(void)dir;
+	for (unsigned long i = 0; i < NR_PAGES; i++)
+		if (i % 64 < 56)
+			write_page(i);
+	allow_huge();
+
+	if (uffd < 0 || ioctl(uffd, UFFDIO_API, &api))
+		err(1, "userfaultfd");
+	reg = (struct uffdio_register){
+		.range = { .start = (uintptr_t)base, .len = HUGE },
+		.mode = UFFDIO_REGISTER_MODE_MISSING,
+	};
+	if (ioctl(uffd, UFFDIO_REGISTER, &reg))
+		err(1, "UFFDIO_REGISTER");
+
+	page_cache_map(fd, map_before);
+	print_map("before", map_before);
+	printf("  a userfaultfd waits for missing pages of the range\n");
+	outcome.ok = collapse(&outcome) == EBUSY;
+	page_cache_map(fd, map_after);
+	same = !memcmp(map_before, map_after, NR_PAGES);
+	printf("  the page cache is %s\n", same ? "as it was" : "CHANGED");
+	delivered = event_is_delivered(uffd, base + 60 * PAGE);
+	printf("  a touch of a hole %s\n", delivered ? "delivers its event" : "delivers NO event");
+	outcome.ok = outcome.ok && same && delivered;
+
+	close(uffd);
+	if (outcome.ok) {
+		printf("  the userfaultfd is closed\n");
+		outcome.ok = !collapse(&second) && check_collapsed(fd);
+		strcat(outcome.text, "; closed: ");
+		strcat(outcome.text, second.text);
+		munmap(base, HUGE);
+	}
+	close(fd);
+	return outcome;
+}
+
+static struct outcome scenario_file(const char *dir)
+{
+	struct outcome outcome = {};
+	char *path;
+	int fd;
+
+	if (asprintf(&path, "%s/demo-file", dir) < 0)
+		err(1, "asprintf");
+	fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+	if (fd < 0)
+		err(1, "cannot create %s", path);
+	for (unsigned long i = 0; i < NR_PAGES; i++)
+		fill(expected + i * PAGE, i);
+	/* One at a time, so that the folios become small ones. */
+	for (unsigned long i = 0; i < NR_PAGES; i++)
+		if (pwrite(fd, expected + i * PAGE, PAGE, i * PAGE) != PAGE)
+			err(1, "cannot write %s", path);
+	if (fsync(fd))
+		err(1, "fsync");
+	/* Some have to be read in again. */
+	if (posix_fadvise(fd, HUGE / 4, HUGE / 4, POSIX_FADV_DONTNEED))
+		err(1, "posix_fadvise");
+	close(fd);
+	fd = open(path, O_RDONLY);
+	if (fd < 0)
+		err(1, "cannot open %s", path);
+	map_file(fd, PROT_READ);
+	allow_huge();
+
+	page_cache_map(fd, map_before);
+	/* A regular file's shadows look like swapped-out pages: not in memory. */
+	for (unsigned long i = 0; i < NR_PAGES; i++)
+		if (map_before[i] == 's')
+			map_before[i] = '.';
+	print_map("before", map_before);
+	outcome.ok = !collapse(&outcome) && check_collapsed(fd);
+	munmap(base, HUGE);
+	close(fd);
+	unlink(path);
+	free(path);
+	return outcome;
+}
+
+static const struct {
+	const char *name;
+	struct outcome (*run)(const char *dir);
+} scenarios[] = {
+	{ "memfd: small, missing, swapped, fallocated", scenario_mixed },
+	{ "memfd: holes, userfaultfd waits for them", scenario_userfaultfd },
+	{ "file on disk", scenario_file },
+};
+
+#define ARRAY_SIZE(array)	(sizeof(array) / sizeof((array)[0]))
+
+int main(int argc, char **argv)
+{
+	static const char * const impls[] = { "c", "rust" };
+	struct outcome outcomes[ARRAY_SIZE(scenarios)][2];
+	bool ok = true;
+
+	if (argc != 2) {
+		fprintf(stderr, "usage: %s DIRECTORY-ON-EXT4-OR-XFS\n", argv[0]);
+		return 2;
+	}
+	if (access(IMPL, W_OK))
+		err(1, "no CONFIG_RUST_COLLAPSE_FILE in this kernel, or not root: %s", IMPL);
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	pagemap_fd = open("/proc/self/pagemap", O_RDONLY);
+	kpageflags_fd = open("/proc/kpageflags", O_RDONLY);
+	if (pagemap_fd < 0 || kpageflags_fd < 0)
+		err(1, "cannot open pagemap or kpageflags");
+	write_file(EVENT, "1");
+	trace_fd = open(TRACING "trace_pipe", O_RDONLY | O_NONBLOCK);
+	if (trace_fd < 0)
+		err(1, "cannot open trace_pipe");
+
+	for (unsigned long i = 0; i < ARRAY_SIZE(scenarios); i++) {
+		for (int j = 1; j >= 0; j--) {
+			printf("\n%s; collapse_file() in %s\n", scenarios[i].name,
+			       j ? "Rust" : "C");
+			write_file(IMPL, impls[j]);
+			outcomes[i][j] = scenarios[i].run(argv[1]);
+			ok = ok && outcomes[i][j].ok;
+		}
+	}
+
+	printf("\n%-44s %-5s %-5s %s\n", "scenario", "C", "Rust", "errno, traced result");
+	for (unsigned long i = 0; i < ARRAY_SIZE(scenarios); i++) {
+		struct outcome *c = &outcomes[i][0], *rust = &outcomes[i][1];
+		bool same = !strcmp(c->text, rust->text);
+
+		printf("%-44s %-5s %-5s %s%s%s\n", scenarios[i].name, c->ok ? "ok" : "WRONG",
+		       rust->ok ? "ok" : "WRONG", c->text, same ? "" : " / ",
+		       same ? "" : rust->text);
+		ok = ok && same;
+	}
+	write_file(EVENT, "0");
+	return ok ? 0 : 1;
+}
