@@ -21,9 +21,9 @@
 //! 7. Put the new folio in the place of all of them and release the lock.
 //! 8. Retract page tables, unlock the new folio, free the old ones.
 //!
-//! Whatever fails up to step 6, everything is as before and nobody can tell: each value below
-//! undoes what it stands for when it is dropped, and they are dropped in the reverse order of
-//! their making.
+//! Whatever fails up to step 6, the file has the content and the holes it had: each value below
+//! undoes what it stands for when it is dropped. What had to be read or swapped in stays so, and
+//! what had to be unmapped is mapped again at the next touch.
 //!
 //! The states that a value goes through, and the order of the locks, are told in
 //! [`kernel::mm::page_cache`].
@@ -106,15 +106,16 @@ fn replace_range(
     cc: &CollapseControl,
     progress: &mut Progress,
 ) -> Result<(), ScanResult> {
-    let new = NewFolio::alloc_charged(mm, cc, mapping, start)?;
+    let mut walk = mapping.walk(start);
+    let new = NewFolio::alloc_charged(mm, cc, &walk)?;
     progress.new_pfn = new.folio().pfn();
 
-    let mut walk = mapping.walk(start);
+    let mut old = OldFolios::new(&walk);
     let cursor = Cursor::new(&mut walk);
 
     // Almost always all slots exist, because most of the pages do.
     let locked = cursor.lock_with_slots().map_err(|_| ScanResult::Fail)?;
-    let (cursor, old) = gather(locked, file, mapping, start, progress)?;
+    let cursor = gather(locked, &mut old, file, start, progress)?;
     let old = old.flush();
 
     let charge = cursor
@@ -156,21 +157,21 @@ fn replace_range(
     Ok(())
 }
 
-/// Gathers the folios of the range from `start` on.
+/// Gathers the folios of the range from `start` on in `old`.
 ///
 /// At the top of the loop the page-cache lock is held, and every folio in `old` is locked, off the
 /// LRU, unmapped, and had no users but the page cache and us when that was last checked, under the
-/// lock.
+/// lock. `old` is the caller's, so that the lock is released before anything is rolled back.
 fn gather<'w, 'm>(
     mut locked: LockedCursor<'w, 'm>,
+    old: &mut OldFolios<'m, UnmapBatch>,
     file: &LocalFile,
-    mapping: &AddressSpace,
     start: usize,
     progress: &mut Progress,
-) -> Result<(Cursor<'w, 'm>, OldFolios<UnmapBatch>), ScanResult> {
+) -> Result<Cursor<'w, 'm>, ScanResult> {
+    let mapping = AddressSpace::of(file);
     let is_shmem = mapping.is_shmem();
     let end = start + HPAGE_PMD_NR;
-    let mut old = OldFolios::new();
     let index = &mut progress.index;
 
     *index = start;
@@ -234,14 +235,9 @@ fn gather<'w, 'm>(
         old.unmap(&folio);
 
         let nr_pages = folio.nr_pages();
+        // Somebody who uses the folio by another reference than ours and the page cache's might
+        // write to it at any time: the result is `PageCount`.
         locked = old.push(cursor, folio, |folio| {
-            // One reference is from locking it, one from isolating it, and the page cache has one
-            // for each page. As there are no others, new users have to come by the page cache, and
-            // will wait for the folio lock that they need against truncation.
-            if folio.ref_count() != 2 + nr_pages {
-                return Err(ScanResult::PageCount);
-            }
-
             // Unmapping may have found a page table's dirty bit. If it did not, nobody makes
             // the folio dirty any more: to write takes the folio lock, for a system call and for
             // the fault that a translation without the dirty bit ends in.
@@ -257,7 +253,7 @@ fn gather<'w, 'm>(
         *index += nr_pages;
     }
 
-    Ok((locked.unlock(), old))
+    Ok(locked.unlock())
 }
 
 /// Gets and locks a folio of shmem that was swapped out, or allocated by `fallocate()` and never

@@ -27,6 +27,8 @@ out=$linux/build-$name
 log=$LOGS/kernel-$name.log
 mkdir -p "$out" "$LOGS"
 need_space "$out" 3 "a kernel build"
+exec 9>"$out/.lock"
+flock -n 9 || die "kernel '$name' is being built already: wait for that to end"
 
 tool_version() { "$@" --version 2>/dev/null | grep -oE '[0-9]+\.[0-9]+\.[0-9]+' | head -n 1; }
 
@@ -78,12 +80,19 @@ say "building kernel '$name' (log: ${log#"$TOP"/})"
 pid=$!
 trap 'kill $pid 2>/dev/null || true' EXIT
 start=$SECONDS
+# On a terminal one line that changes, elsewhere a line a minute.
+next=0
 while kill -0 $pid 2>/dev/null; do
 	sleep 1
-	if [ -t 1 ] || [ $(((SECONDS - start) % 60)) -eq 0 ]; then
-		printf '    %3d min %02d s  %5d files  %-50.50s' $(((SECONDS - start) / 60)) $(((SECONDS - start) % 60)) \
-			"$(grep -cE '^  [A-Z]' "$log")" "$(tail -n 1 "$log")"
-		if [ -t 1 ]; then printf '\r'; else printf '\n'; fi
+	spent=$((SECONDS - start))
+	[ $spent -ge $next ] || continue
+	printf '    %3d min %02d s  %5d files  %-50.50s' $((spent / 60)) $((spent % 60)) \
+		"$(grep -cE '^  [A-Z]' "$log")" "$(tail -n 1 "$log")"
+	if [ -t 1 ]; then
+		printf '\r'
+	else
+		printf '\n'
+		next=$((next + 60))
 	fi
 done
 trap - EXIT

@@ -74,7 +74,7 @@ def command_line(kernel, accel, memory, cpus, append, disks, command=None):
         args.append("--disable-kvm")
     for disk in disks:
         args += ["--disk", disk]
-    for option in ["reboot=t"] + append:
+    for option in ["reboot=t", "printk.time=1"] + append:
         args += ["--append", option]
     if command:
         args += ["--verbose", "--exec", f"echo '{UP}'; {command}; echo '{STATUS}'$?; {END}"]
@@ -193,11 +193,13 @@ def accelerator(choice, kernel):
 def splats(console):
     """Lines of a console that tell of a bug in the kernel."""
     bad = re.compile(
+        # A time comes first, to tell the kernel's lines from those of QEMU and virtme-ng.
+        r"^\[ *\d+\.\d+\] .*("
         r"BUG:|WARNING:|kernel BUG at|Oops|general protection|Kernel panic|possible (circular|recursive)|"
         r"INFO: (rcu|task|possible|trying)|blocked for more than|soft lockup|hard LOCKUP|"
         r"inconsistent lock state|suspicious RCU|held lock freed|lock held when returning|"
         r"Bad page (state|map)|page_table_check|list_(add|del) corruption|"
-        r"unreferenced object|new suspected memory leaks|rust_kernel: panicked|Call Trace")
+        r"unreferenced object|new suspected memory leaks|rust_kernel: panicked|Call Trace)")
     found = []
     with open(console, errors="replace") as log:
         for line in log:

@@ -2,6 +2,7 @@
 
 #include <linux/highmem.h>
 #include <linux/huge_mm.h>
+#include <linux/lockdep.h>
 #include <linux/mm.h>
 #include <linux/page-flags.h>
 #include <linux/pagemap.h>
@@ -139,6 +140,11 @@ __rust_helper struct folio *rust_helper_lru_folio(struct list_head *lru)
 __rust_helper void rust_helper_list_del(struct list_head *entry)
 {
 	list_del(entry);
+}
+
+__rust_helper void rust_helper_lockdep_assert_irqs_enabled(void)
+{
+	lockdep_assert_irqs_enabled();
 }
 
 __rust_helper void rust_helper_clear_highpage(struct page *page)

@@ -97,7 +97,6 @@ fn count(mapping: &AddressSpace) -> Counts {
                 if let Some(count) = counts.get_mut(2 + folio.order() as usize) {
                     *count += 1;
                 }
-                // A folio that is larger than the range began before it.
                 folio.nr_pages()
             }
         };

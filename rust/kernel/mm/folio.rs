@@ -265,7 +265,7 @@ impl Drop for LockedFolio {
 /// # Invariants
 ///
 /// Besides what [`LockedFolio`] owns, the object owns the folio's isolation, with its reference.
-/// The folio's `lru` field is unused, or links it into the [`FolioList`] that the object came from.
+/// The folio's `lru` field is not in use.
 pub struct IsolatedFolio(LockedFolio);
 
 impl IsolatedFolio {
@@ -339,6 +339,9 @@ impl Drop for IsolatedFolio {
     fn drop(&mut self) {
         let folio = self.as_raw();
 
+        // SAFETY: No preconditions. The LRU lock is released by enabling interrupts, which within
+        // the page-cache lock have to stay disabled.
+        unsafe { bindings::lockdep_assert_irqs_enabled() };
         // Then the `LockedFolio` unlocks it and gives up the other reference.
         //
         // SAFETY: The object owns the isolation and its reference.

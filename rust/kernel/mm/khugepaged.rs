@@ -25,7 +25,8 @@ use crate::{
     mm::{
         folio::{Folio, FolioList, IsolatedFolio, NodeStat},
         folio::{HPAGE_PMD_NR, HPAGE_PMD_ORDER},
-        page_cache::{AddressSpace, Cursor, LockedCursor},
+        mmdebug::vm_bug_on,
+        page_cache::{AddressSpace, Cursor, Entry, LockedCursor, Walk},
         rmap::{Flushed, UnmapBatch},
         Mm, //
     },
@@ -132,8 +133,8 @@ pub struct NewFolio<'m, S> {
 }
 
 impl<'m> NewFolio<'m, Blank> {
-    /// Allocates a huge folio for the range from `start` on, charges it to the memory cgroup of
-    /// `mm` and locks it: `alloc_charge_folio()`.
+    /// Allocates a huge folio for the range of `walk`, charges it to the memory cgroup of `mm` and
+    /// locks it: `alloc_charge_folio()`.
     ///
     /// Context: may sleep.
     ///
@@ -144,9 +145,9 @@ impl<'m> NewFolio<'m, Blank> {
     pub fn alloc_charged(
         mm: &Mm,
         cc: &CollapseControl,
-        mapping: &'m AddressSpace,
-        start: usize,
+        walk: &Walk<'m>,
     ) -> Result<Self, ScanResult> {
+        let (mapping, start) = (walk.mapping(), walk.start());
         let mut folio = core::ptr::null_mut();
 
         // SAFETY: `mm` and `cc` are valid by their invariants.
@@ -305,9 +306,8 @@ impl<'m> CopyCursor<'m> {
     #[must_use]
     pub fn copy_page(&mut self, from: OldFolio<'_>, n: usize) -> bool {
         assert!(n < from.nr_pages());
-        // SAFETY: Both pages are parts of their folios; the new one is ours alone, and the old one
-        // is locked, unmapped and flushed, by its type. The function copes with other writers to
-        // the source, such as the kernel's direct map or a device.
+        // SAFETY: Both pages are parts of their folios. The new folio is ours alone. The old one
+        // had no users but us when it was added to its list, and stays locked.
         let unread = unsafe {
             bindings::copy_mc_highpage(self.next_page(), bindings::folio_page(from.as_raw(), n))
         };
@@ -323,6 +323,7 @@ impl<'m> CopyCursor<'m> {
     #[inline]
     pub fn clear_rest(mut self) -> NewFolio<'m, Filled> {
         self.clear_until(self.new.start + HPAGE_PMD_NR);
+        assert!(self.written == HPAGE_PMD_NR);
         // INVARIANT: Every page is written.
         self.new.into_state()
     }
@@ -371,21 +372,34 @@ impl Drop for HugeFolio<'_> {
 /// The old folios of a range, in order, and the number of holes between them.
 ///
 /// Dropping it makes the flushes that are due, unlocks the folios and puts them back on the LRU.
-/// Context: interrupts enabled.
-pub struct OldFolios<T> {
+/// Context: the page-cache lock is not held.
+///
+/// # Invariants
+///
+/// - `list` holds folios of `mapping` from `start` on, in order, with `pages` pages together.
+/// - When a folio was added to it, the only references to it were the object's two and one for
+///   each of its pages that the page cache owned.
+pub struct OldFolios<'m, T> {
     // Dropped in this order: no folio is let go of before the flush.
     tlb: T,
     list: FolioList,
+    mapping: &'m AddressSpace,
+    start: usize,
+    pages: usize,
     holes: usize,
 }
 
-impl OldFolios<UnmapBatch> {
-    /// Begins with nothing.
+impl<'m> OldFolios<'m, UnmapBatch> {
+    /// Begins with nothing, for the range of `walk`.
     #[inline]
-    pub fn new() -> Self {
+    pub fn new(walk: &Walk<'m>) -> Self {
+        // INVARIANT: No folios, no pages.
         Self {
             tlb: UnmapBatch::new(),
             list: FolioList::new(),
+            mapping: walk.mapping(),
+            start: walk.start(),
+            pages: 0,
             holes: 0,
         }
     }
@@ -406,55 +420,80 @@ impl OldFolios<UnmapBatch> {
         }
     }
 
-    /// Takes the page-cache lock, has `check` look at the folio under it and adds the folio.
+    /// Takes the page-cache lock and adds a folio of the range, if nobody else uses it and `check`
+    /// has no objection. Both are found out under the lock.
+    ///
+    /// One reference to the folio is from locking it, one from isolating it, and the page cache
+    /// has one for each page. If there are no others, it is unmapped too, and new users have to
+    /// come by the page cache and will wait for the folio lock that they need against truncation.
     ///
     /// # Errors
     ///
-    /// What `check` says. The lock is released then, and the folio given back after that.
+    /// [`ScanResult::PageCount`] if there are other references, or what `check` says. The lock is
+    /// released then, and the folio given back after that.
     #[inline]
-    pub fn push<'w, 'm, E>(
+    pub fn push<'w>(
         &mut self,
         cursor: Cursor<'w, 'm>,
         folio: IsolatedFolio,
-        check: impl FnOnce(&IsolatedFolio) -> Result<(), E>,
-    ) -> Result<LockedCursor<'w, 'm>, E> {
-        // Declared after `folio`, so dropped before it.
-        let locked = cursor.lock();
+        check: impl FnOnce(&IsolatedFolio) -> Result<(), ScanResult>,
+    ) -> Result<LockedCursor<'w, 'm>, ScanResult> {
+        // Dropped before `folio`, as it has to be: locals go before parameters.
+        let mut locked = cursor.lock();
+        let nr_pages = folio.nr_pages();
 
+        // Being locked keeps it there.
+        vm_bug_on!(!matches!(
+            locked.load(folio.start()),
+            Entry::Folio(found) if core::ptr::eq(found, &**folio)
+        ));
+        if folio.ref_count() != 2 + nr_pages {
+            return Err(ScanResult::PageCount);
+        }
         check(&folio)?;
+        // A folio that was locked for this range is in it. Nothing here would notice otherwise.
+        assert!(folio.is_in(self.mapping) && folio.start().wrapping_sub(self.start) < HPAGE_PMD_NR);
+
+        // INVARIANT: In the mapping and the range, and used by nobody else, by the checks above.
         self.list.push(folio);
+        self.pages += nr_pages;
         Ok(locked)
     }
 
     /// Makes the flushes: after this no CPU has an old translation, and the folios do not change
     /// any more.
     #[inline]
-    pub fn flush(self) -> OldFolios<Flushed> {
+    pub fn flush(self) -> OldFolios<'m, Flushed> {
         OldFolios {
             tlb: self.tlb.flush(),
             list: self.list,
+            mapping: self.mapping,
+            start: self.start,
+            pages: self.pages,
             holes: self.holes,
         }
     }
 }
 
-impl Default for OldFolios<UnmapBatch> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl OldFolios<Flushed> {
+impl<'m> OldFolios<'m, Flushed> {
     /// The number of holes that were counted.
     #[inline]
     pub fn holes(&self) -> usize {
         self.holes
     }
 
-    /// Witness that there was no hole, if so.
+    /// Witness that the folios are all of the range, if so.
     #[inline]
-    pub fn full_range(&self) -> Option<FullRange<'_>> {
-        (self.holes == 0).then_some(FullRange(PhantomData))
+    pub fn full_range(&self) -> Option<FullRange<'_, 'm>> {
+        (self.pages == HPAGE_PMD_NR).then_some(FullRange(self))
+    }
+
+    /// Whether the folios and `holes` holes make up the whole range from `start` on of `mapping`.
+    #[inline]
+    pub(super) fn make_up(&self, mapping: &AddressSpace, start: usize, holes: usize) -> bool {
+        core::ptr::eq(self.mapping, mapping)
+            && self.start == start
+            && self.pages + holes == HPAGE_PMD_NR
     }
 
     /// The folios in order.
@@ -470,11 +509,11 @@ impl OldFolios<Flushed> {
     /// The folios must have been replaced in the page cache, and its references must be free to
     /// be taken over.
     #[inline]
-    pub(super) unsafe fn into_replaced(self, is_shmem: bool) -> ReplacedFolios {
+    pub(super) unsafe fn into_replaced(self) -> ReplacedFolios {
         // INVARIANT: Promised by the caller.
         ReplacedFolios {
             list: self.list,
-            is_shmem,
+            is_shmem: self.mapping.is_shmem(),
         }
     }
 }
@@ -516,9 +555,17 @@ impl Drop for ReplacedFolios {
 
 /// Witness that a range of the page cache had no hole when its folios were gathered. They are
 /// locked since, so that it has none now.
-pub struct FullRange<'o>(PhantomData<&'o OldFolios<Flushed>>);
+pub struct FullRange<'o, 'm>(&'o OldFolios<'m, Flushed>);
 
-/// A folio of [`OldFolios<Flushed>`]: locked, and unmapped by all that could write to it.
+impl FullRange<'_, '_> {
+    /// Whether this is about the range from `start` on of `mapping`.
+    #[inline]
+    pub(super) fn is_of(&self, mapping: &AddressSpace, start: usize) -> bool {
+        self.0.make_up(mapping, start, 0)
+    }
+}
+
+/// A folio of [`OldFolios<Flushed>`]: locked, and nobody else had a reference when it was added.
 #[derive(Clone, Copy)]
 pub struct OldFolio<'o>(&'o Folio);
 
@@ -610,7 +657,9 @@ macro_rules! export_collapse_file {
         ) -> $crate::bindings::scan_result {
             // SAFETY: The caller has grabbed `mm`.
             let mm = unsafe { $crate::mm::Mm::from_raw(mm) };
-            // SAFETY: The caller has a reference to `file`, got from a VMA and so not by `fdget()`.
+            // SAFETY: The caller has a reference to `file`. Whoever is in `fdget_pos()` for it
+            // without the lock that goes with that: nothing here uses the file position, which is
+            // all that the lock protects.
             let file = unsafe { $crate::fs::file::LocalFile::from_raw_file(file) };
             // SAFETY: `cc` is initialized and the caller's alone.
             let cc = unsafe { $crate::mm::khugepaged::CollapseControl::from_raw(cc) };

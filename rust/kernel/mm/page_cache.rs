@@ -20,8 +20,8 @@
 //!                     HugeFolio
 //! ```
 //!
-//! - [`Cursor`]: the page-cache lock is not held. Everything that may sleep is a method of it, and
-//!   so cannot be called from within the lock.
+//! - [`Cursor`]: the page-cache lock is not held. What a collapse does with the mapping and may
+//!   sleep is a method of it, and so cannot be called on a cursor within the lock.
 //! - [`LockedCursor`]: the lock is held and interrupts are off. Entries can be looked at, and what
 //!   is found stays in the page cache until the lock is released.
 //! - [`FilledCursor`], [`CountedCursor`]: every empty slot of the range holds `XA_RETRY_ENTRY`.
@@ -106,10 +106,14 @@ impl AddressSpace {
         unsafe { bindings::mapping_pmd_folio_support(self.as_raw()) }
     }
 
-    /// A walk over the [`HPAGE_PMD_NR`] pages from `start` on, for [`Cursor::new`]. `start` is a
-    /// multiple of that.
+    /// A walk over the [`HPAGE_PMD_NR`] pages from `start` on, for [`Cursor::new`].
+    ///
+    /// # Panics
+    ///
+    /// If `start` is not a multiple of that, or the pages would go beyond what can be counted.
     #[inline]
     pub fn walk(&self, start: usize) -> Walk<'_> {
+        assert!(start % HPAGE_PMD_NR == 0 && start < usize::MAX - HPAGE_PMD_NR);
         // SAFETY: `i_pages` is initialized, lives with the mapping, and has `XA_FLAGS_LOCK_IRQ`
         // set. What is stored through the cursor is stored by this module, which keeps to what the
         // page cache wants, and the callback is set below.
@@ -149,6 +153,20 @@ pub struct Walk<'m> {
     state: XaState<'m>,
     mapping: &'m AddressSpace,
     start: usize,
+}
+
+impl<'m> Walk<'m> {
+    /// The mapping that is walked over.
+    #[inline]
+    pub(super) fn mapping(&self) -> &'m AddressSpace {
+        self.mapping
+    }
+
+    /// Where the range begins.
+    #[inline]
+    pub(super) fn start(&self) -> usize {
+        self.start
+    }
 }
 
 /// What the page cache holds at an index.
@@ -218,7 +236,7 @@ impl<'w, 'm> Cursor<'w, 'm> {
     ///
     /// # Errors
     ///
-    /// [`ENOSPC`] if a limit forbids it.
+    /// [`ENOSPC`] if a limit forbids it, [`EINVAL`] if the file is not shmem.
     #[inline]
     pub fn charge_holes(&self, holes: usize) -> Result<Charge<'m>> {
         Charge::new(self.mapping, holes)
@@ -240,9 +258,14 @@ impl<'w, 'm> Cursor<'w, 'm> {
     }
 
     /// Reads `nr_pages` pages from `index` on, if they are missing, and as the file's readahead
-    /// thinks best: `page_cache_sync_readahead()`. `file` is the one that the mapping is of.
+    /// thinks best: `page_cache_sync_readahead()`.
+    ///
+    /// # Panics
+    ///
+    /// If the mapping is not that of `file`.
     #[inline]
     pub fn readahead(&self, file: &LocalFile, index: usize, nr_pages: usize) {
+        assert!(core::ptr::eq(AddressSpace::of(file), self.mapping));
         // SAFETY: The file and its mapping are alive. Concurrent use of a file's readahead state
         // is allowed: it is a hint.
         unsafe {
@@ -342,8 +365,13 @@ impl<'w, 'm> LockedCursor<'w, 'm> {
     }
 
     /// Declares a range without holes ready to be replaced.
+    ///
+    /// # Panics
+    ///
+    /// If `full` is about another range.
     #[inline]
-    pub fn seal_full(self, _full: FullRange<'_>) -> SealedCursor<'w, 'm> {
+    pub fn seal_full(self, full: FullRange<'_, '_>) -> SealedCursor<'w, 'm> {
+        assert!(full.is_of(self.mapping, self.start));
         SealedCursor(FilledCursor {
             locked: self,
             holes: 0,
@@ -443,8 +471,13 @@ impl<'w, 'm> CountedCursor<'w, 'm> {
     /// # Errors
     ///
     /// [`EBUSY`] if there is one.
+    ///
+    /// # Panics
+    ///
+    /// If `i_mmap` is of another mapping.
     #[inline]
     pub fn check_userfaultfd(self, i_mmap: IMmapReadGuard<'m>) -> Result<SealedCursor<'w, 'm>> {
+        assert!(core::ptr::eq(i_mmap.mapping(), self.0.locked.mapping));
         let mut vmas = i_mmap.vmas(self.0.locked.range());
 
         if vmas.any(|vma| vma.userfaultfd_missing()) {
@@ -465,20 +498,30 @@ impl<'m> SealedCursor<'_, 'm> {
     /// Puts `new` in the place of all that the range holds, in one store, and releases the lock.
     ///
     /// `charge` is for the holes of the range, and `old` are its folios.
+    ///
+    /// # Panics
+    ///
+    /// If `new`, `charge` and `old` are not all for this range.
     #[inline]
     pub fn commit(
         mut self,
         new: NewFolio<'m, Uptodate>,
         charge: Charge<'m>,
-        old: OldFolios<Flushed>,
+        old: OldFolios<'m, Flushed>,
     ) -> (HugeFolio<'m>, ReplacedFolios) {
+        let holes = self.0.holes;
         let LockedCursor {
             guard,
             mapping,
             start,
         } = &mut self.0.locked;
-        // There is one range and one new folio at a time, but no type says so.
-        assert!(core::ptr::eq(new.mapping(), *mapping) && new.start() == *start);
+        // There is one collapse at a time, but no type says that these belong to the same.
+        assert!(
+            core::ptr::eq(new.mapping(), *mapping)
+                && new.start() == *start
+                && charge.is_for(mapping, holes)
+                && old.make_up(mapping, *start, holes)
+        );
         let folio = new.folio();
         let pages = HPAGE_PMD_NR as isize;
 
@@ -506,15 +549,19 @@ impl<'m> SealedCursor<'_, 'm> {
         // the check above, and comes with the references that the page cache wants. Those to the
         // old folios go to the list that holds these.
         let stored = unsafe { guard.store(folio.as_raw().cast()) };
-        // There are slots, so that nothing had to be allocated.
-        crate::warn_on!(stored.is_err());
+        // Every slot holds something, so that nothing had to be allocated.
+        if stored.is_err() {
+            crate::do_once_lite! {
+                crate::warn_on!(true);
+            }
+        }
 
         // INVARIANT: The store has replaced the retry entries.
         self.0.holes = 0;
         charge.commit();
-        // SAFETY: The store above has replaced the folios between which there are `holes` retry
-        // entries, and these are all folios of the range, as the holes were counted twice.
-        let replaced = unsafe { old.into_replaced(mapping.is_shmem()) };
+        // SAFETY: The store above has replaced all that the range held: retry entries and, as
+        // their pages make up the rest of it, exactly these folios.
+        let replaced = unsafe { old.into_replaced() };
         (new.into_inserted(), replaced)
     }
 }

@@ -48,6 +48,9 @@ impl Default for UnmapBatch {
 impl Drop for UnmapBatch {
     #[inline]
     fn drop(&mut self) {
+        // SAFETY: No preconditions. To wait for other CPUs with interrupts disabled, as they are
+        // within the page-cache lock, is a deadlock.
+        unsafe { bindings::lockdep_assert_irqs_enabled() };
         // SAFETY: No preconditions: flushes what the current task has batched, if anything. That is
         // the task that unmapped, as the batch cannot be sent to another one.
         unsafe { bindings::try_to_unmap_flush() };
@@ -82,6 +85,12 @@ impl<'m> IMmapReadGuard<'m> {
             mapping,
             _not_send: NotThreadSafe,
         }
+    }
+
+    /// The mapping whose VMAs these are.
+    #[inline]
+    pub(super) fn mapping(&self) -> &'m AddressSpace {
+        self.mapping
     }
 
     /// The VMAs that map any page of the file in `range`, by rising start:

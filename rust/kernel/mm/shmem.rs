@@ -6,7 +6,10 @@
 
 use crate::{
     bindings,
-    error::{code::ENOSPC, to_result, Result},
+    error::{
+        code::{EINVAL, ENOENT, ENOSPC},
+        to_result, Result,
+    },
     mm::{folio::LockedFolio, page_cache::AddressSpace},
 };
 use core::{mem::ManuallyDrop, ptr::NonNull};
@@ -34,16 +37,27 @@ impl<'m> Charge<'m> {
     ///
     /// # Errors
     ///
-    /// [`ENOSPC`] if the file system or a quota has not that many left.
+    /// [`ENOSPC`] if the file system or a quota has not that many left, [`EINVAL`] if the file is
+    /// not shmem.
     #[inline]
     pub(super) fn new(mapping: &'m AddressSpace, pages: usize) -> Result<Self> {
-        // SAFETY: The mapping is alive; holes are counted in shmem only. A count of pages of a PMD
-        // fits a `long`.
-        if pages > 0 && !unsafe { bindings::shmem_charge(mapping.host(), pages as isize) } {
-            return Err(ENOSPC);
+        if pages > 0 {
+            if !mapping.is_shmem() {
+                return Err(EINVAL);
+            }
+            // SAFETY: The mapping is alive, and shmem. A count of pages fits a `long`.
+            if !unsafe { bindings::shmem_charge(mapping.host(), pages as isize) } {
+                return Err(ENOSPC);
+            }
         }
         // INVARIANT: Charged above, if there was anything to charge.
         Ok(Self { mapping, pages })
+    }
+
+    /// Whether it is for `pages` pages of `mapping`.
+    #[inline]
+    pub(super) fn is_for(&self, mapping: &AddressSpace, pages: usize) -> bool {
+        core::ptr::eq(self.mapping, mapping) && self.pages == pages
     }
 
     /// The pages have been added to the file.
@@ -85,7 +99,7 @@ pub(super) fn get_folio(mapping: &AddressSpace, index: usize) -> Result<LockedFo
             bindings::sgp_type_SGP_NOALLOC,
         )
     })?;
-    let folio = NonNull::new(folio).ok_or(crate::error::code::ENOENT)?;
+    let folio = NonNull::new(folio).ok_or(ENOENT)?;
     // SAFETY: The folio comes locked and with a reference, for us.
     Ok(unsafe { LockedFolio::from_raw(folio) })
 }
