@@ -68,6 +68,8 @@ def command_line(kernel, accel, memory, cpus, append, disks, command=None):
     """The vng call."""
     if not os.access(kernel, os.R_OK):
         raise Failed(f"{kernel} is not there: run 'make kernel'")
+    if not shutil.which(VNG):
+        raise Failed(f"{VNG} is not there: run 'make setup', and this by way of make")
     args = [VNG, "--run", kernel, "--disable-microvm", "--force-9p", "--cpus", str(cpus), "--memory", memory,
             "--user", "root"]
     if accel == "tcg":

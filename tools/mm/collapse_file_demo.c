@@ -150,15 +150,22 @@ static void traced_result(char *result, size_t size)
 static int collapse(struct outcome *outcome)
 {
 	char result[64];
-	int err;
+	int err, tries = 20;
 
-	forget_trace();
-	err = madvise(base, HUGE, MADV_COLLAPSE) ? errno : 0;
-	traced_result(result, sizeof(result));
+	/*
+	 * EAGAIN is for things that pass, such as new folios that another CPU
+	 * has not put on the LRU yet.
+	 */
+	do {
+		forget_trace();
+		err = madvise(base, HUGE, MADV_COLLAPSE) ? errno : 0;
+		traced_result(result, sizeof(result));
+		printf("  madvise(MADV_COLLAPSE) = %s; trace: result=%s\n",
+		       err ? strerrorname_np(err) : "0", result);
+	} while (err == EAGAIN && --tries && !usleep(100000));
+
 	snprintf(outcome->text, sizeof(outcome->text), "%s, %s",
 		 err ? strerrorname_np(err) : "0", result);
-	printf("  madvise(MADV_COLLAPSE) = %s; trace: result=%s\n",
-	       err ? strerrorname_np(err) : "0", result);
 	return err;
 }
 
@@ -200,8 +207,6 @@ static int new_memfd(void)
 		err(1, "memfd_create");
 	memset(expected, 0, sizeof(expected));
 	map_file(fd, PROT_READ | PROT_WRITE);
-	if (madvise(base, HUGE, MADV_NOHUGEPAGE))
-		err(1, "madvise(MADV_NOHUGEPAGE)");
 	return fd;
 }
 
@@ -209,12 +214,6 @@ static void write_page(unsigned long i)
 {
 	fill(base + i * PAGE, i);
 	fill(expected + i * PAGE, i);
-}
-
-static void allow_huge(void)
-{
-	if (madvise(base, HUGE, MADV_HUGEPAGE))
-		err(1, "madvise(MADV_HUGEPAGE)");
 }
 
 static struct outcome scenario_mixed(const char *dir)
@@ -234,7 +233,6 @@ static struct outcome scenario_mixed(const char *dir)
 	for (i = 16; i < NR_PAGES; i += 32)
 		if (fallocate(fd, FALLOC_FL_KEEP_SIZE, i * PAGE, 8 * PAGE))
 			err(1, "fallocate");
-	allow_huge();
 
 	page_cache_map(fd, map_before);
 	print_map("before", map_before);
@@ -288,7 +286,6 @@ static struct outcome scenario_userfaultfd(const char *dir)
 	for (unsigned long i = 0; i < NR_PAGES; i++)
 		if (i % 64 < 56)
 			write_page(i);
-	allow_huge();
 
 	if (uffd < 0 || ioctl(uffd, UFFDIO_API, &api))
 		err(1, "userfaultfd");
@@ -349,7 +346,6 @@ static struct outcome scenario_file(const char *dir)
 	if (fd < 0)
 		err(1, "cannot open %s", path);
 	map_file(fd, PROT_READ);
-	allow_huge();
 
 	page_cache_map(fd, map_before);
 	/* A regular file's shadows look like swapped-out pages: not in memory. */
