@@ -17,8 +17,9 @@ if [ "$demo" -nt "$bin/collapse_file_demo" ]; then
 fi
 [ "${1:-}" = tests ] || exit 0
 
-selftests=(khugepaged uffd-unit-tests uffd-stress split_huge_page_test folio_split_race_test guard-regions)
-if [ "$(cat "$bin/.origin" 2>/dev/null)" = "$(cat "$linux/.origin")" ]; then
+selftests=(collapse_file khugepaged uffd-unit-tests uffd-stress split_huge_page_test folio_split_race_test guard-regions)
+if [ "$(cat "$bin/.origin" 2>/dev/null)" = "$(cat "$linux/.origin")" ] &&
+	[ "$bin/collapse_file" -nt "$TOP/tools/testing/selftests/mm/collapse_file.c" ]; then
 	exit 0
 fi
 say "building the kernel's selftests"

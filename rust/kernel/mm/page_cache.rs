@@ -121,12 +121,13 @@ impl AddressSpace {
             XaState::new(
                 bindings::mapping_i_pages(self.as_raw()),
                 start,
-                HPAGE_PMD_ORDER,
+                0,
             )
         };
         // SAFETY: Both are alive. Without this, nodes that are freed would stay on the list of
         // those that hold nothing but shadows.
         unsafe { bindings::mapping_set_update(state.as_raw(), self.as_raw()) };
+        // INVARIANT: Made for order 0.
         Walk {
             state,
             mapping: self,
@@ -149,6 +150,11 @@ impl AddressSpace {
 
 /// Where a [`Cursor`] keeps its place: on the stack of its user, as the cursor itself is handed
 /// from state to state.
+///
+/// # Invariants
+///
+/// `state` is for single entries, so that what it loads is an entry and not a node, but while a
+/// method of this module has set another order.
 pub struct Walk<'m> {
     state: XaState<'m>,
     mapping: &'m AddressSpace,
@@ -218,6 +224,7 @@ impl<'w, 'm> Cursor<'w, 'm> {
         loop {
             let mut locked = self.lock();
 
+            locked.guard.set_order(locked.start, HPAGE_PMD_ORDER);
             if locked.guard.create_range().is_ok() {
                 return Ok(locked);
             }

@@ -206,6 +206,8 @@ impl<'s, 'a> XaLockIrqGuard<'s, 'a> {
     }
 
     /// The entry at the cursor, or the one it is a part of: `xas_load()`.
+    ///
+    /// If the cursor is for entries of an order above 0, that may be a node.
     #[inline]
     pub fn load(&mut self) -> XaEntry {
         // SAFETY: The lock is held and the cursor is on no stale node, by the invariants.
