@@ -13,13 +13,14 @@ compile_pristine() {
 	command=$(sed -n 's/^savedcmd_mm\/khugepaged.o := //p' "$out/mm/.khugepaged.o.cmd")
 	command=${command%%;*}
 	command=${command/-o mm\/khugepaged.o/-o $tap_dir/pristine.o}
-	command=${command/.\/mm\/khugepaged.c/$BUILD/pristine/mm/khugepaged.c}
 	command=${command/..\/mm\/khugepaged.c/-iquote ../mm $BUILD/pristine/mm/khugepaged.c}
 	(cd "$out" && eval "$command")
 }
 
+# Warnings name the file, and so the place of every string depends on its path.
 code() {
-	"llvm-objdump$LLVM" -dr --no-show-raw-insn --no-leading-addr "$1" | sed 1,3d
+	"llvm-objdump$LLVM" -dr --no-show-raw-insn --no-leading-addr "$1" |
+		sed -e 1,3d -e 's/\.rodata\.str[.0-9]*+0x[0-9a-f]*/a string/'
 }
 
 same_code() {

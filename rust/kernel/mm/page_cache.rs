@@ -117,13 +117,7 @@ impl AddressSpace {
         // SAFETY: `i_pages` is initialized, lives with the mapping, and has `XA_FLAGS_LOCK_IRQ`
         // set. What is stored through the cursor is stored by this module, which keeps to what the
         // page cache wants, and the callback is set below.
-        let mut state = unsafe {
-            XaState::new(
-                bindings::mapping_i_pages(self.as_raw()),
-                start,
-                0,
-            )
-        };
+        let mut state = unsafe { XaState::new(bindings::mapping_i_pages(self.as_raw()), start, 0) };
         // SAFETY: Both are alive. Without this, nodes that are freed would stay on the list of
         // those that hold nothing but shadows.
         unsafe { bindings::mapping_set_update(state.as_raw(), self.as_raw()) };

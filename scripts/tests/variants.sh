@@ -1,0 +1,32 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# The option builds, without a warning, with the other options it has to do with
+# turned off. The debug kernel has them turned on.
+
+. "$(dirname "${BASH_SOURCE[0]}")/tap.sh"
+
+objects=(mm/collapse_file.o mm/collapse_file_switch.o mm/khugepaged.o)
+
+has() { grep -qx "CONFIG_$1=y" "$BUILD/linux/build-$2/.config"; }
+
+has_all() {
+	local option
+	for option in NUMA MEMCG USERFAULTFD DEBUG_VM; do
+		has "$option" "$1" || return 1
+	done
+	! has RUST_INLINE_HELPERS "$1"
+}
+
+has_none() {
+	local option
+	for option in NUMA MEMCG USERFAULTFD DEBUG_VM; do
+		! has "$option" "$1" || return 1
+	done
+	has RUST_INLINE_HELPERS "$1"
+}
+
+tap "builds without NUMA, MEMCG, USERFAULTFD and DEBUG_VM, helpers inlined, C by default" \
+	"$TOP/scripts/build-kernel.sh" small "${objects[@]}"
+tap "that was so" has_none small
+tap "the debug kernel has them all, and helpers that are called" has_all debug
+tap_end
