@@ -242,9 +242,9 @@ static void *collapser(void *arg)
 }
 
 /*
- * Several collapse one range of which parts are punched, written, swapped out and
- * touched all the time: folios are locked, off the LRU or referenced by somebody
- * else, so that collapses fail at every stage of gathering. No write may be lost.
+ * Several collapse one range of which parts are punched, written and touched all
+ * the time: folios are locked, off the LRU or referenced by somebody else, so that
+ * collapses fail at every stage of gathering. No write may be lost.
  */
 TEST_F_TIMEOUT(collapse_file, races_lose_nothing, 300)
 {
@@ -261,8 +261,6 @@ TEST_F_TIMEOUT(collapse_file, races_lose_nothing, 300)
 				    first * PAGE, 64 * PAGE), 0);
 		for (unsigned long page = first; page < first + 64; page += 2)
 			write_page(self->base, page);
-		if (round % 4 == 0)
-			madvise(self->base + first * PAGE, 64 * PAGE, MADV_PAGEOUT);
 		for (unsigned long page = first; page < first + 64; page++)
 			right = right && page_is(self->base, page, (page - first) % 2);
 		EXPECT_TRUE(right);
