@@ -36,8 +36,8 @@ install_packages() {
 
 install_bindgen() {
 	local dir=$CACHE/bindgen-$BINDGEN_VERSION cargo=/usr/bin/cargo
-	[ -z "${BINDGEN:-}" ] || return 0
-	[ ! -x "$dir/bin/bindgen" ] || return 0
+	# One that the user gave is used as it is.
+	[ "$BINDGEN" = "$dir/bin/bindgen" ] && [ ! -x "$BINDGEN" ] || return 0
 	[ -x $cargo ] || cargo=cargo
 	command -v $cargo >/dev/null || die "cargo is missing, which builds bindgen: install it, or give a bindgen with BINDGEN="
 	say "building bindgen $BINDGEN_VERSION (2 minutes)"
