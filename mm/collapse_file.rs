@@ -34,7 +34,7 @@ use kernel::{
     alloc::flags::GFP_KERNEL,
     fs::file::LocalFile,
     mm::{
-        folio::{lru_add_drain, LockedFolio, HPAGE_PMD_NR},
+        folio::{lru_add_drain, LockedFolio},
         khugepaged::{
             export_collapse_file,
             trace_collapse_file,
@@ -44,7 +44,7 @@ use kernel::{
             ScanResult, //
         },
         mmdebug::{vm_bug_on, vm_warn_on_once},
-        page_cache::{AddressSpace, Cursor, Entry, LockedCursor},
+        page_cache::{AddressSpace, Cursor, Entry, LockedCursor, PmdRange},
         rmap::UnmapBatch,
         Mm, //
     },
@@ -60,7 +60,7 @@ struct Progress {
 
 /// Collapses the range of `file` that begins at page `start`, for `addr` in `mm`.
 ///
-/// Context: may sleep; no locks held.
+/// Context: may sleep; no locks held. `start` is a multiple of `HPAGE_PMD_NR`.
 fn collapse_file(
     mm: &Mm,
     addr: usize,
@@ -77,9 +77,8 @@ fn collapse_file(
 
     // MADV_COLLAPSE does not ask whether the shmem mount wants huge pages.
     vm_warn_on_once!(!is_shmem && !mapping.supports_pmd_folios());
-    vm_warn_on_once!(start % HPAGE_PMD_NR != 0);
 
-    let result = match replace_range(mm, file, mapping, start, cc, &mut progress) {
+    let result = match replace_range(mm, file, mapping.pmd_range(start), cc, &mut progress) {
         Ok(()) if cc.is_khugepaged() => ScanResult::Succeed,
         // Have the caller map the huge folio.
         Ok(()) => ScanResult::PteMappedHugepage,
@@ -101,21 +100,20 @@ fn collapse_file(
 fn replace_range(
     mm: &Mm,
     file: &LocalFile,
-    mapping: &AddressSpace,
-    start: usize,
+    range: PmdRange<'_>,
     cc: &CollapseControl,
     progress: &mut Progress,
 ) -> Result<(), ScanResult> {
-    let mut walk = mapping.walk(start);
-    let new = NewFolio::alloc_charged(mm, cc, &walk)?;
+    let new = NewFolio::alloc_charged(mm, cc, range)?;
     progress.new_pfn = new.folio().pfn();
 
-    let mut old = OldFolios::new(&walk);
+    let mut old = OldFolios::new(range);
+    let mut walk = range.walk();
     let cursor = Cursor::new(&mut walk);
 
     // Almost always all slots exist, because most of the pages do.
     let locked = cursor.lock_with_slots().map_err(|_| ScanResult::Fail)?;
-    let cursor = gather(locked, &mut old, file, start, progress)?;
+    let cursor = gather(locked, &mut old, file, range, progress)?;
     let old = old.flush();
 
     let charge = cursor
@@ -133,7 +131,7 @@ fn replace_range(
         }
     }
     let new = copy.clear_rest().mark_uptodate();
-    progress.index = start + HPAGE_PMD_NR;
+    progress.index = range.end();
 
     let sealed = if let Some(full) = old.full_range() {
         cursor.lock().seal_full(full)
@@ -157,7 +155,7 @@ fn replace_range(
     Ok(())
 }
 
-/// Gathers the folios of the range from `start` on in `old`.
+/// Gathers the folios of `range` in `old`.
 ///
 /// At the top of the loop the page-cache lock is held, and every folio in `old` is locked, off the
 /// LRU, unmapped, and had no users but the page cache and us when that was last checked, under the
@@ -166,20 +164,18 @@ fn gather<'w, 'm>(
     mut locked: LockedCursor<'w, 'm>,
     old: &mut OldFolios<'m, UnmapBatch>,
     file: &LocalFile,
-    start: usize,
+    range: PmdRange<'m>,
     progress: &mut Progress,
 ) -> Result<Cursor<'w, 'm>, ScanResult> {
-    let mapping = AddressSpace::of(file);
-    let is_shmem = mapping.is_shmem();
-    let end = start + HPAGE_PMD_NR;
+    let is_shmem = range.mapping().is_shmem();
     let index = &mut progress.index;
 
-    *index = start;
-    while *index < end {
+    *index = range.start();
+    while *index < range.end() {
         let (cursor, folio) = match locked.load(*index) {
             Entry::Empty if is_shmem => {
                 // Truncation or hole punching may have left nothing at all.
-                if *index == start && locked.rest_is_empty() {
+                if *index == range.start() && locked.rest_is_empty() {
                     return Err(ScanResult::Truncated);
                 }
                 old.add_hole();
@@ -190,7 +186,7 @@ fn gather<'w, 'm>(
                 instantiate(locked.unlock(), *index)?
             }
             Entry::Value if is_shmem => instantiate(locked.unlock(), *index)?,
-            Entry::Empty | Entry::Value => read_in(locked.unlock(), file, *index, end)?,
+            Entry::Empty | Entry::Value => read_in(locked.unlock(), file, *index, range.end())?,
             Entry::Folio(folio) if !is_shmem && folio.is_dirty() => {
                 flush_if_read_only(&locked.unlock());
                 return Err(ScanResult::PageDirtyOrWriteback);
@@ -218,7 +214,7 @@ fn gather<'w, 'm>(
             return Err(ScanResult::PteMappedHugepage);
         }
 
-        if !folio.is_in(mapping) {
+        if !folio.is_in(range.mapping()) {
             return Err(ScanResult::Truncated);
         }
 

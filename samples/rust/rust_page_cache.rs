@@ -79,7 +79,7 @@ impl MiscDevice for RustPageCache {
 /// Counts what the first [`HPAGE_PMD_NR`] slots hold. Takes the page-cache lock.
 fn count(mapping: &AddressSpace) -> Counts {
     let mut counts = Counts::default();
-    let mut walk = mapping.walk(0);
+    let mut walk = mapping.pmd_range(0).walk();
     let mut locked = Cursor::new(&mut walk).lock();
     let mut index = 0;
 

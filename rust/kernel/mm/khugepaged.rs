@@ -26,7 +26,7 @@ use crate::{
         folio::{Folio, FolioList, IsolatedFolio, NodeStat},
         folio::{HPAGE_PMD_NR, HPAGE_PMD_ORDER},
         mmdebug::vm_bug_on,
-        page_cache::{AddressSpace, Cursor, Entry, LockedCursor, Walk},
+        page_cache::{Cursor, Entry, LockedCursor, PmdRange},
         rmap::{Flushed, UnmapBatch},
         Mm, //
     },
@@ -123,17 +123,16 @@ pub struct Uptodate(());
 ///
 /// - `folio` has order [`HPAGE_PMD_ORDER`], is locked, and the object owns the lock and the only
 ///   reference. Nobody else can reach it.
-/// - Its mapping and index are `mapping` and `start`.
+/// - Its mapping and index are those of `range`.
 /// - It is as written and as uptodate as `S` says.
 pub struct NewFolio<'m, S> {
     folio: NonNull<bindings::folio>,
-    mapping: &'m AddressSpace,
-    start: usize,
+    range: PmdRange<'m>,
     _state: PhantomData<S>,
 }
 
 impl<'m> NewFolio<'m, Blank> {
-    /// Allocates a huge folio for the range of `walk`, charges it to the memory cgroup of `mm` and
+    /// Allocates a huge folio for `range`, charges it to the memory cgroup of `mm` and
     /// locks it: `alloc_charge_folio()`.
     ///
     /// Context: may sleep.
@@ -145,9 +144,8 @@ impl<'m> NewFolio<'m, Blank> {
     pub fn alloc_charged(
         mm: &Mm,
         cc: &CollapseControl,
-        walk: &Walk<'m>,
+        range: PmdRange<'m>,
     ) -> Result<Self, ScanResult> {
-        let (mapping, start) = (walk.mapping(), walk.start());
         let mut folio = core::ptr::null_mut();
 
         // SAFETY: `mm` and `cc` are valid by their invariants.
@@ -165,16 +163,15 @@ impl<'m> NewFolio<'m, Blank> {
         // SAFETY: The folio is new and ours alone, so that no flag needs to be set atomically.
         unsafe {
             bindings::__folio_set_locked(folio.as_ptr());
-            if mapping.is_shmem() {
+            if range.mapping().is_shmem() {
                 bindings::__folio_set_swapbacked(folio.as_ptr());
             }
-            bindings::folio_set_place(folio.as_ptr(), mapping.as_raw(), start);
+            bindings::folio_set_place(folio.as_ptr(), range.mapping().as_raw(), range.start());
         }
         // INVARIANT: Allocated with this order and one reference; locked and placed just now.
         Ok(Self {
             folio,
-            mapping,
-            start,
+            range,
             _state: PhantomData,
         })
     }
@@ -210,8 +207,7 @@ impl<'m> NewFolio<'m, Uptodate> {
         // INVARIANT: The lock is still ours.
         HugeFolio {
             folio: this.folio,
-            mapping: this.mapping,
-            start: this.start,
+            range: this.range,
         }
     }
 }
@@ -223,8 +219,7 @@ impl<'m, S> NewFolio<'m, S> {
 
         NewFolio {
             folio: this.folio,
-            mapping: this.mapping,
-            start: this.start,
+            range: this.range,
             _state: PhantomData,
         }
     }
@@ -236,16 +231,10 @@ impl<'m, S> NewFolio<'m, S> {
         unsafe { Folio::from_raw(self.folio.as_ptr()) }
     }
 
-    /// The mapping it is meant for.
+    /// Where in the page cache it belongs.
     #[inline]
-    pub(super) fn mapping(&self) -> &'m AddressSpace {
-        self.mapping
-    }
-
-    /// Its index in the mapping.
-    #[inline]
-    pub(super) fn start(&self) -> usize {
-        self.start
+    pub(super) fn range(&self) -> PmdRange<'m> {
+        self.range
     }
 }
 
@@ -277,7 +266,7 @@ impl<'m> CopyCursor<'m> {
     /// The index in the file of the page to be written next.
     #[inline]
     pub fn index(&self) -> usize {
-        self.new.start + self.written
+        self.new.range.start() + self.written
     }
 
     /// The page to be written next. The caller writes all of it and counts it.
@@ -322,7 +311,7 @@ impl<'m> CopyCursor<'m> {
     /// Fills all pages that are left with zeroes, which completes the folio.
     #[inline]
     pub fn clear_rest(mut self) -> NewFolio<'m, Filled> {
-        self.clear_until(self.new.start + HPAGE_PMD_NR);
+        self.clear_until(self.new.range.end());
         assert!(self.written == HPAGE_PMD_NR);
         // INVARIANT: Every page is written.
         self.new.into_state()
@@ -336,11 +325,10 @@ impl<'m> CopyCursor<'m> {
 ///
 /// # Invariants
 ///
-/// `folio` is in the page cache of `mapping` at `start`, and the object owns the folio lock.
+/// `folio` is in the page cache at `range`, and the object owns the folio lock.
 pub struct HugeFolio<'m> {
     folio: NonNull<bindings::folio>,
-    mapping: &'m AddressSpace,
-    start: usize,
+    range: PmdRange<'m>,
 }
 
 impl HugeFolio<'_> {
@@ -352,7 +340,7 @@ impl HugeFolio<'_> {
     pub fn retract_page_tables(&self) {
         // SAFETY: The mapping is alive. The folio is locked by the type invariant, which keeps
         // faults from filling the tables again.
-        unsafe { bindings::retract_page_tables(self.mapping.as_raw(), self.start) };
+        unsafe { bindings::retract_page_tables(self.range.mapping().as_raw(), self.range.start()) };
     }
 
     /// Unlocks the folio.
@@ -376,29 +364,27 @@ impl Drop for HugeFolio<'_> {
 ///
 /// # Invariants
 ///
-/// - `list` holds folios of `mapping` from `start` on, in order, with `pages` pages together.
+/// - `list` holds folios of `range`, in order, with `pages` pages together.
 /// - When a folio was added to it, the only references to it were the object's two and one for
 ///   each of its pages that the page cache owned.
 pub struct OldFolios<'m, T> {
     // Dropped in this order: no folio is let go of before the flush.
     tlb: T,
     list: FolioList,
-    mapping: &'m AddressSpace,
-    start: usize,
+    range: PmdRange<'m>,
     pages: usize,
     holes: usize,
 }
 
 impl<'m> OldFolios<'m, UnmapBatch> {
-    /// Begins with nothing, for the range of `walk`.
+    /// Begins with nothing, for `range`.
     #[inline]
-    pub fn new(walk: &Walk<'m>) -> Self {
+    pub fn new(range: PmdRange<'m>) -> Self {
         // INVARIANT: No folios, no pages.
         Self {
             tlb: UnmapBatch::new(),
             list: FolioList::new(),
-            mapping: walk.mapping(),
-            start: walk.start(),
+            range,
             pages: 0,
             holes: 0,
         }
@@ -452,7 +438,7 @@ impl<'m> OldFolios<'m, UnmapBatch> {
         }
         check(&folio)?;
         // A folio that was locked for this range is in it. Nothing here would notice otherwise.
-        assert!(folio.is_in(self.mapping) && folio.start().wrapping_sub(self.start) < HPAGE_PMD_NR);
+        assert!(folio.is_in(self.range.mapping()) && self.range.indices().contains(&folio.start()));
 
         // INVARIANT: In the mapping and the range, and used by nobody else, by the checks above.
         self.list.push(folio);
@@ -467,8 +453,7 @@ impl<'m> OldFolios<'m, UnmapBatch> {
         OldFolios {
             tlb: self.tlb.flush(),
             list: self.list,
-            mapping: self.mapping,
-            start: self.start,
+            range: self.range,
             pages: self.pages,
             holes: self.holes,
         }
@@ -488,12 +473,10 @@ impl<'m> OldFolios<'m, Flushed> {
         (self.pages == HPAGE_PMD_NR).then_some(FullRange(self))
     }
 
-    /// Whether the folios and `holes` holes make up the whole range from `start` on of `mapping`.
+    /// Whether the folios and `holes` holes make up the whole of `range`.
     #[inline]
-    pub(super) fn make_up(&self, mapping: &AddressSpace, start: usize, holes: usize) -> bool {
-        core::ptr::eq(self.mapping, mapping)
-            && self.start == start
-            && self.pages + holes == HPAGE_PMD_NR
+    pub(super) fn make_up(&self, range: PmdRange<'_>, holes: usize) -> bool {
+        self.range == range && self.pages + holes == HPAGE_PMD_NR
     }
 
     /// The folios in order.
@@ -513,7 +496,7 @@ impl<'m> OldFolios<'m, Flushed> {
         // INVARIANT: Promised by the caller.
         ReplacedFolios {
             list: self.list,
-            is_shmem: self.mapping.is_shmem(),
+            is_shmem: self.range.mapping().is_shmem(),
         }
     }
 }
@@ -558,10 +541,10 @@ impl Drop for ReplacedFolios {
 pub struct FullRange<'o, 'm>(&'o OldFolios<'m, Flushed>);
 
 impl FullRange<'_, '_> {
-    /// Whether this is about the range from `start` on of `mapping`.
+    /// Whether this is about `range`.
     #[inline]
-    pub(super) fn is_of(&self, mapping: &AddressSpace, start: usize) -> bool {
-        self.0.make_up(mapping, start, 0)
+    pub(super) fn is_of(&self, range: PmdRange<'_>) -> bool {
+        self.0.make_up(range, 0)
     }
 }
 

@@ -106,24 +106,16 @@ impl AddressSpace {
         unsafe { bindings::mapping_pmd_folio_support(self.as_raw()) }
     }
 
-    /// A walk over the [`HPAGE_PMD_NR`] pages from `start` on, for [`Cursor::new`].
+    /// The [`HPAGE_PMD_NR`] pages from `start` on.
     ///
     /// # Panics
     ///
     /// If `start` is not a multiple of that, or the pages would go beyond what can be counted.
     #[inline]
-    pub fn walk(&self, start: usize) -> Walk<'_> {
+    pub fn pmd_range(&self, start: usize) -> PmdRange<'_> {
         assert!(start % HPAGE_PMD_NR == 0 && start < usize::MAX - HPAGE_PMD_NR);
-        // SAFETY: `i_pages` is initialized, lives with the mapping, and has `XA_FLAGS_LOCK_IRQ`
-        // set. What is stored through the cursor is stored by this module, which keeps to what the
-        // page cache wants, and the callback is set below.
-        let mut state = unsafe { XaState::new(bindings::mapping_i_pages(self.as_raw()), start, 0) };
-        // SAFETY: Both are alive. Without this, nodes that are freed would stay on the list of
-        // those that hold nothing but shadows.
-        unsafe { bindings::mapping_set_update(state.as_raw(), self.as_raw()) };
-        // INVARIANT: Made for order 0.
-        Walk {
-            state,
+        // INVARIANT: By the check above.
+        PmdRange {
             mapping: self,
             start,
         }
@@ -134,11 +126,72 @@ impl AddressSpace {
     /// Takes the page-cache lock.
     #[inline]
     pub(super) fn sub_nrpages(&self, pages: usize) {
-        let mut walk = self.walk(0);
+        let mut walk = self.pmd_range(0).walk();
         let _guard = walk.state.lock_irq();
 
         // SAFETY: The mapping is alive and its lock is held.
         unsafe { bindings::mapping_sub_nrpages(self.as_raw(), pages) };
+    }
+}
+
+/// The [`HPAGE_PMD_NR`] pages of a file that one PMD can map.
+///
+/// # Invariants
+///
+/// `start` is a multiple of [`HPAGE_PMD_NR`], and so far from the largest number that the end of
+/// the range is one, too.
+#[derive(Clone, Copy)]
+pub struct PmdRange<'m> {
+    mapping: &'m AddressSpace,
+    start: usize,
+}
+
+impl<'m> PmdRange<'m> {
+    /// The file's mapping.
+    #[inline]
+    pub fn mapping(self) -> &'m AddressSpace {
+        self.mapping
+    }
+
+    /// The index of the first page.
+    #[inline]
+    pub fn start(self) -> usize {
+        self.start
+    }
+
+    /// The index behind the last page.
+    #[inline]
+    pub fn end(self) -> usize {
+        self.start + HPAGE_PMD_NR
+    }
+
+    /// The indices of the pages.
+    #[inline]
+    pub fn indices(self) -> Range<usize> {
+        self.start..self.end()
+    }
+
+    /// Makes a walk over the range, for [`Cursor::new`].
+    #[inline]
+    pub fn walk(self) -> Walk<'m> {
+        let mapping = self.mapping.as_raw();
+
+        // SAFETY: `i_pages` is initialized, lives with the mapping, and has `XA_FLAGS_LOCK_IRQ`
+        // set. What is stored through the cursor is stored by this module, which keeps to what the
+        // page cache wants, and the callback is set below.
+        let mut state = unsafe { XaState::new(bindings::mapping_i_pages(mapping), self.start, 0) };
+        // SAFETY: Both are alive. Without this, nodes that are freed would stay on the list of
+        // those that hold nothing but shadows.
+        unsafe { bindings::mapping_set_update(state.as_raw(), mapping) };
+        // INVARIANT: Made for order 0.
+        Walk { state, range: self }
+    }
+}
+
+impl PartialEq for PmdRange<'_> {
+    #[inline]
+    fn eq(&self, other: &Self) -> bool {
+        core::ptr::eq(self.mapping, other.mapping) && self.start == other.start
     }
 }
 
@@ -151,22 +204,7 @@ impl AddressSpace {
 /// method of this module has set another order.
 pub struct Walk<'m> {
     state: XaState<'m>,
-    mapping: &'m AddressSpace,
-    start: usize,
-}
-
-impl<'m> Walk<'m> {
-    /// The mapping that is walked over.
-    #[inline]
-    pub(super) fn mapping(&self) -> &'m AddressSpace {
-        self.mapping
-    }
-
-    /// Where the range begins.
-    #[inline]
-    pub(super) fn start(&self) -> usize {
-        self.start
-    }
+    range: PmdRange<'m>,
 }
 
 /// What the page cache holds at an index.
@@ -182,8 +220,7 @@ pub enum Entry<'a> {
 /// Goes over a range of a file's page cache; the page-cache lock is not held.
 pub struct Cursor<'w, 'm> {
     state: &'w mut XaState<'m>,
-    mapping: &'m AddressSpace,
-    start: usize,
+    range: PmdRange<'m>,
 }
 
 impl<'w, 'm> Cursor<'w, 'm> {
@@ -192,8 +229,7 @@ impl<'w, 'm> Cursor<'w, 'm> {
     pub fn new(walk: &'w mut Walk<'m>) -> Self {
         Self {
             state: &mut walk.state,
-            mapping: walk.mapping,
-            start: walk.start,
+            range: walk.range,
         }
     }
 
@@ -202,8 +238,7 @@ impl<'w, 'm> Cursor<'w, 'm> {
     pub fn lock(self) -> LockedCursor<'w, 'm> {
         LockedCursor {
             guard: self.state.lock_irq(),
-            mapping: self.mapping,
-            start: self.start,
+            range: self.range,
         }
     }
 
@@ -218,7 +253,7 @@ impl<'w, 'm> Cursor<'w, 'm> {
         loop {
             let mut locked = self.lock();
 
-            locked.guard.set_order(locked.start, HPAGE_PMD_ORDER);
+            locked.guard.set_order(locked.range.start, HPAGE_PMD_ORDER);
             if locked.guard.create_range().is_ok() {
                 return Ok(locked);
             }
@@ -230,7 +265,7 @@ impl<'w, 'm> Cursor<'w, 'm> {
     /// Keeps the file's mappings from changing.
     #[inline]
     pub fn i_mmap_read(&self) -> IMmapReadGuard<'m> {
-        IMmapReadGuard::new(self.mapping)
+        IMmapReadGuard::new(self.range.mapping)
     }
 
     /// Charges the file for `holes` pages that are about to be added: `shmem_charge()`.
@@ -240,7 +275,7 @@ impl<'w, 'm> Cursor<'w, 'm> {
     /// [`ENOSPC`] if a limit forbids it, [`EINVAL`] if the file is not shmem.
     #[inline]
     pub fn charge_holes(&self, holes: usize) -> Result<Charge<'m>> {
-        Charge::new(self.mapping, holes)
+        Charge::new(self.range.mapping, holes)
     }
 
     /// Finds the folio at `index` of a shmem file, swaps it in or fills it with zeroes if need be,
@@ -252,10 +287,10 @@ impl<'w, 'm> Cursor<'w, 'm> {
     /// swapping in can fail with.
     #[inline]
     pub fn shmem_get_folio(&self, index: usize) -> Result<LockedFolio> {
-        if !self.mapping.is_shmem() {
+        if !self.range.mapping.is_shmem() {
             return Err(EINVAL);
         }
-        shmem::get_folio(self.mapping, index)
+        shmem::get_folio(self.range.mapping, index)
     }
 
     /// Reads `nr_pages` pages from `index` on, if they are missing, and as the file's readahead
@@ -266,12 +301,12 @@ impl<'w, 'm> Cursor<'w, 'm> {
     /// If the mapping is not that of `file`.
     #[inline]
     pub fn readahead(&self, file: &LocalFile, index: usize, nr_pages: usize) {
-        assert!(core::ptr::eq(AddressSpace::of(file), self.mapping));
+        assert!(core::ptr::eq(AddressSpace::of(file), self.range.mapping));
         // SAFETY: The file and its mapping are alive. Concurrent use of a file's readahead state
         // is allowed: it is a hint.
         unsafe {
             bindings::page_cache_sync_readahead(
-                self.mapping.as_raw(),
+                self.range.mapping.as_raw(),
                 bindings::file_ra(file.as_ptr()),
                 file.as_ptr(),
                 index,
@@ -288,8 +323,9 @@ impl<'w, 'm> Cursor<'w, 'm> {
     #[inline]
     pub fn filemap_lock_folio(&self, index: usize) -> Result<LockedFolio> {
         // SAFETY: The mapping is alive.
-        let folio =
-            from_err_ptr(unsafe { bindings::filemap_lock_folio(self.mapping.as_raw(), index) })?;
+        let folio = from_err_ptr(unsafe {
+            bindings::filemap_lock_folio(self.range.mapping.as_raw(), index)
+        })?;
         let folio = NonNull::new(folio).ok_or(ENOENT)?;
         // SAFETY: The folio comes locked and with a reference, for us.
         Ok(unsafe { LockedFolio::from_raw(folio) })
@@ -299,14 +335,14 @@ impl<'w, 'm> Cursor<'w, 'm> {
     #[inline]
     pub fn is_open_for_write(&self) -> bool {
         // SAFETY: The inode is alive.
-        unsafe { bindings::inode_is_open_for_write(self.mapping.host()) }
+        unsafe { bindings::inode_is_open_for_write(self.range.mapping.host()) }
     }
 
     /// Starts to write the file's dirty pages, without waiting: `filemap_flush()`.
     #[inline]
     pub fn filemap_flush(&self) {
         // SAFETY: The mapping is alive. An error is kept in the mapping for who asks for it.
-        unsafe { bindings::filemap_flush(self.mapping.as_raw()) };
+        unsafe { bindings::filemap_flush(self.range.mapping.as_raw()) };
     }
 }
 
@@ -316,8 +352,7 @@ impl<'w, 'm> Cursor<'w, 'm> {
 #[must_use = "the lock is released as soon as this is dropped"]
 pub struct LockedCursor<'w, 'm> {
     guard: XaLockIrqGuard<'w, 'm>,
-    mapping: &'m AddressSpace,
-    start: usize,
+    range: PmdRange<'m>,
 }
 
 impl<'w, 'm> LockedCursor<'w, 'm> {
@@ -326,8 +361,7 @@ impl<'w, 'm> LockedCursor<'w, 'm> {
     pub fn unlock(self) -> Cursor<'w, 'm> {
         Cursor {
             state: self.guard.unlock(),
-            mapping: self.mapping,
-            start: self.start,
+            range: self.range,
         }
     }
 
@@ -357,12 +391,7 @@ impl<'w, 'm> LockedCursor<'w, 'm> {
     /// range.
     #[inline]
     pub fn rest_is_empty(&mut self) -> bool {
-        self.guard.next_entry(self.range().end - 1).is_empty()
-    }
-
-    #[inline]
-    fn range(&self) -> Range<usize> {
-        self.start..self.start + HPAGE_PMD_NR
+        self.guard.next_entry(self.range.end() - 1).is_empty()
     }
 
     /// Declares a range without holes ready to be replaced.
@@ -372,7 +401,7 @@ impl<'w, 'm> LockedCursor<'w, 'm> {
     /// If `full` is about another range.
     #[inline]
     pub fn seal_full(self, full: FullRange<'_, '_>) -> SealedCursor<'w, 'm> {
-        assert!(full.is_of(self.mapping, self.start));
+        assert!(full.is_of(self.range));
         SealedCursor(FilledCursor {
             locked: self,
             holes: 0,
@@ -388,14 +417,14 @@ impl<'w, 'm> LockedCursor<'w, 'm> {
     /// the lock released.
     #[inline]
     pub fn fill_holes(mut self) -> Result<FilledCursor<'w, 'm>> {
-        self.guard.set(self.start);
+        self.guard.set(self.range.start);
         // INVARIANT: Nothing is filled yet, and each store is counted.
         let mut filled = FilledCursor {
             locked: self,
             holes: 0,
         };
 
-        for _ in filled.locked.range() {
+        for _ in filled.locked.range.indices() {
             if !filled.locked.guard.next_slot().is_empty() {
                 continue;
             }
@@ -443,7 +472,7 @@ impl Drop for FilledCursor<'_, '_> {
         if self.holes == 0 {
             return;
         }
-        let range = self.locked.range();
+        let range = self.locked.range.indices();
         let guard = &mut self.locked.guard;
 
         guard.set(range.start);
@@ -478,8 +507,9 @@ impl<'w, 'm> CountedCursor<'w, 'm> {
     /// If `i_mmap` is of another mapping.
     #[inline]
     pub fn check_userfaultfd(self, i_mmap: IMmapReadGuard<'m>) -> Result<SealedCursor<'w, 'm>> {
-        assert!(core::ptr::eq(i_mmap.mapping(), self.0.locked.mapping));
-        let mut vmas = i_mmap.vmas(self.0.locked.range());
+        let range = self.0.locked.range;
+        assert!(core::ptr::eq(i_mmap.mapping(), range.mapping));
+        let mut vmas = i_mmap.vmas(range.indices());
 
         if vmas.any(|vma| vma.userfaultfd_missing()) {
             Err(EBUSY)
@@ -511,17 +541,11 @@ impl<'m> SealedCursor<'_, 'm> {
         old: OldFolios<'m, Flushed>,
     ) -> (HugeFolio<'m>, ReplacedFolios) {
         let holes = self.0.holes;
-        let LockedCursor {
-            guard,
-            mapping,
-            start,
-        } = &mut self.0.locked;
+        let LockedCursor { guard, range } = &mut self.0.locked;
+        let mapping = range.mapping;
         // There is one collapse at a time, but no type says that these belong to the same.
         assert!(
-            core::ptr::eq(new.mapping(), *mapping)
-                && new.start() == *start
-                && charge.is_for(mapping, holes)
-                && old.make_up(mapping, *start, holes)
+            new.range() == *range && charge.is_for(mapping, holes) && old.make_up(*range, holes)
         );
         let folio = new.folio();
         let pages = HPAGE_PMD_NR as isize;
@@ -545,7 +569,7 @@ impl<'m> SealedCursor<'_, 'm> {
         // SAFETY: The folio is alive and not on an LRU. The LRU lock nests in the page-cache lock.
         unsafe { bindings::folio_add_lru(folio.as_raw()) };
 
-        guard.set_order(*start, HPAGE_PMD_ORDER);
+        guard.set_order(range.start, HPAGE_PMD_ORDER);
         // SAFETY: The folio is locked, uptodate, of this mapping and at this index, by its type and
         // the check above, and comes with the references that the page cache wants. Those to the
         // old folios go to the list that holds these.
