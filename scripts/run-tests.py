@@ -24,7 +24,7 @@ ANSI = re.compile(r"\x1b\[[0-9;]*m")
 RESULT = re.compile(r"^(not )?ok\b[ \d]*(.*)$")
 # khugepaged's tests say ok at the end of a subtest of which an earlier step has failed.
 HIDDEN_FAILURE = re.compile(r"\b(Fail|Timeout)\b|corrupted")
-HOST_SUITES = ["scan-results", "variants", "object-code", "stack-frames", "bad-input"]
+HOST_SUITES = ["parser", "scan-results", "variants", "object-code", "stack-frames", "bad-input"]
 # Uninitialised memory is not to look like zeroes.
 BOOT = ["page_poison=1", "init_on_alloc=0"]
 

@@ -1,0 +1,89 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# What run-tests.py makes of the output of a suite, and vm.py of a console. A test
+# runner that overlooks failures is worse than none.
+
+. "$(dirname "${BASH_SOURCE[0]}")/tap.sh"
+
+# counts STATUS PASSED FAILED SKIPPED <OUTPUT: how a suite that prints this is counted.
+counts() {
+	PYTHONPATH=$TOP/scripts python3 - "$@" "$(cat)" <<'PYTHON'
+import importlib
+import sys
+
+suite = importlib.import_module("run-tests").Suite("suite", "rust")
+for line in sys.argv[5].split("\n"):
+    suite.line(line)
+suite.end(int(sys.argv[1]))
+print(suite.passed, suite.failed, suite.skipped, suite.failures)
+sys.exit([suite.passed, suite.failed, suite.skipped] != [int(n) for n in sys.argv[2:5]])
+PYTHON
+}
+
+# complains YES-OR-NO LINE: whether a line of the console is a complaint of the kernel.
+complains() {
+	echo "$2" >"$tap_dir/console"
+	PYTHONPATH=$TOP/scripts python3 -c '
+import sys, vm
+sys.exit(bool(vm.splats(sys.argv[2])) != (sys.argv[1] == "yes"))' "$1" "$tap_dir/console"
+}
+
+tap "ok, not ok and SKIP" counts 1 1 1 1 <<'EOT'
+1..3
+ok 1 one
+not ok 2 two
+ok 3 three # SKIP no swap
+EOT
+tap "ok after a step that failed is a failure" counts 0 1 1 0 <<'EOT'
+1..2
+# Collapse PTE table... Fail
+ok 1 collapse
+ok 2 another
+EOT
+tap "so it is after one that timed out, in colours" counts 0 0 1 0 < <(
+	printf '1..1\n# Collapse PTE table....\e[31mTimeout\e[0m\nok 1 collapse\n')
+tap "or with content that is wrong" counts 0 0 1 0 <<'EOT'
+1..1
+# Page 3 is corrupted: 0x0
+ok 1 collapse
+EOT
+tap "fewer results than planned" counts 0 1 1 0 <<'EOT'
+1..2
+ok 1 one
+EOT
+tap "bailing out" counts 1 1 1 0 <<'EOT'
+1..2
+ok 1 one
+Bail out! open()
+EOT
+tap "a time limit" counts 124 1 1 0 <<'EOT'
+1..2
+ok 1 one
+EOT
+tap "no KTAP, and success" counts 0 1 0 0 <<'EOT'
+nr_pages: 10
+EOT
+tap "no KTAP, and failure" counts 1 0 1 0 <<'EOT'
+nr_pages: 10
+EOT
+tap "all skipped" counts 4 0 0 1 <<'EOT'
+nothing to do here
+EOT
+
+while IFS= read -r line; do
+	tap "is a complaint: $line" complains yes "[   12.345678] $line"
+done <<'EOT'
+BUG: sleeping function called from invalid context at mm/shmem.c:1
+WARNING: CPU: 0 PID: 1 at mm/khugepaged.c:1 collapse_file+0x1/0x2
+kernel BUG at lib/xarray.c:764!
+WARNING: possible circular locking dependency detected
+BUG: Bad page state in process khugepaged  pfn:12345
+kmemleak: 1 new suspected memory leaks (see /sys/kernel/debug/kmemleak)
+watchdog: BUG: soft lockup - CPU#0 stuck for 26s! [khugepaged:40]
+INFO: task collapse_file:100 blocked for more than 120 seconds.
+rust_kernel: panicked at mm/collapse_file.rs:1:1
+Oops: general protection fault, probably for non-canonical address
+EOT
+tap "QEMU's warning is none" complains no "WARNING: Image format was not specified"
+tap "an ordinary line is none" complains no "[    1.000000] EXT4-fs (vda): mounted filesystem"
+tap_end
