@@ -78,7 +78,9 @@ def command_line(kernel, accel, memory, cpus, append, disks, command=None):
         args += ["--disk", disk]
     for option in ["reboot=t", "printk.time=1"] + append:
         args += ["--append", option]
-    if command:
+    if not command:
+        args += ["--shell", os.path.join(TOP, "scripts/guest/shell.sh"), "--qemu-opts=-no-reboot"]
+    else:
         args += ["--verbose", "--exec", f"echo '{UP}'; {command}; echo '{STATUS}'$?; {END}"]
     return args
 
