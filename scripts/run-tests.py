@@ -25,8 +25,8 @@ RESULT = re.compile(r"^(not )?ok\b[ \d]*(.*)$")
 # khugepaged's tests say ok at the end of a subtest of which an earlier step has failed.
 HIDDEN_FAILURE = re.compile(r"\b(Fail|Timeout)\b|corrupted")
 HOST_SUITES = ["parser", "scan-results", "variants", "object-code", "stack-frames", "bad-input"]
-# Uninitialised memory is not to look like zeroes.
-BOOT = ["page_poison=1", "init_on_alloc=0"]
+# Uninitialised memory is not to look like zeroes; and an oops leaves a guest that may hang for ever.
+BOOT = ["page_poison=1", "init_on_alloc=0", "oops=panic"]
 
 
 class Suite:
