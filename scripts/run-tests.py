@@ -34,11 +34,15 @@ class Suite:
 
     def __init__(self, name, impl):
         self.name, self.impl = name, impl
+        self.second_try = False
+        self.begin()
+
+    def begin(self):
+        """Nothing has been seen yet."""
         self.passed = self.failed = self.skipped = 0
         self.planned = None
         self.failures = []
         self.hidden = None
-        self.whole = False
 
     def fail(self, what):
         self.failed += 1
@@ -47,6 +51,10 @@ class Suite:
     def line(self, text):
         """Take in a line of the suite's output."""
         text = ANSI.sub("", text)
+        if text == "#again":
+            self.begin()
+            self.second_try = True
+            return
         plan = re.match(r"^1\.\.(\d+)", text)
         result = RESULT.match(text)
         if plan:
@@ -68,7 +76,6 @@ class Suite:
 
     def end(self, status):
         """The suite has ended with this exit status."""
-        self.whole = True
         seen = self.passed + self.failed + self.skipped
         if self.hidden:
             self.fail(self.hidden)
@@ -142,7 +149,8 @@ def table(suites):
     """Suites down, implementations across."""
     impls = [impl for impl in ("rust", "c", "host") if any(s.impl == impl for s in suites)]
     cells = {(s.name, s.impl): f"{s.passed} ok" + (f", {s.failed} FAILED" if s.failed else "") +
-             (f", {s.skipped} skipped" if s.skipped else "") for s in suites}
+             (f", {s.skipped} skipped" if s.skipped else "") +
+             (", 2nd try" if s.second_try else "") for s in suites}
     print(f"\n{'suite':<26}" + "".join(f"{impl:<24}" for impl in impls))
     for name in dict.fromkeys(s.name for s in suites):
         print((f"{name:<26}" + "".join(f"{cells.get((name, impl), '-'):<24}" for impl in impls)).rstrip())

@@ -56,6 +56,23 @@ tap "bailing out" counts 1 1 1 0 <<'EOT'
 ok 1 one
 Bail out! open()
 EOT
+tap "a second try that goes well" counts 0 2 0 0 <<'EOT'
+1..2
+ok 1 one
+Bail out! somebody else has a reference
+#again
+1..2
+ok 1 one
+ok 2 two
+EOT
+tap "a second try that does not" counts 1 1 1 0 <<'EOT'
+1..2
+Bail out! somebody else has a reference
+#again
+1..2
+ok 1 one
+Bail out! somebody else has a reference
+EOT
 tap "a time limit" counts 124 1 1 0 <<'EOT'
 1..2
 ok 1 one
