@@ -60,6 +60,12 @@ spdx() {
 	return "$bad"
 }
 
+# What no patch names never gets into a kernel tree.
+overlay_is_whole() {
+	diff <(files mm rust samples tools Documentation include Kconfig | sort) \
+		<(sed -n 's/^Overlay: //p' patches/*.patch | sort)
+}
+
 check rustfmt rustfmt_check
 check "checkpatch (patches)" checkpatch_patches
 check "checkpatch (files)" checkpatch_files
@@ -69,5 +75,6 @@ python_compiles() { files '*.py' | xargs python3 -m py_compile; }
 check shellcheck shellcheck_scripts
 check python python_compiles
 check "SPDX lines" spdx
+check "every file belongs to a patch" overlay_is_whole
 check "no unsafe in mm/collapse_file.rs" no_unsafe
 exit $failed
