@@ -22,7 +22,7 @@ else
 fi
 
 if [ "$(cat "$linux/.origin" 2>/dev/null)" != "$origin" ]; then
-	need_space "$BUILD" 8 "a kernel tree with two builds"
+	need_space "$BUILD" 5 "a kernel tree with its builds"
 	rm -rf "$linux" "$linux.part" "$pristine"
 	mkdir -p "$linux.part"
 	if [ -z "${KSRC:-}" ]; then

@@ -89,7 +89,8 @@ def tail(path, lines=15):
     """The last lines of a log."""
     try:
         with open(path, errors="replace") as log:
-            return "".join(log.readlines()[-lines:])
+            # A guest may be stopped in the middle of a line.
+            return "".join(log.readlines()[-lines:]).rstrip("\n") + "\n"
     except OSError:
         return ""
 
