@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 # Run the test suites in the guest, with Rust and with C:
 #
-#   tests.sh [-i IMPL]... [SUITE...]
+#   tests.sh [-i IMPL] [SUITE...]
 #
 # Each suite's output stands between a line "#suite NAME IMPL" and a line
 # "#end NAME IMPL STATUS"; "#leaks" introduces what kmemleak has found.
@@ -15,7 +15,8 @@ if [ "${1:-}" = -i ]; then
 	shift 2
 fi
 
-# Name, time limit in seconds, command. What the suites set up they set up alike for both.
+# Name, time limit in seconds, command. Functions of this file limit what they run
+# themselves.
 suites() {
 	cat <<-EOT
 		sysfs 60 sysfs_test
@@ -39,7 +40,7 @@ shmem_always() {
 	local before status
 	before=$(sed 's/.*\[\(.*\)\].*/\1/' $thp/shmem_enabled)
 	echo always >$thp/shmem_enabled
-	"$@"
+	timeout -k 10 300 "$@"
 	status=$?
 	echo "$before" >$thp/shmem_enabled
 	return $status
