@@ -8,7 +8,6 @@
 #define _GNU_SOURCE
 #include "kselftest_harness.h"
 #include <fcntl.h>
-#include <poll.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <string.h>
@@ -223,7 +222,6 @@ TEST_F(collapse_file, end_of_file_within_the_range_is_invalid)
 
 struct race {
 	char *base;
-	int fd;
 	int unexpected;
 	bool stop;
 };
@@ -248,7 +246,7 @@ static void *collapser(void *arg)
  */
 TEST_F_TIMEOUT(collapse_file, races_lose_nothing, 300)
 {
-	struct race race = { .base = self->base, .fd = self->fd };
+	struct race race = { .base = self->base };
 	pthread_t threads[RACE_THREADS];
 
 	for (int i = 0; i < RACE_THREADS; i++)
