@@ -442,16 +442,6 @@ impl Drop for FolioList {
     }
 }
 
-impl<'a> IntoIterator for &'a FolioList {
-    type Item = &'a Folio;
-    type IntoIter = FolioListIter<'a>;
-
-    #[inline]
-    fn into_iter(self) -> FolioListIter<'a> {
-        self.iter()
-    }
-}
-
 /// The folios of a [`FolioList`] in order.
 ///
 /// # Invariants
