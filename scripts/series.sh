@@ -5,6 +5,9 @@
 
 overlay_of() { sed -n 's/^Overlay: //p' "$1"; }
 
+# Patches that bring nothing along mend the kernel's own code.
+fixes() { grep -L '^Overlay: ' "$TOP"/patches/*.patch; }
+
 patched_by() { sed -n 's,^--- a/\([^\t]*\).*,\1,p' "$1"; }
 
 # Where a file of this repository belongs in the kernel tree.

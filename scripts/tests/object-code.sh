@@ -1,11 +1,21 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # With CONFIG_RUST_COLLAPSE_FILE off, mm/khugepaged.o has the instructions that
-# the kernel's own mm/khugepaged.c compiles to.
+# the kernel's own mm/khugepaged.c, its bugs mended, compiles to.
 
 . "$(dirname "${BASH_SOURCE[0]}")/tap.sh"
+. "$TOP/scripts/series.sh"
 
 out=$BUILD/linux/build-plain
+
+mend_pristine() {
+	local patch
+	mkdir -p "$tap_dir/mm"
+	cp "$BUILD"/pristine/mm/*.c "$tap_dir/mm/"
+	for patch in $(fixes); do
+		(cd "$tap_dir" && apply_patch "$patch") || return
+	done
+}
 
 # The command that compiled ours, for the kernel's own file.
 compile_pristine() {
@@ -13,7 +23,7 @@ compile_pristine() {
 	command=$(sed -n 's/^savedcmd_mm\/khugepaged.o := //p' "$out/mm/.khugepaged.o.cmd")
 	command=${command%%;*}
 	command=${command/-o mm\/khugepaged.o/-o $tap_dir/pristine.o}
-	command=${command/..\/mm\/khugepaged.c/-iquote ../mm $BUILD/pristine/mm/khugepaged.c}
+	command=${command/..\/mm\/khugepaged.c/-iquote ../mm $tap_dir/mm/khugepaged.c}
 	(cd "$out" && eval "$command")
 }
 
@@ -29,6 +39,7 @@ same_code() {
 }
 
 tap "mm/khugepaged.o builds with the option off" "$TOP/scripts/build-kernel.sh" plain mm/khugepaged.o
+tap "the fixes apply to the kernel's own files" mend_pristine
 tap "the kernel's own mm/khugepaged.c builds the same way" compile_pristine
 tap "both have the same instructions and relocations" same_code "$out/mm/khugepaged.o"
 tap_end
