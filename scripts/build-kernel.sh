@@ -13,7 +13,11 @@
 name=$1
 shift
 fragments=("$TOP/configs/base.config")
-[ ! -f "$TOP/configs/$name.config" ] || fragments+=("$TOP/configs/$name.config")
+case $name in
+debug | mutants | coverage) fragments+=("$TOP/configs/debug.config") ;;
+kasan | kcsan) fragments+=("$TOP/configs/debug.config" "$TOP/configs/$name.config") ;;
+*) fragments+=("$TOP/configs/$name.config") ;;
+esac
 if [ -f "${1:-}" ]; then
 	fragments+=("$1")
 	shift
@@ -52,7 +56,10 @@ make=(make -C "$linux" O="$out" -j"$JOBS" LLVM="$LLVM" CC="ccache clang$LLVM"
 	CLIPPY=1 KBUILD_BUILD_TIMESTAMP="$(date -u -d @0)" KBUILD_BUILD_USER=kbuild KBUILD_BUILD_HOST=kbuild)
 # xarray.h's checks have no option of their own, and come with functions that no
 # header declares.
-[ "$name" != debug ] || make+=(KCFLAGS="-DXA_DEBUG -Wno-error=missing-prototypes")
+[[ " ${fragments[*]} " != */debug.config* ]] || make+=(KCFLAGS="-DXA_DEBUG -Wno-error=missing-prototypes")
+# Of these files, which collapse came by which line is recorded.
+[ "$name" != coverage ] || make+=(KRUSTFLAGS=-Cdebuginfo=2 KCOV_INSTRUMENT_kernel.o=y
+	KCOV_INSTRUMENT_collapse_file.o=y)
 
 configure() {
 	"${make[@]}" tinyconfig

@@ -1,0 +1,401 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Stop collapse_file() where it races, and have what it calls fail.
+ *
+ * For tests. Most failures of a collapse are over before anybody could meet them
+ * twice, so the functions that it calls, in C as in Rust, can be diverted for one
+ * task by a kprobe at their entry. The file collapse_file_inject in debugfs takes
+ * one command per write:
+ *
+ *	FUNCTION fail [FIRST [COUNT [TID]]]		return as if it had failed
+ *	FUNCTION park [FIRST [COUNT [TID]]]		wait before the call
+ *	FUNCTION park-after [FIRST [COUNT [TID]]]	wait after the call
+ *	FUNCTION stall [FIRST [COUNT [TID]]]		wait before the call, not sleeping
+ *	FUNCTION go					end the waiting
+ *	FUNCTION off					forget it, and end the waiting
+ *	off						the same for all functions
+ *
+ * FIRST counts the calls that task TID makes from now on, and 1 is the next one;
+ * COUNT is how many are diverted from there on, 1 if not given. TID, the writer if
+ * not given, is a thread's number in the initial PID namespace. Nobody waits for
+ * longer than PARK_SECONDS, or STALL_SECONDS where it is with interrupts off. Reading tells a line for each function: its name, the
+ * state, and how many calls have been seen.
+ *
+ * A kprobe's handler must not sleep. It only makes the task go on in the function's
+ * stand-in, which is an ordinary function, called where the real one would have been:
+ * what may sleep there may sleep in the stand-in.
+ */
+#include <linux/debugfs.h>
+#include <linux/delay.h>
+#include <linux/highmem.h>
+#include <linux/kprobes.h>
+#include <linux/memcontrol.h>
+#include <linux/mm.h>
+#include <linux/pagemap.h>
+#include <linux/rmap.h>
+#include <linux/seq_file.h>
+#include <linux/shmem_fs.h>
+#include <linux/slab.h>
+#include <linux/xarray.h>
+#include "internal.h"
+#include "khugepaged.h"
+
+#define PARK_SECONDS 30
+#define STALL_SECONDS 3
+
+enum action { FAIL, PARK, PARK_AFTER, STALL };
+
+struct hook {
+	struct kprobe kp;
+	void *stand_in;
+	/* Called with locks held that do not let it sleep, or has no way to fail. */
+	bool never_parks, never_fails, stalls;
+
+	/* Written with hooks_lock held while the kprobe is not there. */
+	enum action action;
+	struct task_struct *task;
+	unsigned int first, count;
+
+	/* Written by the task only. */
+	unsigned int calls;
+	bool inside;
+
+	bool armed, parked, go;
+};
+
+/* What can be diverted. */
+enum {
+	HOOK_folio_alloc,
+	HOOK_mem_cgroup_charge,
+	HOOK_kmem_cache_alloc_lru,
+	HOOK_xas_nomem,
+	HOOK_shmem_get_folio,
+	HOOK_folio_mapping,
+	HOOK_folio_isolate_lru,
+	HOOK_filemap_release_folio,
+	HOOK_try_to_unmap,
+	HOOK_try_to_unmap_flush,
+	HOOK_shmem_charge,
+	HOOK_shmem_uncharge,
+	HOOK_copy_mc,
+	HOOK_memory_failure_queue,
+	HOOK_filemap_flush,
+	HOOK_mapping_rmap_tree_iter_next,
+	HOOK_retract_page_tables,
+	NR_HOOKS
+};
+
+static struct hook hooks[NR_HOOKS];
+static DEFINE_MUTEX(hooks_lock);
+static DECLARE_WAIT_QUEUE_HEAD(hooks_wait);
+
+static int divert(struct kprobe *kp, struct pt_regs *regs)
+{
+	struct hook *hook = container_of(kp, struct hook, kp);
+
+	/* The stand-in calls the real function. */
+	if (current != hook->task || hook->inside)
+		return 0;
+	hook->calls++;
+	if (hook->calls < hook->first || hook->calls - hook->first >= hook->count)
+		return 0;
+	hook->inside = true;
+	instruction_pointer_set(regs, (unsigned long)hook->stand_in);
+	return 1;
+}
+
+/* A kprobe that has one is never made a jump, which could not be diverted. */
+static void not_optimised(struct kprobe *kp, struct pt_regs *regs, unsigned long flags)
+{
+}
+
+static void park(struct hook *hook)
+{
+	WRITE_ONCE(hook->parked, true);
+	if (!wait_event_killable_timeout(hooks_wait, READ_ONCE(hook->go), PARK_SECONDS * HZ))
+		pr_warn("collapse_file_inject: nobody let %s go on\n", hook->kp.symbol_name);
+	WRITE_ONCE(hook->go, false);
+	WRITE_ONCE(hook->parked, false);
+}
+
+static void stall(struct hook *hook)
+{
+	WRITE_ONCE(hook->parked, true);
+	for (int spins = 0; !READ_ONCE(hook->go) && spins < STALL_SECONDS * 10000; spins++)
+		udelay(100);
+	WRITE_ONCE(hook->go, false);
+	WRITE_ONCE(hook->parked, false);
+}
+
+static bool begins(struct hook *hook)
+{
+	if (hook->action == STALL)
+		stall(hook);
+	if (hook->action == PARK)
+		park(hook);
+	return hook->action != FAIL;
+}
+
+static void ends(struct hook *hook)
+{
+	if (hook->action == PARK_AFTER)
+		park(hook);
+	WRITE_ONCE(hook->inside, false);
+}
+
+#define STAND_IN(name, type, failure, function, params, args)		\
+static type stand_in_for_##name params					\
+{									\
+	type ret = failure;						\
+									\
+	if (begins(&hooks[HOOK_##name]))				\
+		ret = function args;					\
+	ends(&hooks[HOOK_##name]);					\
+	return ret;							\
+}
+
+#define STAND_IN_VOID(name, function, params, args)			\
+static void stand_in_for_##name params					\
+{									\
+	if (begins(&hooks[HOOK_##name]))				\
+		function args;						\
+	ends(&hooks[HOOK_##name]);					\
+}
+
+STAND_IN(folio_alloc, struct folio *, NULL, __folio_alloc_noprof,
+	 (gfp_t gfp, unsigned int order, int nid, nodemask_t *nodemask),
+	 (gfp, order, nid, nodemask))
+#ifdef CONFIG_MEMCG
+STAND_IN(mem_cgroup_charge, int, -ENOMEM, __mem_cgroup_charge,
+	 (struct folio *folio, struct mm_struct *mm, gfp_t gfp), (folio, mm, gfp))
+#endif
+STAND_IN(kmem_cache_alloc_lru, void *, NULL, kmem_cache_alloc_lru_noprof,
+	 (struct kmem_cache *cache, struct list_lru *lru, gfp_t gfp), (cache, lru, gfp))
+STAND_IN(xas_nomem, bool, false, xas_nomem, (struct xa_state *xas, gfp_t gfp), (xas, gfp))
+STAND_IN(shmem_get_folio, int, -ENOMEM, shmem_get_folio,
+	 (struct inode *inode, pgoff_t index, loff_t write_end, struct folio **foliop,
+	  enum sgp_type sgp),
+	 (inode, index, write_end, foliop, sgp))
+STAND_IN(folio_mapping, struct address_space *, NULL, folio_mapping,
+	 (const struct folio *folio), (folio))
+STAND_IN(folio_isolate_lru, bool, false, folio_isolate_lru, (struct folio *folio), (folio))
+STAND_IN(filemap_release_folio, bool, false, filemap_release_folio,
+	 (struct folio *folio, gfp_t gfp), (folio, gfp))
+STAND_IN_VOID(try_to_unmap_flush, try_to_unmap_flush, (void), ())
+STAND_IN(shmem_charge, bool, false, shmem_charge, (struct inode *inode, long pages),
+	 (inode, pages))
+STAND_IN_VOID(shmem_uncharge, shmem_uncharge, (struct inode *inode, long pages),
+	      (inode, pages))
+#ifdef CONFIG_X86_64
+unsigned long copy_mc_enhanced_fast_string(void *dst, const void *src, unsigned int len);
+STAND_IN(copy_mc, unsigned long, len, copy_mc_enhanced_fast_string,
+	 (void *dst, const void *src, unsigned int len), (dst, src, len))
+#endif
+STAND_IN_VOID(memory_failure_queue, memory_failure_queue, (unsigned long pfn, int flags),
+	      (pfn, flags))
+
+STAND_IN(filemap_flush, int, -EIO, filemap_flush, (struct address_space *mapping), (mapping))
+STAND_IN(mapping_rmap_tree_iter_next, struct vm_area_struct *, NULL, mapping_rmap_tree_iter_next,
+	 (struct vm_area_struct *vma, pgoff_t start, pgoff_t last), (vma, start, last))
+#ifdef CONFIG_RUST_COLLAPSE_FILE
+STAND_IN_VOID(retract_page_tables, retract_page_tables,
+	      (struct address_space *mapping, pgoff_t start), (mapping, start))
+#endif
+
+/* It has no way to fail, so it finds a page table's dirty bit. */
+static void stand_in_for_try_to_unmap(struct folio *folio, enum ttu_flags flags)
+{
+	struct hook *hook = &hooks[HOOK_try_to_unmap];
+	bool clean = begins(hook);
+
+	try_to_unmap(folio, flags);
+	if (!clean)
+		folio_mark_dirty(folio);
+	ends(hook);
+}
+
+#define HOOK(name, function, ...)					\
+	[HOOK_##name] = {						\
+		.kp = {							\
+			.symbol_name = function,			\
+			.pre_handler = divert,				\
+			.post_handler = not_optimised,			\
+		},							\
+		.stand_in = stand_in_for_##name,			\
+		__VA_ARGS__						\
+	}
+
+static struct hook hooks[NR_HOOKS] = {
+	HOOK(folio_alloc, "__folio_alloc_noprof"),
+#ifdef CONFIG_MEMCG
+	HOOK(mem_cgroup_charge, "__mem_cgroup_charge"),
+#endif
+	HOOK(kmem_cache_alloc_lru, "kmem_cache_alloc_lru_noprof", .never_parks = true),
+	HOOK(xas_nomem, "xas_nomem"),
+	HOOK(shmem_get_folio, "shmem_get_folio"),
+	HOOK(folio_mapping, "folio_mapping", .never_parks = true),
+	HOOK(folio_isolate_lru, "folio_isolate_lru"),
+	HOOK(filemap_release_folio, "filemap_release_folio"),
+	HOOK(try_to_unmap, "try_to_unmap"),
+	HOOK(try_to_unmap_flush, "try_to_unmap_flush", .never_fails = true),
+	HOOK(shmem_charge, "shmem_charge"),
+	HOOK(shmem_uncharge, "shmem_uncharge", .never_fails = true),
+#ifdef CONFIG_X86_64
+	/* copy_mc_to_kernel() begins with a jump label, where there can be no kprobe. */
+	HOOK(copy_mc, "copy_mc_enhanced_fast_string"),
+#endif
+	HOOK(memory_failure_queue, "memory_failure_queue", .never_parks = true),
+	HOOK(filemap_flush, "filemap_flush"),
+	HOOK(mapping_rmap_tree_iter_next, "mapping_rmap_tree_iter_next", .never_fails = true,
+	     .never_parks = true, .stalls = true),
+#ifdef CONFIG_RUST_COLLAPSE_FILE
+	HOOK(retract_page_tables, "retract_page_tables", .never_fails = true),
+#endif
+};
+
+static void let_go(struct hook *hook)
+{
+	if (!READ_ONCE(hook->parked))
+		return;
+	WRITE_ONCE(hook->go, true);
+	wake_up_all(&hooks_wait);
+}
+
+static void disarm(struct hook *hook)
+{
+	if (!hook->armed)
+		return;
+	hook->armed = false;
+	unregister_kprobe(&hook->kp);
+	while (READ_ONCE(hook->inside)) {
+		let_go(hook);
+		schedule_timeout_uninterruptible(1);
+	}
+	put_task_struct(hook->task);
+	hook->task = NULL;
+}
+
+static bool allowed(const struct hook *hook, enum action action)
+{
+	if (action == STALL)
+		return hook->stalls;
+	return action == FAIL ? !hook->never_fails : !hook->never_parks;
+}
+
+static int arm(struct hook *hook, enum action action, unsigned int first, unsigned int count,
+	       pid_t tid)
+{
+	int err;
+
+	if (!allowed(hook, action) || !first)
+		return -EINVAL;
+	disarm(hook);
+	rcu_read_lock();
+	hook->task = tid ? find_task_by_pid_ns(tid, &init_pid_ns) : current;
+	if (hook->task)
+		get_task_struct(hook->task);
+	rcu_read_unlock();
+	if (!hook->task)
+		return -ESRCH;
+	hook->action = action;
+	hook->first = first;
+	hook->count = count;
+	hook->calls = 0;
+	hook->go = false;
+	/* What an earlier registration has left there. */
+	hook->kp.addr = NULL;
+	hook->kp.flags = 0;
+	err = register_kprobe(&hook->kp);
+	if (err)
+		put_task_struct(hook->task);
+	else
+		hook->armed = true;
+	return err;
+}
+
+static int obey(const char *line)
+{
+	static const char * const actions[] = {
+		[FAIL] = "fail", [PARK] = "park", [PARK_AFTER] = "park-after",
+		[STALL] = "stall",
+	};
+	unsigned int first = 1, count = 1;
+	char function[32], word[16] = "";
+	struct hook *hook = NULL;
+	int tid = 0, words, i;
+
+	words = sscanf(line, "%31s %15s %u %u %d", function, word, &first, &count, &tid);
+	if (words == 1 && !strcmp(function, "off")) {
+		for (i = 0; i < NR_HOOKS; i++)
+			disarm(&hooks[i]);
+		return 0;
+	}
+	for (i = 0; i < NR_HOOKS && !hook; i++)
+		if (hooks[i].stand_in && !strcmp(hooks[i].kp.symbol_name, function))
+			hook = &hooks[i];
+	if (!hook)
+		return -ENOENT;
+	if (!strcmp(word, "go")) {
+		let_go(hook);
+		return 0;
+	}
+	if (!strcmp(word, "off")) {
+		disarm(hook);
+		return 0;
+	}
+	i = match_string(actions, ARRAY_SIZE(actions), word);
+	return i < 0 ? i : arm(hook, i, first, count, tid);
+}
+
+static ssize_t inject_write(struct file *file, const char __user *buffer, size_t len,
+			    loff_t *pos)
+{
+	char *line;
+	int err;
+
+	if (len > 128)
+		return -EINVAL;
+	line = memdup_user_nul(buffer, len);
+	if (IS_ERR(line))
+		return PTR_ERR(line);
+	mutex_lock(&hooks_lock);
+	err = obey(line);
+	mutex_unlock(&hooks_lock);
+	kfree(line);
+	return err ?: len;
+}
+
+static int inject_show(struct seq_file *m, void *v)
+{
+	for (int i = 0; i < NR_HOOKS; i++) {
+		struct hook *hook = &hooks[i];
+
+		if (hook->stand_in)
+			seq_printf(m, "%s %s %u\n", hook->kp.symbol_name,
+				   READ_ONCE(hook->parked) ? "parked" :
+				   READ_ONCE(hook->armed) ? "armed" : "off",
+				   READ_ONCE(hook->calls));
+	}
+	return 0;
+}
+
+static int inject_open(struct inode *inode, struct file *file)
+{
+	return single_open(file, inject_show, NULL);
+}
+
+static const struct file_operations inject_fops = {
+	.owner = THIS_MODULE,
+	.open = inject_open,
+	.read = seq_read,
+	.write = inject_write,
+	.llseek = seq_lseek,
+	.release = single_release,
+};
+
+static int __init inject_init(void)
+{
+	debugfs_create_file("collapse_file_inject", 0600, NULL, NULL, &inject_fops);
+	return 0;
+}
+late_initcall(inject_init);
