@@ -16,7 +16,15 @@ DEST ?= build/applied
 
 BUILD := build
 FAST := $(BUILD)/linux/build-fast/arch/x86/boot/bzImage
-DEBUG := $(BUILD)/linux/build-debug/arch/x86/boot/bzImage
+
+# The kernel that tests run in, by what it is to find.
+DEBUG ?= lockdep
+KERNEL_lockdep := debug
+KERNEL_kasan := kasan
+KERNEL_kcsan := kcsan
+DEBUG_KERNEL := $(BUILD)/linux/build-debug/arch/x86/boot/bzImage
+
+CASES ?= 2000
 
 # What the scripts read from the environment, where given.
 export ACCEL MEM
@@ -25,13 +33,18 @@ export VNG = $(shell . scripts/lib.sh && echo "$$VNG")
 
 .DEFAULT_GOAL := help
 
-.PHONY: help setup source kernel kernel-debug run test shell apply lint clean
+.PHONY: help setup source kernel kernel-debug run test test-all fuzz coverage mutants-vm shell apply lint clean
 
 help:
 	@echo 'collapse_file() of Linux in Rust'
 	@echo
 	@echo '  make run       build the fast kernel, boot it and run the demo'
 	@echo '  make test      build the debug kernel and run all tests in it, with Rust and with C'
+	@echo '  make test DEBUG=kasan|kcsan    the tests that run in a guest, with another debug kernel'
+	@echo '  make fuzz CASES=N SEED=N       random histories, collapsed in C and in Rust and compared'
+	@echo '  make coverage  which lines of the Rust code the tests come by'
+	@echo '  make mutants-vm [MUTANTS="NAME ..."]   which mistakes the tests would find (an hour or two)'
+	@echo '  make test-all  all of these, which takes hours'
 	@echo '  make shell     a shell in the fast kernel'
 	@echo '  make kernel    build the fast kernel only'
 	@echo '  make apply     the series on a copy of the kernel tree KSRC: a branch of commits if it'
@@ -68,10 +81,33 @@ run: check-options kernel
 	@scripts/vm.py --kernel $(FAST) --accel $(ACCEL) --memory $(MEM) --disks $(BUILD)/disks \
 		--console $(BUILD)/logs/demo-console.log -- $(CURDIR)/scripts/guest/demo.sh
 
-test: check-options kernel-debug
+test: check-options source
+	@scripts/build-kernel.sh $(KERNEL_$(DEBUG))
 	@scripts/build-userspace.sh tests
-	@scripts/run-tests.py --kernel $(DEBUG) --accel $(ACCEL) --memory $(MEM) \
+	@scripts/run-tests.py --kernel $(BUILD)/linux/build-$(KERNEL_$(DEBUG))/arch/x86/boot/bzImage \
+		--accel $(ACCEL) --memory $(MEM) $(if $(filter-out lockdep,$(DEBUG)),--name test-$(DEBUG) --guest-only) \
 		$(if $(IMPL_GIVEN),--impl $(IMPL_GIVEN)) $(SUITES)
+
+fuzz: check-options kernel-debug
+	@scripts/build-userspace.sh tests
+	@scripts/fuzz.py --kernel $(DEBUG_KERNEL) --accel $(ACCEL) --memory $(MEM) --cases $(CASES) \
+		$(if $(SEED),--seed $(SEED))
+
+coverage: check-options source
+	@scripts/build-kernel.sh coverage
+	@scripts/build-userspace.sh tests
+	@scripts/coverage.py --kernel $(BUILD)/linux/build-coverage --accel $(ACCEL) --memory $(MEM)
+
+mutants-vm: check-options source
+	@scripts/build-userspace.sh tests
+	@scripts/mutants-vm.py --accel $(ACCEL) --memory $(MEM) $(MUTANTS)
+
+test-all: test
+	@$(MAKE) test DEBUG=kasan
+	@$(MAKE) test DEBUG=kcsan
+	@$(MAKE) fuzz
+	@$(MAKE) coverage
+	@$(MAKE) mutants-vm
 
 shell: check-options kernel
 	@scripts/build-userspace.sh
@@ -86,6 +122,7 @@ lint: kernel-debug
 .PHONY: check-options
 check-options:
 	@case '$(IMPL)' in rust|c) ;; *) echo 'error: IMPL=$(IMPL) is neither rust nor c' >&2; exit 2;; esac
+	@case '$(DEBUG)' in lockdep|kasan|kcsan) ;; *) echo 'error: DEBUG=$(DEBUG) is not one of lockdep, kasan, kcsan' >&2; exit 2;; esac
 	@case '$(ACCEL)' in auto|kvm|tcg) ;; *) echo 'error: ACCEL=$(ACCEL) is not one of auto, kvm, tcg' >&2; exit 2;; esac
 
 clean:

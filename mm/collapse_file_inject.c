@@ -121,8 +121,9 @@ static void park(struct hook *hook)
 static void stall(struct hook *hook)
 {
 	WRITE_ONCE(hook->parked, true);
-	for (int spins = 0; !READ_ONCE(hook->go) && spins < STALL_SECONDS * 10000; spins++)
-		udelay(100);
+	/* Where this CPU keeps the time there is none but that of delays. */
+	for (int ms = 0; !READ_ONCE(hook->go) && ms < STALL_SECONDS * MSEC_PER_SEC; ms++)
+		mdelay(1);
 	WRITE_ONCE(hook->go, false);
 	WRITE_ONCE(hook->parked, false);
 }

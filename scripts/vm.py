@@ -29,12 +29,15 @@ VNG = os.environ.get("VNG", "vng")
 BOOT_SECONDS = 240
 PROBE_SECONDS = 40
 SILENCE_SECONDS = 900
+# Uninitialised memory is not to look like zeroes; an oops leaves a guest that may hang for ever; some
+# tests want two nodes.
+TEST_BOOT = ["page_poison=1", "init_on_alloc=0", "oops=panic", "numa=fake=2", "page_owner=on"]
 UP = "guest: up"
 STATUS = "guest: status "
 # Without ACPI there is no power-off: a guest ends by a reboot, which QEMU takes for its exit.
 END = "sync; /bin/busybox reboot -f"
 DISKS = {"ext4": (["mke2fs", "-q", "-F", "-t", "ext4"], 512), "xfs": (["mkfs.xfs", "-q", "-f"], 512),
-         "swap": (["mkswap", "-q"], 256)}
+         "swap": (["mkswap", "-q"], 256), "xfs-small-blocks": (["mkfs.xfs", "-q", "-f", "-b", "size=1024"], 320)}
 
 
 class Failed(Exception):
@@ -50,7 +53,7 @@ def tool(name):
 
 
 def make_disks(directory):
-    """Make fresh images, ext4, xfs and swap, that the guest has as vda, vdb and vdc."""
+    """Make fresh images, which the guest has as vda, vdb and so on."""
     os.makedirs(directory, exist_ok=True)
     paths = []
     for name, (command, mib) in DISKS.items():
@@ -78,11 +81,14 @@ def command_line(kernel, accel, memory, cpus, append, disks, command=None):
         args += ["--disk", disk]
     for option in ["reboot=t", "printk.time=1"] + append:
         args += ["--append", option]
+    # Without ACPI a guest knows of a CPU only if it is the first in its socket.
+    qemu = f"-smp {cpus},sockets={cpus},cores=1,threads=1"
     if not command:
-        args += ["--shell", os.path.join(TOP, "scripts/guest/shell.sh"), "--qemu-opts=-no-reboot"]
+        qemu += " -no-reboot"
+        args += ["--shell", os.path.join(TOP, "scripts/guest/shell.sh")]
     else:
         args += ["--verbose", "--exec", f"echo '{UP}'; {command}; echo '{STATUS}'$?; {END}"]
-    return args
+    return args + [f"--qemu-opts={qemu}"]
 
 
 def tail(path, lines=15):
@@ -93,6 +99,11 @@ def tail(path, lines=15):
             return "".join(log.readlines()[-lines:]).rstrip("\n") + "\n"
     except OSError:
         return ""
+
+
+def end_with_us():
+    """Have SIGTERM end this program the way SIGINT does, so that no guest is left behind."""
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))
 
 
 def run(args, console, on_line, boot_seconds=BOOT_SECONDS, silence_seconds=SILENCE_SECONDS):
@@ -225,6 +236,7 @@ def main():
     parser.add_argument("--disks", help="directory to make ext4, xfs and swap images in")
     parser.add_argument("command", nargs="*", help="what to run; without it, an interactive shell")
     args = parser.parse_args()
+    end_with_us()
 
     try:
         accel = accelerator(args.accel, args.kernel)

@@ -9,6 +9,8 @@
 
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
+export COLLAPSE_FILE_DIR=/run/xfs COLLAPSE_FILE_SMALL_BLOCKS_DIR=/run/xfs-small-blocks
+
 impls=(rust c)
 if [ "${1:-}" = -i ]; then
 	impls=("$2")
@@ -22,6 +24,7 @@ suites() {
 		sysfs 60 sysfs_test
 		sample 60 "$here/sample_test.py"
 		collapse_file 300 "$bin/collapse_file"
+		collapse_file_results 300 "$bin/collapse_file_results"
 		khugepaged-shmem 300 "$bin/khugepaged" all:shmem
 		khugepaged-shmem-order4 300 "$bin/khugepaged" -s 4 all:shmem
 		khugepaged-file-tmpfs 600 "$bin/khugepaged" all:file /run/tmpfs
@@ -99,6 +102,8 @@ sysfs_test() {
 	return $bad
 }
 
+# What the tests inject comes and goes with kprobes, which wait for RCU each time.
+echo 1 >/sys/kernel/rcu_expedited
 echo clear >/sys/kernel/debug/kmemleak 2>/dev/null
 cd /run || exit 1
 
@@ -117,12 +122,19 @@ for i in "${impls[@]}"; do
 	done < <(suites)
 done
 
+echo "#leaks"
 if [ -e /sys/kernel/debug/kmemleak ]; then
 	# Twice: what is on its way between two owners looks like a leak the first time.
-	echo "#leaks"
 	echo scan >/sys/kernel/debug/kmemleak
 	sleep 6
 	echo scan >/sys/kernel/debug/kmemleak
 	cat /sys/kernel/debug/kmemleak
-	echo "#leaks-end"
 fi
+# With the files gone, nobody owns a page that a collapse has allocated.
+cd /
+umount /run/tmpfs /run/ext4 /run/xfs /run/xfs-small-blocks
+owners=/sys/kernel/debug/page_owner_stacks/show_stacks
+if [ -e $owners ]; then
+	awk -v RS= '/alloc_charge_folio/ { print "pages left: " $NF "\n" $0 }' $owners
+fi
+echo "#leaks-end"

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# What run-tests.py makes of the output of a suite, and vm.py of a console. A test
+# What ktap.py makes of the output of a suite, and vm.py of a console. A test
 # runner that overlooks failures is worse than none.
 
 . "$(dirname "${BASH_SOURCE[0]}")/tap.sh"
@@ -8,10 +8,11 @@
 # counts STATUS PASSED FAILED SKIPPED <OUTPUT: how a suite that prints this is counted.
 counts() {
 	PYTHONPATH=$TOP/scripts python3 - "$@" "$(cat)" <<'PYTHON'
-import importlib
 import sys
 
-suite = importlib.import_module("run-tests").Suite("suite", "rust")
+import ktap
+
+suite = ktap.Suite("suite", "rust")
 for line in sys.argv[5].split("\n"):
     suite.line(line)
 suite.end(int(sys.argv[1]))

@@ -1,73 +1,35 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * collapse_file(): what a userfaultfd has to do with it, and collapses that fail.
+ * collapse_file(): what a userfaultfd has to do with it, what a collapse can be made
+ * of, that one which fails cannot be seen, and races.
  *
  * Runs on any kernel with MADV_COLLAPSE and userfaultfd. Where the kernel has more
- * than one implementation, the one in use is tested.
+ * than one implementation, the one in use is tested. COLLAPSE_FILE_DIR in the
+ * environment is a directory on a file system with large folios.
  */
 #define _GNU_SOURCE
 #include "kselftest_harness.h"
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdbool.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <linux/userfaultfd.h>
 
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25
-#endif
+#include "collapse_file_util.h"
+#include "hugepage_settings.h"
+#include "vm_util.h"
 
-#define PAGE		4096UL
-#define HUGE		(2UL << 20)
-#define NR_PAGES	(HUGE / PAGE)
-#define RACE_ROUNDS	100
+#define CGROUP		"/sys/fs/cgroup/collapse_file"
+#define ROUNDS		100
 #define RACE_THREADS	3
-
-/* New folios may not be on the LRU yet, so EAGAIN is tried again. */
-static int collapse(char *at)
-{
-	int tries = 20, err;
-
-	do {
-		err = madvise(at, HUGE, MADV_COLLAPSE) ? errno : 0;
-	} while (err == EAGAIN && --tries && !usleep(50000));
-	return err;
-}
-
-static char *map_aligned(int fd, off_t offset, int flags)
-{
-	char *area = mmap(NULL, 2 * HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	char *at = (char *)(((uintptr_t)area + HUGE - 1) & ~(HUGE - 1));
-
-	if (area == MAP_FAILED)
-		return NULL;
-	at = mmap(at, HUGE, PROT_READ | PROT_WRITE, flags | MAP_FIXED, fd, offset);
-	return at == MAP_FAILED ? NULL : at;
-}
-
-static char pattern(unsigned long page, unsigned long at)
-{
-	return page * 13 + at * 7 + 1;
-}
-
-static void write_page(char *base, unsigned long page)
-{
-	for (unsigned long at = 0; at < PAGE; at++)
-		base[page * PAGE + at] = pattern(page, at);
-}
-
-static bool page_is(const char *base, unsigned long page, bool hole)
-{
-	for (unsigned long at = 0; at < PAGE; at++)
-		if (base[page * PAGE + at] != (hole ? 0 : pattern(page, at)))
-			return false;
-	return true;
-}
 
 FIXTURE(collapse_file)
 {
@@ -75,35 +37,53 @@ FIXTURE(collapse_file)
 	char *base;
 };
 
-FIXTURE_SETUP(collapse_file)
+static int open_uffd(void)
 {
 	struct uffdio_api api = {
 		.api = UFFD_API,
-		.features = UFFD_FEATURE_MINOR_SHMEM,
+		.features = UFFD_FEATURE_MINOR_SHMEM | UFFD_FEATURE_PAGEFAULT_FLAG_WP,
 	};
+	int uffd = syscall(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK);
 
-	self->uffd = syscall(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-	if (self->uffd < 0 || ioctl(self->uffd, UFFDIO_API, &api))
+	if (uffd >= 0 && ioctl(uffd, UFFDIO_API, &api)) {
+		close(uffd);
+		return -1;
+	}
+	return uffd;
+}
+
+FIXTURE_SETUP(collapse_file)
+{
+	self->base = NULL;
+	self->fd = -1;
+	self->uffd = open_uffd();
+	if (self->uffd < 0)
 		SKIP(return, "no userfaultfd: not root, or not in this kernel");
-	self->fd = memfd_create("collapse_file", 0);
+	self->fd = memfd_create("collapse_file", MFD_ALLOW_SEALING);
 	ASSERT_GE(self->fd, 0);
-	ASSERT_EQ(ftruncate(self->fd, 2 * HUGE), 0);
-	self->base = map_aligned(self->fd, 0, MAP_SHARED);
+	ASSERT_EQ(ftruncate(self->fd, 3 * HUGE), 0);
+	self->base = map_range(self->fd, 0, PROT_READ | PROT_WRITE, MAP_SHARED);
 	ASSERT_NE(self->base, NULL);
 }
 
 FIXTURE_TEARDOWN(collapse_file)
 {
+	inject("off");
 	close(self->uffd);
 	close(self->fd);
 	if (self->base)
 		munmap(self->base, HUGE);
 }
 
+static bool is_hole(unsigned long page)
+{
+	return !(page % 8);
+}
+
 static void fill(char *base, bool holes)
 {
 	for (unsigned long page = 0; page < NR_PAGES; page++)
-		if (!holes || page % 8)
+		if (!holes || !is_hole(page))
 			write_page(base, page);
 }
 
@@ -124,7 +104,7 @@ static bool is_sparse(int fd)
 		off_t at = page * PAGE;
 		bool hole = lseek(fd, at, SEEK_DATA) != at;
 
-		if (hole != !(page % 8))
+		if (hole != is_hole(page))
 			return false;
 	}
 	return true;
@@ -133,107 +113,340 @@ static bool is_sparse(int fd)
 static bool content_is_right(char *base, bool holes)
 {
 	for (unsigned long page = 0; page < NR_PAGES; page++)
-		if (!page_is(base, page, holes && !(page % 8)))
+		if (!page_is(base, page, holes && is_hole(page)))
 			return false;
 	return true;
 }
 
+/* All of the range is in one folio: the kernel says so of how it is mapped. */
+static bool is_huge(char *base)
+{
+	char line[256], range[32];
+	FILE *smaps = fopen("/proc/self/smaps", "r");
+	bool here = false;
+	long kib = 0;
+
+	if (!smaps)
+		return false;
+	for (unsigned long page = 0; page < NR_PAGES; page++)
+		*(volatile char *)(base + page * PAGE);
+	snprintf(range, sizeof(range), "%lx-", (unsigned long)base);
+	while (fgets(line, sizeof(line), smaps)) {
+		if (strchr(line, '-') && strchr(line, '-') < strchr(line, ' '))
+			here = !strncmp(line, range, strlen(range));
+		if (here && (!strncmp(line, "ShmemPmdMapped:", 15) ||
+			     !strncmp(line, "FilePmdMapped:", 14)))
+			kib += strtol(strchr(line, ':') + 1, NULL, 10);
+	}
+	fclose(smaps);
+	return kib == HUGE / 1024;
+}
+
+/* Collapsed, with errno 0, mapped by one entry, and the content is what it was. */
+#define EXPECT_COLLAPSE(base, holes)					\
+	do {								\
+		EXPECT_EQ(collapse(base).err, 0);			\
+		EXPECT_TRUE(content_is_right(base, holes));		\
+		EXPECT_TRUE(is_huge(base));				\
+	} while (0)
+
+/* Not collapsed, for a userfaultfd, and the holes are still holes. */
+#define EXPECT_BUSY(base)						\
+	do {								\
+		EXPECT_EQ(collapse(base).err, EBUSY);			\
+		EXPECT_TRUE(is_sparse(self->fd));			\
+	} while (0)
+
 TEST_F(collapse_file, holes_become_zeroes)
 {
 	fill(self->base, true);
-	EXPECT_EQ(collapse(self->base), 0);
-	EXPECT_TRUE(content_is_right(self->base, true));
+	EXPECT_COLLAPSE(self->base, true);
 }
 
 TEST_F(collapse_file, uffd_missing_with_holes_is_busy)
 {
-	struct stat before, after;
+	struct sight before, after;
 
 	fill(self->base, true);
 	ASSERT_EQ(register_range(self->uffd, self->base, HUGE, UFFDIO_REGISTER_MODE_MISSING), 0);
-	fstat(self->fd, &before);
-	EXPECT_EQ(collapse(self->base), EBUSY);
-	fstat(self->fd, &after);
-	EXPECT_TRUE(is_sparse(self->fd));
-	EXPECT_EQ(before.st_blocks, after.st_blocks);
+	look(self->fd, self->base, 0, &before);
+	EXPECT_BUSY(self->base);
+	look(self->fd, self->base, 0, &after);
+	EXPECT_STREQ(looks_different(&before, &after) ?: "nothing", "nothing");
 
 	close(self->uffd);
-	EXPECT_EQ(collapse(self->base), 0);
-	EXPECT_TRUE(content_is_right(self->base, true));
+	self->uffd = -1;
+	EXPECT_COLLAPSE(self->base, true);
 }
 
 TEST_F(collapse_file, uffd_missing_on_another_mapping_is_busy)
 {
-	char *alias = map_aligned(self->fd, 0, MAP_SHARED);
+	char *alias = map_range(self->fd, 0, PROT_READ | PROT_WRITE, MAP_SHARED);
 
 	ASSERT_NE(alias, NULL);
 	fill(self->base, true);
 	ASSERT_EQ(register_range(self->uffd, alias, HUGE, UFFDIO_REGISTER_MODE_MISSING), 0);
-	EXPECT_EQ(collapse(self->base), EBUSY);
-	EXPECT_TRUE(is_sparse(self->fd));
+	EXPECT_BUSY(self->base);
 	munmap(alias, HUGE);
-	EXPECT_EQ(collapse(self->base), 0);
+	EXPECT_COLLAPSE(self->base, true);
+}
+
+TEST_F(collapse_file, uffd_missing_on_a_private_mapping_is_busy)
+{
+	char *alias = map_range(self->fd, 0, PROT_READ | PROT_WRITE, MAP_PRIVATE);
+
+	ASSERT_NE(alias, NULL);
+	fill(self->base, true);
+	ASSERT_EQ(register_range(self->uffd, alias, HUGE, UFFDIO_REGISTER_MODE_MISSING), 0);
+	EXPECT_BUSY(self->base);
+	munmap(alias, HUGE);
+	EXPECT_COLLAPSE(self->base, true);
+}
+
+TEST_F(collapse_file, uffd_missing_in_another_process_is_busy)
+{
+	int ready[2], done[2];
+	pid_t child;
+	char byte;
+
+	fill(self->base, true);
+	ASSERT_EQ(pipe(ready), 0);
+	ASSERT_EQ(pipe(done), 0);
+	child = fork();
+	ASSERT_GE(child, 0);
+	if (!child) {
+		int uffd = open_uffd();
+
+		byte = register_range(uffd, self->base, HUGE, UFFDIO_REGISTER_MODE_MISSING);
+		if (write(ready[1], &byte, 1) != 1 || read(done[0], &byte, 1) != 1)
+			_exit(1);
+		_exit(0);
+	}
+	ASSERT_EQ(read(ready[0], &byte, 1), 1);
+	ASSERT_EQ(byte, 0);
+	EXPECT_BUSY(self->base);
+	ASSERT_EQ(write(done[1], &byte, 1), 1);
+	waitpid(child, NULL, 0);
+	EXPECT_COLLAPSE(self->base, true);
 }
 
 TEST_F(collapse_file, uffd_missing_on_present_pages_of_the_range_is_busy)
 {
 	/* By another mapping: this one's VMA has to stay in one piece. */
-	char *alias = map_aligned(self->fd, 0, MAP_SHARED);
+	char *alias = map_range(self->fd, 0, PROT_READ | PROT_WRITE, MAP_SHARED);
 
 	ASSERT_NE(alias, NULL);
 	fill(self->base, true);
 	ASSERT_EQ(register_range(self->uffd, alias + PAGE, PAGE, UFFDIO_REGISTER_MODE_MISSING), 0);
-	EXPECT_EQ(collapse(self->base), EBUSY);
+	EXPECT_BUSY(self->base);
 	munmap(alias, HUGE);
-	EXPECT_TRUE(is_sparse(self->fd));
+}
+
+TEST_F(collapse_file, uffd_missing_on_the_last_page_of_the_range_is_busy)
+{
+	char *alias = map_range(self->fd, 0, PROT_READ | PROT_WRITE, MAP_SHARED);
+
+	ASSERT_NE(alias, NULL);
+	fill(self->base, true);
+	ASSERT_EQ(register_range(self->uffd, alias + HUGE - PAGE, PAGE,
+				 UFFDIO_REGISTER_MODE_MISSING), 0);
+	EXPECT_BUSY(self->base);
+	munmap(alias, HUGE);
+}
+
+/* The VMAs before and behind the range, touching it, have nothing to do with it. */
+TEST_F(collapse_file, uffd_missing_beside_the_range_does_not_matter)
+{
+	char *before, *behind;
+
+	/* The range is the file's second. */
+	munmap(self->base, HUGE);
+	self->base = map_range(self->fd, HUGE, PROT_READ | PROT_WRITE, MAP_SHARED);
+	before = map_range(self->fd, 0, PROT_READ | PROT_WRITE, MAP_SHARED);
+	behind = map_range(self->fd, 2 * HUGE, PROT_READ | PROT_WRITE, MAP_SHARED);
+	ASSERT_NE(self->base, NULL);
+	ASSERT_NE(before, NULL);
+	ASSERT_NE(behind, NULL);
+	ASSERT_EQ(register_range(self->uffd, before, HUGE, UFFDIO_REGISTER_MODE_MISSING), 0);
+
+	fill(self->base, true);
+	EXPECT_COLLAPSE(self->base, true);
+
+	ASSERT_EQ(fallocate(self->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, HUGE, HUGE), 0);
+	ASSERT_EQ(register_range(self->uffd, behind, HUGE, UFFDIO_REGISTER_MODE_MISSING), 0);
+	fill(self->base, true);
+	EXPECT_COLLAPSE(self->base, true);
+	munmap(before, HUGE);
+	munmap(behind, HUGE);
 }
 
 TEST_F(collapse_file, uffd_missing_without_holes_does_not_matter)
 {
 	fill(self->base, false);
 	ASSERT_EQ(register_range(self->uffd, self->base, HUGE, UFFDIO_REGISTER_MODE_MISSING), 0);
-	EXPECT_EQ(collapse(self->base), 0);
+	EXPECT_EQ(collapse(self->base).err, 0);
 	EXPECT_TRUE(content_is_right(self->base, false));
 }
 
 TEST_F(collapse_file, uffd_minor_with_holes_does_not_matter)
 {
-	char *alias = map_aligned(self->fd, 0, MAP_SHARED);
+	char *alias = map_range(self->fd, 0, PROT_READ | PROT_WRITE, MAP_SHARED);
 
 	ASSERT_NE(alias, NULL);
 	fill(self->base, true);
 	ASSERT_EQ(register_range(self->uffd, alias, HUGE, UFFDIO_REGISTER_MODE_MINOR), 0);
-	EXPECT_EQ(collapse(self->base), 0);
+	EXPECT_COLLAPSE(self->base, true);
 	munmap(alias, HUGE);
+}
+
+TEST_F(collapse_file, uffd_missing_and_minor_with_holes_is_busy)
+{
+	char *alias = map_range(self->fd, 0, PROT_READ | PROT_WRITE, MAP_SHARED);
+
+	ASSERT_NE(alias, NULL);
+	fill(self->base, true);
+	ASSERT_EQ(register_range(self->uffd, alias, HUGE,
+				 UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR), 0);
+	EXPECT_BUSY(self->base);
+	munmap(alias, HUGE);
+	EXPECT_COLLAPSE(self->base, true);
+}
+
+TEST_F(collapse_file, uffd_wp_on_another_mapping_does_not_matter)
+{
+	char *alias = map_range(self->fd, 0, PROT_READ | PROT_WRITE, MAP_SHARED);
+
+	ASSERT_NE(alias, NULL);
+	fill(self->base, true);
+	if (register_range(self->uffd, alias, HUGE, UFFDIO_REGISTER_MODE_WP))
+		SKIP(return, "no write protection of shmem by userfaultfd");
+	EXPECT_COLLAPSE(self->base, true);
+	munmap(alias, HUGE);
+}
+
+/* The page cache has the huge folio, which this mapping must not have by one entry. */
+TEST_F(collapse_file, uffd_wp_on_the_mapping_itself_is_invalid_but_collapsed)
+{
+	char *alias = map_range(self->fd, 0, PROT_READ | PROT_WRITE, MAP_SHARED);
+
+	ASSERT_NE(alias, NULL);
+	fill(self->base, true);
+	if (register_range(self->uffd, self->base, HUGE, UFFDIO_REGISTER_MODE_WP))
+		SKIP(return, "no write protection of shmem by userfaultfd");
+	EXPECT_EQ(collapse(self->base).err, EINVAL);
+	EXPECT_FALSE(is_huge(self->base));
 	EXPECT_TRUE(content_is_right(self->base, true));
+	EXPECT_EQ(collapse(alias).err, 0);
+	EXPECT_TRUE(is_huge(alias));
+	munmap(alias, HUGE);
 }
 
-TEST_F(collapse_file, empty_range_is_invalid)
+static int copy_into(int uffd, char *at, const char *from)
 {
-	EXPECT_EQ(collapse(self->base), EINVAL);
+	struct uffdio_copy copy = { .dst = (uintptr_t)at, .src = (uintptr_t)from, .len = PAGE };
+
+	return ioctl(uffd, UFFDIO_COPY, &copy) ? errno : 0;
 }
 
-TEST_F(collapse_file, end_of_file_within_the_range_is_invalid)
+static int zero_into(int uffd, char *at)
 {
-	ASSERT_EQ(ftruncate(self->fd, HUGE / 2), 0);
-	ASSERT_EQ(fallocate(self->fd, FALLOC_FL_KEEP_SIZE, 0, HUGE), 0);
-	EXPECT_EQ(collapse(self->base), EINVAL);
+	struct uffdio_zeropage zero = { .range = { .start = (uintptr_t)at, .len = PAGE } };
+
+	return ioctl(uffd, UFFDIO_ZEROPAGE, &zero) ? errno : 0;
+}
+
+/* A hole is filled while the collapse takes it for one. */
+TEST_F(collapse_file, uffdio_copy_meets_a_collapse)
+{
+	char *alias = map_range(self->fd, 0, PROT_READ | PROT_WRITE, MAP_SHARED);
+	static char source[PAGE];
+	struct parked *parked;
+
+	if (!inject_available())
+		SKIP(return, "no collapse_file_inject in debugfs");
+	ASSERT_NE(alias, NULL);
+	fill(self->base, true);
+	ASSERT_EQ(register_range(self->uffd, alias, HUGE, UFFDIO_REGISTER_MODE_MISSING), 0);
+	parked = collapse_parked(self->base, "shmem_charge", "park", 1);
+	ASSERT_NE(parked, NULL);
+	write_page(source, 0);
+	EXPECT_EQ(copy_into(self->uffd, alias + 16 * PAGE, source), 0);
+	EXPECT_EQ(zero_into(self->uffd, alias + 24 * PAGE), 0);
+	EXPECT_EQ(collapse_resume(parked).err, EAGAIN);
+	EXPECT_EQ(memcmp(alias + 16 * PAGE, source, PAGE), 0);
+	EXPECT_TRUE(page_is(alias, 24, true));
+	EXPECT_EQ(collapse(self->base).err, EBUSY);
+	EXPECT_EQ(memcmp(alias + 16 * PAGE, source, PAGE), 0);
+	munmap(alias, HUGE);
+}
+
+/* Registered while a collapse is under way: it counts, as holes may have been seen. */
+TEST_F(collapse_file, uffd_registered_during_a_collapse_is_busy)
+{
+	char *alias = map_range(self->fd, 0, PROT_READ | PROT_WRITE, MAP_SHARED);
+	struct parked *parked;
+
+	if (!inject_available())
+		SKIP(return, "no collapse_file_inject in debugfs");
+	ASSERT_NE(alias, NULL);
+	fill(self->base, true);
+	parked = collapse_parked(self->base, "shmem_charge", "park", 1);
+	ASSERT_NE(parked, NULL);
+	ASSERT_EQ(register_range(self->uffd, alias, HUGE, UFFDIO_REGISTER_MODE_MISSING), 0);
+	EXPECT_EQ(collapse_resume(parked).err, EBUSY);
+	EXPECT_TRUE(is_sparse(self->fd));
+	munmap(alias, HUGE);
+	EXPECT_COLLAPSE(self->base, true);
+}
+
+/* Closed, or unmapped, while a collapse is under way: it does not count any more. */
+TEST_F(collapse_file, uffd_gone_during_a_collapse_does_not_matter)
+{
+	char *alias = map_range(self->fd, 0, PROT_READ | PROT_WRITE, MAP_SHARED);
+	struct parked *parked;
+
+	if (!inject_available())
+		SKIP(return, "no collapse_file_inject in debugfs");
+	ASSERT_NE(alias, NULL);
+	fill(self->base, true);
+	ASSERT_EQ(register_range(self->uffd, alias, HUGE, UFFDIO_REGISTER_MODE_MISSING), 0);
+	parked = collapse_parked(self->base, "shmem_charge", "park", 1);
+	ASSERT_NE(parked, NULL);
+	munmap(alias, HUGE);
+	EXPECT_EQ(collapse_resume(parked).err, 0);
+	EXPECT_TRUE(is_huge(self->base));
+	EXPECT_TRUE(content_is_right(self->base, true));
 }
 
 struct race {
 	char *base;
 	int unexpected;
 	bool stop;
+	unsigned int succeeded;
 };
+
+static bool stopped(struct race *race)
+{
+	return __atomic_load_n(&race->stop, __ATOMIC_ACQUIRE);
+}
+
+static void stop(struct race *race, pthread_t *threads, int count)
+{
+	__atomic_store_n(&race->stop, true, __ATOMIC_RELEASE);
+	for (int i = 0; i < count; i++)
+		pthread_join(threads[i], NULL);
+}
 
 static void *collapser(void *arg)
 {
 	struct race *race = arg;
 
-	while (!__atomic_load_n(&race->stop, __ATOMIC_ACQUIRE)) {
-		int err = madvise(race->base, HUGE, MADV_COLLAPSE) ? errno : 0;
+	while (!stopped(race)) {
+		int err = collapse_once(race->base).err;
 
-		if (err && err != EAGAIN && err != EBUSY && err != EINVAL && err != ENOMEM)
+		if (!err)
+			__atomic_add_fetch(&race->succeeded, 1, __ATOMIC_RELEASE);
+		else if (err != EAGAIN && err != EBUSY && err != EINVAL && err != ENOMEM)
 			__atomic_store_n(&race->unexpected, err, __ATOMIC_RELEASE);
 	}
 	return NULL;
@@ -251,7 +464,7 @@ TEST_F_TIMEOUT(collapse_file, races_lose_nothing, 300)
 
 	for (int i = 0; i < RACE_THREADS; i++)
 		ASSERT_EQ(pthread_create(&threads[i], NULL, collapser, &race), 0);
-	for (int round = 0; round < RACE_ROUNDS; round++) {
+	for (int round = 0; round < ROUNDS; round++) {
 		unsigned long first = round * 37 % (NR_PAGES - 64);
 		bool right = true;
 
@@ -263,10 +476,686 @@ TEST_F_TIMEOUT(collapse_file, races_lose_nothing, 300)
 			right = right && page_is(self->base, page, (page - first) % 2);
 		EXPECT_TRUE(right);
 	}
-	__atomic_store_n(&race.stop, true, __ATOMIC_RELEASE);
-	for (int i = 0; i < RACE_THREADS; i++)
-		pthread_join(threads[i], NULL);
+	stop(&race, threads, RACE_THREADS);
 	EXPECT_EQ(race.unexpected, 0);
+}
+
+/* Holes are filled by UFFDIO_COPY and UFFDIO_ZEROPAGE while others collapse. */
+TEST_F_TIMEOUT(collapse_file, uffdio_copy_races_lose_nothing, 300)
+{
+	char *alias = map_range(self->fd, 0, PROT_READ | PROT_WRITE, MAP_SHARED);
+	struct race race = { .base = self->base };
+	static char source[PAGE];
+	pthread_t threads[2];
+
+	ASSERT_NE(alias, NULL);
+	fill(self->base, true);
+	ASSERT_EQ(register_range(self->uffd, alias, HUGE, UFFDIO_REGISTER_MODE_MISSING), 0);
+	for (int i = 0; i < 2; i++)
+		ASSERT_EQ(pthread_create(&threads[i], NULL, collapser, &race), 0);
+	for (unsigned long page = 0; page < NR_PAGES; page += 8) {
+		bool zero = page % 16;
+		int err, tries = 10000;
+
+		memset(source, page / 8 + 1, PAGE);
+		do {
+			err = zero ? zero_into(self->uffd, alias + page * PAGE) :
+				     copy_into(self->uffd, alias + page * PAGE, source);
+		} while (err == EAGAIN && --tries);
+		/* There is one hole left at least, so nobody else may have filled this one. */
+		ASSERT_EQ(err, 0);
+		for (unsigned long seen = 0; seen <= page; seen += 8) {
+			const char *at = self->base + seen * PAGE;
+			char byte = seen % 16 ? 0 : seen / 8 + 1;
+
+			ASSERT_EQ(at[0], byte);
+			ASSERT_EQ(memcmp(at, at + 1, PAGE - 1), 0);
+		}
+		if (page < NR_PAGES - 8)
+			EXPECT_EQ(race.succeeded, 0);
+	}
+	stop(&race, threads, 2);
+	EXPECT_EQ(race.unexpected, 0);
+	EXPECT_EQ(collapse(self->base).err, 0);
+	munmap(alias, HUGE);
+}
+
+struct touch {
+	char *at;
+	bool wait, done;
+};
+
+static void *toucher(void *arg)
+{
+	struct touch *touch = arg;
+
+	while (__atomic_load_n(&touch->wait, __ATOMIC_ACQUIRE))
+		sched_yield();
+	*(volatile char *)touch->at;
+	__atomic_store_n(&touch->done, true, __ATOMIC_RELEASE);
+	return NULL;
+}
+
+/* Does it fault on a page that was seen missing? The handler gives it a zero page. */
+static bool event_comes(int uffd, char *at)
+{
+	struct touch touch = { .at = at };
+	struct pollfd poller = { .fd = uffd, .events = POLLIN };
+	struct uffd_msg message;
+	pthread_t thread;
+	bool came = false;
+
+	if (pthread_create(&thread, NULL, toucher, &touch))
+		return false;
+	while (!came && !__atomic_load_n(&touch.done, __ATOMIC_ACQUIRE))
+		came = poll(&poller, 1, 10) == 1 &&
+		       read(uffd, &message, sizeof(message)) == sizeof(message) &&
+		       message.event == UFFD_EVENT_PAGEFAULT;
+	if (came)
+		while (zero_into(uffd, at) == EAGAIN)
+			;
+	pthread_join(thread, NULL);
+	return came;
+}
+
+static void *collapse_some_time(void *arg)
+{
+	struct race *race = arg;
+
+	if (!collapse(race->base).err)
+		race->succeeded++;
+	return NULL;
+}
+
+/* Every page that is seen missing after registration delivers its event. */
+TEST_F_TIMEOUT(collapse_file, registration_races_lose_no_event, 300)
+{
+	struct race race = { .base = self->base };
+	unsigned int missing = 0;
+
+	for (int round = 0; round < ROUNDS; round++) {
+		char *alias = map_range(self->fd, 0, PROT_READ | PROT_WRITE, MAP_SHARED);
+		unsigned long page = round * 8 % NR_PAGES;
+		pthread_t thread;
+
+		ASSERT_NE(alias, NULL);
+		ASSERT_EQ(fallocate(self->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+				    HUGE), 0);
+		for (unsigned long at = 0; at < NR_PAGES; at++)
+			if (!is_hole(at))
+				self->base[at * PAGE] = 1;
+		ASSERT_EQ(pthread_create(&thread, NULL, collapse_some_time, &race), 0);
+		/* Earlier or later in the collapse. */
+		usleep(round % 25 * 4000);
+		ASSERT_EQ(register_range(self->uffd, alias, HUGE, UFFDIO_REGISTER_MODE_MISSING),
+			  0);
+		if (lseek(self->fd, page * PAGE, SEEK_DATA) != (off_t)(page * PAGE)) {
+			missing++;
+			EXPECT_TRUE(event_comes(self->uffd, alias + page * PAGE));
+		}
+		pthread_join(thread, NULL);
+		munmap(alias, HUGE);
+	}
+	TH_LOG("%u rounds: %u pages seen missing, %u collapses", ROUNDS, missing, race.succeeded);
+	EXPECT_GT(missing, 0);
+	EXPECT_GT(race.succeeded, 0);
+}
+
+static bool run_on(int cpu)
+{
+	cpu_set_t cpus;
+
+	CPU_ZERO(&cpus);
+	CPU_SET(cpu, &cpus);
+	return !sched_setaffinity(0, sizeof(cpus), &cpus);
+}
+
+/*
+ * Registered when its VMA had been looked at already: too late to matter, as no hole
+ * is to be seen any more. Who touches one has to wait, and then there is no event.
+ */
+TEST_F(collapse_file, uffd_registered_too_late_sees_no_holes)
+{
+	struct touch touch = { .wait = true };
+	struct pollfd poller = { .events = POLLIN };
+	struct parked *parked;
+	pthread_t thread;
+	char *alias;
+
+	if (!inject_available())
+		SKIP(return, "no collapse_file_inject in debugfs");
+	munmap(self->base, HUGE);
+	self->base = map_range(self->fd, HUGE, PROT_READ | PROT_WRITE, MAP_SHARED);
+	ASSERT_NE(self->base, NULL);
+	fill(self->base, true);
+	/* This VMA begins before the range, so it is looked at first. */
+	alias = mmap(NULL, 2 * HUGE, PROT_READ | PROT_WRITE, MAP_SHARED, self->fd, 0);
+	ASSERT_NE(alias, MAP_FAILED);
+	touch.at = alias + HUGE + 16 * PAGE;
+	poller.fd = self->uffd;
+	/*
+	 * The CPU of the collapse will do nothing else, and answer nobody who flushes
+	 * TLBs. That it is not the first one is because that keeps the time.
+	 */
+	if (!run_on(1))
+		SKIP(return, "there is one CPU only");
+	parked = collapse_parked(self->base, "shmem_charge", "park", 1);
+	ASSERT_TRUE(run_on(0));
+	ASSERT_EQ(pthread_create(&thread, NULL, toucher, &touch), 0);
+	ASSERT_NE(parked, NULL);
+	ASSERT_EQ(inject("mapping_rmap_tree_iter_next stall 2 1 %d", parked_tid(parked)), 0);
+	ASSERT_EQ(inject("shmem_charge go"), 0);
+	ASSERT_TRUE(inject_wait("mapping_rmap_tree_iter_next"));
+	EXPECT_EQ(register_range(self->uffd, alias, 2 * HUGE, UFFDIO_REGISTER_MODE_MISSING), 0);
+	__atomic_store_n(&touch.wait, false, __ATOMIC_RELEASE);
+	EXPECT_EQ(poll(&poller, 1, 300), 0);
+	EXPECT_FALSE(__atomic_load_n(&touch.done, __ATOMIC_ACQUIRE));
+	inject("mapping_rmap_tree_iter_next go");
+	EXPECT_EQ(collapse_resume(parked).err, 0);
+	EXPECT_EQ(poll(&poller, 1, 0), 0);
+	/* Whoever waits for an event nevertheless is let go. */
+	close(self->uffd);
+	self->uffd = -1;
+	pthread_join(thread, NULL);
+	EXPECT_TRUE(content_is_right(self->base, true));
+	munmap(alias, 2 * HUGE);
+}
+
+struct writer {
+	unsigned long *at;
+	unsigned long count;
+	bool stop;
+};
+
+static void *keep_counting(void *arg)
+{
+	struct writer *writer = arg;
+
+	while (!__atomic_load_n(&writer->stop, __ATOMIC_ACQUIRE))
+		__atomic_store_n(writer->at, ++writer->count, __ATOMIC_RELEASE);
+	return NULL;
+}
+
+/* A CPU may go on to write to a page that is unmapped until the TLBs are flushed. */
+TEST_F(collapse_file, writes_before_the_flush_are_copied)
+{
+	struct writer writer;
+	struct parked *parked;
+	pthread_t thread;
+
+	if (!inject_available())
+		SKIP(return, "no collapse_file_inject in debugfs");
+	fill(self->base, false);
+	writer = (struct writer) { .at = (unsigned long *)self->base };
+	ASSERT_EQ(pthread_create(&thread, NULL, keep_counting, &writer), 0);
+	usleep(50000);
+	parked = collapse_parked(self->base, "try_to_unmap_flush", "park", 1);
+	ASSERT_NE(parked, NULL);
+	usleep(50000);
+	EXPECT_EQ(collapse_resume(parked).err, 0);
+	__atomic_store_n(&writer.stop, true, __ATOMIC_RELEASE);
+	pthread_join(thread, NULL);
+	EXPECT_EQ(*writer.at, writer.count);
+	EXPECT_TRUE(is_huge(self->base));
+}
+
+/* What was there is there all the time, and so are the zeroes. */
+TEST_F(collapse_file, success_misses_no_page_under_way)
+{
+	struct sight before, during;
+	struct parked *parked;
+
+	fill(self->base, true);
+	if (!inject_available() || inject("retract_page_tables park"))
+		SKIP(return, "no collapse_file_inject for retract_page_tables");
+	inject("off");
+	look(self->fd, self->base, 0, &before);
+	parked = collapse_parked(self->base, "retract_page_tables", "park", 1);
+	ASSERT_NE(parked, NULL);
+	look(self->fd, self->base, 0, &during);
+	EXPECT_EQ(during.cached, NR_PAGES);
+	for (unsigned long page = 0; page < NR_PAGES; page++) {
+		EXPECT_TRUE(during.resident[page]);
+		EXPECT_FALSE(during.hole[page]);
+	}
+	EXPECT_EQ(collapse_resume(parked).err, 0);
+	EXPECT_TRUE(content_is_right(self->base, true));
+}
+
+struct observer {
+	int fd;
+	char *base;
+	struct sight before;
+	bool stop;
+	unsigned int looks;
+	const char *different;
+};
+
+static void *observe(void *arg)
+{
+	struct observer *observer = arg;
+	static char content[HUGE];
+	struct sight now;
+
+	while (!__atomic_load_n(&observer->stop, __ATOMIC_ACQUIRE)) {
+		look(observer->fd, observer->base, 0, &now);
+		/* What is charged in advance may be seen. */
+		now.blocks = observer->before.blocks;
+		now.fs_free = observer->before.fs_free;
+		memcpy(now.memcg, observer->before.memcg, sizeof(now.memcg));
+		if (!observer->different)
+			observer->different = looks_different(&observer->before, &now);
+		if (pread(observer->fd, content, HUGE, 0) != HUGE || !content_is_right(content, true))
+			observer->different = "content";
+		observer->looks++;
+	}
+	return NULL;
+}
+
+/* Nobody sees anything of a collapse that fails, not even while it is under way. */
+TEST_F_TIMEOUT(collapse_file, failure_is_not_seen_under_way, 120)
+{
+	char *alias = map_range(self->fd, 0, PROT_READ | PROT_WRITE, MAP_SHARED);
+	struct observer observer = { .fd = self->fd, .base = self->base };
+	pthread_t thread;
+
+	ASSERT_NE(alias, NULL);
+	fill(self->base, true);
+	ASSERT_EQ(register_range(self->uffd, alias, HUGE, UFFDIO_REGISTER_MODE_MISSING), 0);
+	look(self->fd, self->base, 0, &observer.before);
+	ASSERT_EQ(pthread_create(&thread, NULL, observe, &observer), 0);
+	for (int tries = 0; tries < 10 || observer.looks < 20; tries++)
+		EXPECT_EQ(collapse(self->base).err, EBUSY);
+	__atomic_store_n(&observer.stop, true, __ATOMIC_RELEASE);
+	pthread_join(thread, NULL);
+	EXPECT_STREQ(observer.different ?: "nothing", "nothing");
+	munmap(alias, HUGE);
+}
+
+TEST_F(collapse_file, from_swap)
+{
+	struct sight sight;
+
+	fill(self->base, true);
+	if (read_number("/proc/meminfo", "SwapTotal:") <= 0)
+		SKIP(return, "no swap space");
+	madvise(self->base, HUGE, MADV_PAGEOUT);
+	look(self->fd, self->base, 0, &sight);
+	/* A page that is still being written has left the page cache. */
+	EXPECT_GT(sight.evicted, NR_PAGES / 2);
+	EXPECT_COLLAPSE(self->base, true);
+}
+
+TEST_F(collapse_file, from_fallocated)
+{
+	ASSERT_EQ(fallocate(self->fd, FALLOC_FL_KEEP_SIZE, 0, HUGE), 0);
+	fill(self->base, true);
+	EXPECT_COLLAPSE(self->base, true);
+}
+
+TEST_F(collapse_file, from_mlocked)
+{
+	fill(self->base, true);
+	ASSERT_EQ(mlock(self->base, HUGE), 0);
+	/* Which has filled the holes. */
+	EXPECT_COLLAPSE(self->base, true);
+	ASSERT_EQ(munlock(self->base, HUGE), 0);
+}
+
+TEST_F(collapse_file, from_sealed)
+{
+	fill(self->base, true);
+	munmap(self->base, HUGE);
+	ASSERT_EQ(fcntl(self->fd, F_ADD_SEALS,
+			F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL), 0);
+	self->base = map_range(self->fd, 0, PROT_READ, MAP_SHARED);
+	ASSERT_NE(self->base, NULL);
+	EXPECT_COLLAPSE(self->base, true);
+}
+
+
+/* Shmem's folios get an order by a setting; what it was before goes to @before. */
+static bool shmem_order(int order, const char *setting, char *before)
+{
+	char path[100], text[100] = "";
+	FILE *file;
+
+	snprintf(path, sizeof(path),
+		 "/sys/kernel/mm/transparent_hugepage/hugepages-%lukB/shmem_enabled",
+		 PAGE / 1024 << order);
+	file = fopen(path, "r");
+	if (!file)
+		return false;
+	if (before && fgets(text, sizeof(text), file) && strchr(text, '['))
+		sscanf(strchr(text, '['), "[%15[^]]", before);
+	fclose(file);
+	return !write_text(path, setting);
+}
+
+/* Have pages @first up to @end of the range in folios of @order. */
+static bool fill_by_order(char *base, unsigned long first, unsigned long end, int order)
+{
+	int orders[NR_ORDERS] = {}, pagemap, kpageflags, err;
+	char before[16] = "never";
+
+	if (!shmem_order(order, "always", before))
+		return false;
+	for (unsigned long page = first; page < end; page++)
+		write_page(base, page);
+	shmem_order(order, before, NULL);
+	pagemap = open("/proc/self/pagemap", O_RDONLY);
+	kpageflags = open("/proc/kpageflags", O_RDONLY);
+	err = gather_folio_orders(base + first * PAGE, (end - first) * PAGE, pagemap, kpageflags,
+				  orders, NR_ORDERS);
+	close(pagemap);
+	close(kpageflags);
+	return !err && orders[order] == (int)(end - first) >> order;
+}
+
+TEST_F(collapse_file, from_order_2)
+{
+	ASSERT_TRUE(fill_by_order(self->base, 0, NR_PAGES, 2));
+	EXPECT_COLLAPSE(self->base, false);
+}
+
+TEST_F(collapse_file, from_order_4)
+{
+	ASSERT_TRUE(fill_by_order(self->base, 0, NR_PAGES, 4));
+	EXPECT_COLLAPSE(self->base, false);
+}
+
+TEST_F(collapse_file, from_order_8)
+{
+	ASSERT_TRUE(fill_by_order(self->base, 0, NR_PAGES, 8));
+	EXPECT_COLLAPSE(self->base, false);
+}
+
+/* Folios of all sorts, swapped out and allocated pages, and holes. */
+TEST_F(collapse_file, from_everything)
+{
+	for (unsigned long page = 0; page < 64; page++)
+		write_page(self->base, page);
+	madvise(self->base, 64 * PAGE, MADV_PAGEOUT);
+	ASSERT_TRUE(fill_by_order(self->base, 64, 128, 2));
+	ASSERT_TRUE(fill_by_order(self->base, 128, 256, 4));
+	ASSERT_EQ(fallocate(self->fd, FALLOC_FL_KEEP_SIZE, 256 * PAGE, 10 * PAGE), 0);
+	for (unsigned long page = 300; page < NR_PAGES; page += 3)
+		write_page(self->base, page);
+	EXPECT_EQ(collapse(self->base).err, 0);
+	EXPECT_TRUE(is_huge(self->base));
+	for (unsigned long page = 0; page < NR_PAGES; page++)
+		ASSERT_TRUE(page_is(self->base, page, page >= 256 && (page < 300 || page % 3)));
+}
+
+/* A failing collapse gives large folios back whole, too. */
+TEST_F(collapse_file, uffd_missing_with_large_folios_is_busy)
+{
+	char *alias = map_range(self->fd, 0, PROT_READ | PROT_WRITE, MAP_SHARED);
+	struct sight before, after;
+
+	ASSERT_NE(alias, NULL);
+	ASSERT_TRUE(fill_by_order(self->base, 16, 272, 4));
+	ASSERT_EQ(register_range(self->uffd, alias, HUGE, UFFDIO_REGISTER_MODE_MISSING), 0);
+	look(self->fd, self->base, 0, &before);
+	EXPECT_EQ(collapse(self->base).err, EBUSY);
+	look(self->fd, self->base, 0, &after);
+	EXPECT_STREQ(looks_different(&before, &after) ?: "nothing", "nothing");
+	munmap(alias, HUGE);
+	EXPECT_EQ(collapse(self->base).err, 0);
+	for (unsigned long page = 0; page < NR_PAGES; page++)
+		ASSERT_TRUE(page_is(self->base, page, page < 16 || page >= 272));
+}
+
+/* What is dirty in memory only is not lost when the huge folio is reclaimed. */
+TEST_F(collapse_file, collapsed_can_be_swapped_out)
+{
+	struct sight sight;
+
+	fill(self->base, true);
+	if (read_number("/proc/meminfo", "SwapTotal:") <= 0)
+		SKIP(return, "no swap space");
+	ASSERT_EQ(collapse(self->base).err, 0);
+	ASSERT_EQ(madvise(self->base, HUGE, MADV_PAGEOUT), 0);
+	look(self->fd, self->base, 0, &sight);
+	EXPECT_EQ(sight.cached, 0);
+	EXPECT_TRUE(content_is_right(self->base, true));
+}
+
+/* A file of COLLAPSE_FILE_DIR in the place of the memfd. */
+static bool on_disk(FIXTURE_DATA(collapse_file) *self)
+{
+	static char content[HUGE];
+	char path[256];
+
+	if (!getenv("COLLAPSE_FILE_DIR"))
+		return false;
+	snprintf(path, sizeof(path), "%s/collapse_file", getenv("COLLAPSE_FILE_DIR"));
+	munmap(self->base, HUGE);
+	close(self->fd);
+	self->base = NULL;
+	self->fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	unlink(path);
+	fill(content, false);
+	for (unsigned long page = 0; page < NR_PAGES; page++)
+		if (pwrite(self->fd, content + page * PAGE, PAGE, page * PAGE) != PAGE)
+			return false;
+	if (fsync(self->fd))
+		return false;
+	self->base = map_range(self->fd, 0, PROT_READ | PROT_WRITE, MAP_SHARED);
+	return self->base;
+}
+
+TEST_F(collapse_file, from_clean_file)
+{
+	if (!on_disk(self))
+		SKIP(return, "no COLLAPSE_FILE_DIR");
+	EXPECT_COLLAPSE(self->base, false);
+	/* Writing goes on as with any file. */
+	write_page(self->base, 3);
+	ASSERT_EQ(fsync(self->fd), 0);
+	EXPECT_TRUE(content_is_right(self->base, false));
+}
+
+TEST_F(collapse_file, from_file_to_be_read)
+{
+	struct sight sight;
+
+	if (!on_disk(self))
+		SKIP(return, "no COLLAPSE_FILE_DIR");
+	ASSERT_EQ(posix_fadvise(self->fd, 0, 0, POSIX_FADV_DONTNEED), 0);
+	/* Scattered pages are there, between which it takes reading. */
+	ASSERT_EQ(madvise(self->base, HUGE, MADV_RANDOM), 0);
+	for (unsigned long page = 0; page < NR_PAGES; page += 100)
+		*(volatile char *)(self->base + page * PAGE);
+	look(self->fd, self->base, 0, &sight);
+	EXPECT_LT(sight.cached, NR_PAGES);
+	EXPECT_COLLAPSE(self->base, false);
+}
+
+/* Pages of another cgroup are taken from its statistics, and added to ours. */
+TEST_F(collapse_file, from_another_cgroup)
+{
+	long theirs, ours, huge;
+	pid_t child;
+	int status;
+
+	if (write_text("/sys/fs/cgroup/cgroup.subtree_control", "+memory") ||
+	    (mkdir(CGROUP, 0700) && errno != EEXIST))
+		SKIP(return, "no memory cgroups");
+	child = fork();
+	ASSERT_GE(child, 0);
+	if (!child) {
+		if (write_text(CGROUP "/cgroup.procs", "0"))
+			_exit(1);
+		fill(self->base, true);
+		_exit(0);
+	}
+	waitpid(child, &status, 0);
+	ASSERT_EQ(status, 0);
+	theirs = read_number(CGROUP "/memory.stat", "shmem ");
+	EXPECT_EQ(theirs, (long)((NR_PAGES - NR_PAGES / 8) * PAGE));
+	ours = memory_stat("shmem ");
+	huge = memory_stat("shmem_thp ");
+	EXPECT_COLLAPSE(self->base, true);
+	EXPECT_EQ(read_number(CGROUP "/memory.stat", "shmem "), 0);
+	EXPECT_EQ(read_number(CGROUP "/memory.stat", "file "), 0);
+	EXPECT_EQ(memory_stat("shmem_thp ") - huge, (long)HUGE);
+	/* Above us is the other cgroup's parent, which had its pages, too. */
+	EXPECT_EQ(memory_stat("shmem ") - ours, (long)HUGE - theirs);
+	rmdir(CGROUP);
+}
+
+static long node_shmem(int node)
+{
+	char path[64];
+
+	write_text("/proc/sys/vm/stat_refresh", "1");
+	snprintf(path, sizeof(path), "/sys/devices/system/node/node%d/vmstat", node);
+	return read_number(path, "nr_shmem ");
+}
+
+static bool bind_to_node(int node)
+{
+	unsigned long mask = 1UL << node;
+
+	return !syscall(__NR_set_mempolicy, 2 /* MPOL_BIND */, &mask, sizeof(mask) * 8);
+}
+
+/* Pages on two nodes: the huge folio is where most of them were, and counted there. */
+TEST_F(collapse_file, from_two_nodes)
+{
+	unsigned long first = 100;
+	long before[2];
+
+	if (node_shmem(1) < 0)
+		SKIP(return, "there is one node only");
+	ASSERT_TRUE(bind_to_node(0));
+	for (unsigned long page = 0; page < first; page++)
+		write_page(self->base, page);
+	ASSERT_TRUE(bind_to_node(1));
+	for (unsigned long page = first; page < NR_PAGES; page++)
+		write_page(self->base, page);
+	syscall(__NR_set_mempolicy, 0 /* MPOL_DEFAULT */, NULL, 0);
+	before[0] = node_shmem(0);
+	before[1] = node_shmem(1);
+	EXPECT_COLLAPSE(self->base, false);
+	EXPECT_EQ(node_shmem(0) - before[0], -(long)first);
+	EXPECT_EQ(node_shmem(1) - before[1], (long)first);
+}
+
+/* Objects of a slab cache, -1 if that cannot be known. Frees that wait are waited for. */
+static long slab_objects(const char *cache)
+{
+	char path[64];
+	long objects;
+
+	usleep(300000);
+	snprintf(path, sizeof(path), "/sys/kernel/slab/%s/shrink", cache);
+	if (write_text(path, "1"))
+		return -1;
+	objects = read_number("/proc/slabinfo", cache);
+	return objects;
+}
+
+static void *make_nodes(void *arg)
+{
+	char *base = arg;
+
+	if (!inject_wait("xas_nomem"))
+		return NULL;
+	for (unsigned long page = 0; page < NR_PAGES; page += 16)
+		base[page * PAGE] = 1;
+	inject("xas_nomem off");
+	return NULL;
+}
+
+/* Somebody else makes the nodes that a collapse has got memory for: it is given back. */
+TEST_F_TIMEOUT(collapse_file, unused_node_is_freed, 120)
+{
+	const int rounds = 60;
+	pthread_t thread;
+	long before;
+
+	if (!inject_available())
+		SKIP(return, "no collapse_file_inject in debugfs");
+	before = slab_objects("radix_tree_node");
+	if (before < 0)
+		SKIP(return, "no SLUB_DEBUG: objects cannot be counted");
+	for (int round = 0; round < rounds; round++) {
+		ASSERT_EQ(fallocate(self->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+				    HUGE), 0);
+		self->base[PAGE] = 1;
+		ASSERT_EQ(inject("xas_nomem park-after"), 0);
+		ASSERT_EQ(inject("kmem_cache_alloc_lru_noprof fail"), 0);
+		ASSERT_EQ(pthread_create(&thread, NULL, make_nodes, self->base), 0);
+		EXPECT_EQ(collapse(self->base).err, 0);
+		pthread_join(thread, NULL);
+		ASSERT_EQ(inject("off"), 0);
+	}
+	EXPECT_LT(slab_objects("radix_tree_node") - before, rounds / 2);
+}
+
+/* What is counted by fail-nth: all allocations, and quietly. */
+static void fault_injection(bool all)
+{
+	static const char * const knobs[] = {
+		"failslab/ignore-gfp-wait", "fail_page_alloc/ignore-gfp-wait",
+		"fail_page_alloc/ignore-gfp-highmem",
+	};
+	char path[100];
+
+	for (size_t i = 0; i < sizeof(knobs) / sizeof(*knobs); i++) {
+		snprintf(path, sizeof(path), "/sys/kernel/debug/%s", knobs[i]);
+		write_text(path, all ? "N" : "Y");
+	}
+	write_text("/sys/kernel/debug/fail_page_alloc/min-order", all ? "0" : "1");
+	write_text("/sys/kernel/debug/failslab/verbose", all ? "0" : "2");
+	write_text("/sys/kernel/debug/fail_page_alloc/verbose", all ? "0" : "2");
+}
+
+/*
+ * One collapse after the other in which the first allocation fails, the second, and so
+ * on, until one gets through with none left to fail.
+ */
+TEST_F_TIMEOUT(collapse_file, each_allocation_fails_once, 300)
+{
+	unsigned int nth = 0, failures = 0;
+	long left;
+
+	if (read_number("/proc/thread-self/fail-nth", "") < 0)
+		SKIP(return, "no FAULT_INJECTION");
+	do {
+		struct sight before, after;
+		char text[16];
+		int err;
+
+		ASSERT_LT(nth, 1000);
+		ASSERT_EQ(fallocate(self->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+				    HUGE), 0);
+		/* Few nodes of the tree are there yet. */
+		for (unsigned long page = 0; page < 20; page++)
+			write_page(self->base, page);
+		look(self->fd, self->base, 0, &before);
+		fault_injection(true);
+		snprintf(text, sizeof(text), "%u", ++nth);
+		write_text("/proc/thread-self/fail-nth", text);
+		err = madvise(self->base, HUGE, MADV_COLLAPSE) ? errno : 0;
+		left = read_number("/proc/thread-self/fail-nth", "");
+		write_text("/proc/thread-self/fail-nth", "0");
+		fault_injection(false);
+		if (err) {
+			failures++;
+			look(self->fd, self->base, 0, &after);
+			EXPECT_STREQ(looks_different(&before, &after) ?: "nothing", "nothing");
+			/* Before collapse_file() it may be an EAGAIN, without a fault. */
+			EXPECT_TRUE(err == ENOMEM || err == EBUSY || err == EINVAL || err == EAGAIN);
+		}
+		for (unsigned long page = 0; page < 40; page++)
+			ASSERT_TRUE(page_is(self->base, page, page >= 20));
+	} while (!left);
+	TH_LOG("%u collapses, of which %u failed", nth, failures);
+	EXPECT_GT(failures, 0);
+	EXPECT_EQ(collapse(self->base).err, 0);
 }
 
 TEST_HARNESS_MAIN

@@ -1,0 +1,147 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""Which lines of the Rust code do the tests come by?
+
+The kernel is one that records, by KCOV, the way of each collapse through
+mm/collapse_file.rs and the kernel crate. Lines that no test comes by are printed.
+scripts/uncovered.txt tells of each why; one that is not in there fails the run, and
+so does one that is in there and is covered. The sums go to
+build/results/coverage.json.
+"""
+
+import argparse
+import collections
+import json
+import os
+import re
+import subprocess
+import sys
+
+import vm
+
+CONSOLE = os.path.join(vm.BUILD, "logs", "coverage-console.log")
+RESULT = os.path.join(vm.BUILD, "results", "coverage.json")
+REASONS = os.path.join(vm.TOP, "scripts", "uncovered.txt")
+OURS = re.compile(r"(mm/collapse_file\.rs|rust/kernel/mm/\w+\.rs|rust/kernel/xarray/state\.rs)$")
+LLVM = os.environ.get("LLVM", "-22")
+
+
+def sites(vmlinux):
+    """The addresses that KCOV would record: behind each call of its function."""
+    command = [f"llvm-objdump{LLVM}", "-d", "--no-show-raw-insn", "--no-print-imm-hex", vmlinux]
+    found, after_call = [], False
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            address = line.split(":", 1)[0].strip()
+            if after_call and re.fullmatch("[0-9a-f]+", address):
+                found.append(int(address, 16))
+            after_call = "<__sanitizer_cov_trace_pc>" in line and "call" in line
+    return found
+
+
+def lines_of(vmlinux, addresses):
+    """Of each address, the lines of ours it stands for, those of inlined functions included."""
+    # What was called from the line, not where it goes on.
+    query = "\n".join(hex(address - 1) for address in addresses) + "\n"
+    command = [f"llvm-symbolizer{LLVM}", f"--obj={vmlinux}", "--inlines", "--output-style=JSON"]
+    output = subprocess.run(command, input=query, stdout=subprocess.PIPE, text=True, check=True).stdout
+    lines = {}
+    for answer in output.splitlines():
+        answer = json.loads(answer)
+        ours = set()
+        for frame in answer.get("Symbol", []):
+            match = OURS.search(frame["FileName"])
+            if match and frame["Line"]:
+                ours.add((match.group(1), frame["Line"]))
+        lines[int(answer["Address"], 16) + 1] = ours
+    return lines
+
+
+def run_guest(args):
+    """The addresses recorded in the guest."""
+    covered, failures = set(), []
+
+    def on_line(text):
+        if text.startswith("pc "):
+            covered.add(int(text.split()[1], 16))
+        elif text.startswith("not ok") or "Totals" in text:
+            print(text, flush=True)
+            if text.startswith("not ok"):
+                failures.append(text)
+
+    disks = vm.make_disks(os.path.join(vm.BUILD, "disks"))
+    image = os.path.join(args.kernel, "arch/x86/boot/bzImage")
+    line = vm.command_line(image, vm.accelerator(args.accel, image), args.memory, 2, ["numa=fake=2"], disks,
+                           os.path.join(vm.TOP, "scripts/guest/coverage.sh"))
+    status = vm.run(line, CONSOLE, on_line)
+    if status or failures:
+        raise vm.Failed(f"tests failed in the guest; the console is in {os.path.relpath(CONSOLE, vm.TOP)}")
+    return covered
+
+
+def source(path, line):
+    """A line of ours."""
+    with open(os.path.join(vm.TOP, path)) as file:
+        return file.read().splitlines()[line - 1].strip()
+
+
+def reasons():
+    """Why lines are not covered: by file and text."""
+    known = {}
+    with open(REASONS) as file:
+        for line in file:
+            if line.strip() and not line.startswith("#"):
+                path, text, reason = (part.strip() for part in line.split(" | ", 2))
+                known[path, text] = reason
+    return known
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
+    parser.add_argument("--kernel", required=True, help="directory of the kernel's build")
+    parser.add_argument("--accel", default="auto")
+    parser.add_argument("--memory", default="2G")
+    args = parser.parse_args()
+    vm.end_with_us()
+
+    try:
+        covered = run_guest(args)
+    except vm.Failed as failed:
+        sys.exit(f"error: {failed}")
+    vmlinux = os.path.join(args.kernel, "vmlinux")
+    lines = lines_of(vmlinux, sites(vmlinux))
+    every = {line for ours in lines.values() for line in ours}
+    hit = {line for address in covered for line in lines.get(address, ())}
+    if not hit:
+        sys.exit("error: nothing of ours was recorded")
+
+    known, used, unexplained = reasons(), set(), 0
+    print("\nnot covered:")
+    for path, number in sorted(every - hit):
+        text = source(path, number)
+        reason = known.get((path, text))
+        used.add((path, text))
+        unexplained += reason is None
+        print(f"{path}:{number}: {text}\n    {reason or 'FAILED: no reason in scripts/uncovered.txt'}")
+    stale = sorted(set(known) - used)
+    for path, text in stale:
+        print(f"FAILED: scripts/uncovered.txt has a line that is covered or gone: {path} | {text}")
+
+    sums = collections.defaultdict(lambda: [0, 0])
+    for path, number in every:
+        sums[path][0] += 1
+        sums[path][1] += (path, number) in hit
+    print()
+    for path, (total, count) in sorted(sums.items()):
+        print(f"{path:<34} {count:>4} of {total:>4} lines")
+    os.makedirs(os.path.dirname(RESULT), exist_ok=True)
+    with open(RESULT, "w") as file:
+        json.dump({"files": {path: {"lines": total, "covered": count} for path, (total, count) in sorted(sums.items())},
+                   "not_covered": [f"{path}:{number}" for path, number in sorted(every - hit)]}, file, indent=1)
+        file.write("\n")
+    print(f"{len(hit)} of {len(every)} lines covered, {unexplained} without a reason")
+    return 1 if unexplained or stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

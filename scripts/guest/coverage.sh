@@ -1,0 +1,18 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# Run the tests of collapse_file() in Rust, and print the kernel's addresses that
+# they have come by: lines "pc ADDRESS".
+
+. "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+
+export COLLAPSE_FILE_DIR=/run/xfs COLLAPSE_FILE_SMALL_BLOCKS_DIR=/run/xfs-small-blocks
+export KCOV_OUT=/run/kcov
+
+echo rust >"$impl" || exit 1
+cd /run || exit 1
+status=0
+for program in collapse_file collapse_file_results; do
+	timeout -k 10 900 "$bin/$program" || status=1
+done
+sort -u $KCOV_OUT | sed 's/^/pc /'
+exit $status

@@ -1,0 +1,749 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Every result that collapse_file() can have, with the errno that MADV_COLLAPSE makes
+ * of it and the index that the trace event tells, for the implementation in use.
+ *
+ * Each case brings the result about, looks whether the failure has changed anything
+ * that can be seen, and removes the cause: then the collapse must succeed, which it
+ * cannot if a lock, a reference or an entry was left behind.
+ *
+ * Most cases need debugfs' collapse_file_inject (CONFIG_COLLAPSE_FILE_INJECT), all of
+ * them need tracefs and root. Directories on file systems with large folios are taken
+ * from the environment: COLLAPSE_FILE_DIR, and COLLAPSE_FILE_SMALL_BLOCKS_DIR for one
+ * whose blocks are smaller than a page.
+ */
+#define _GNU_SOURCE
+#include "kselftest_harness.h"
+#include <fcntl.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+#include <linux/userfaultfd.h>
+
+#include "collapse_file_util.h"
+#include "hugepage_settings.h"
+
+/* The range is not the first of its file, so that no index is right by accident. */
+#define START		((long)NR_PAGES)
+#define END		(2 * START)
+#define CGROUP		"/sys/fs/cgroup/collapse_file"
+
+/* What there is to be reached. */
+enum reached {
+	ALLOC_HUGE_PAGE_FAIL,
+	CGROUP_CHARGE_FAIL,
+	FAIL_NODES,
+	TRUNCATED,
+	FAIL_GET_FOLIO,
+	PAGE_LOCK,
+	FAIL_END_OF_FILE,
+	PAGE_DIRTY,
+	FAIL_NOT_UPTODATE,
+	ALREADY_HUGE,
+	DEL_PAGE_LRU,
+	PAGE_HAS_PRIVATE,
+	PAGE_COUNT,
+	PAGE_DIRTY_AFTER_UNMAP,
+	NOT_IN_MAPPING,
+	FAIL_CHARGE,
+	COPY_MC,
+	STORE_FAILED,
+	PAGE_FILLED,
+	EXCEED_NONE_PTE,
+	SUCCEED,
+	PTE_MAPPED_HUGEPAGE,
+	NR_REACHED
+};
+
+static const char * const names[NR_REACHED] = {
+	[ALLOC_HUGE_PAGE_FAIL] = "ALLOC_HUGE_PAGE_FAIL",
+	[CGROUP_CHARGE_FAIL] = "CGROUP_CHARGE_FAIL",
+	[FAIL_NODES] = "FAIL: no memory for nodes",
+	[TRUNCATED] = "TRUNCATED: nothing in the range",
+	[FAIL_GET_FOLIO] = "FAIL: shmem_get_folio",
+	[PAGE_LOCK] = "PAGE_LOCK",
+	[FAIL_END_OF_FILE] = "FAIL: beyond the end of the file",
+	[PAGE_DIRTY] = "PAGE_DIRTY_OR_WRITEBACK",
+	[FAIL_NOT_UPTODATE] = "FAIL: not uptodate",
+	[ALREADY_HUGE] = "PTE_MAPPED_HUGEPAGE: huge already",
+	[DEL_PAGE_LRU] = "DEL_PAGE_LRU",
+	[PAGE_HAS_PRIVATE] = "PAGE_HAS_PRIVATE",
+	[PAGE_COUNT] = "PAGE_COUNT",
+	[PAGE_DIRTY_AFTER_UNMAP] = "PAGE_DIRTY_OR_WRITEBACK: after unmapping",
+	[NOT_IN_MAPPING] = "TRUNCATED: not in the mapping",
+	[FAIL_CHARGE] = "FAIL: shmem_charge",
+	[COPY_MC] = "COPY_MC",
+	[STORE_FAILED] = "STORE_FAILED",
+	[PAGE_FILLED] = "PAGE_FILLED",
+	[EXCEED_NONE_PTE] = "EXCEED_NONE_PTE",
+	[SUCCEED] = "SUCCEED",
+	[PTE_MAPPED_HUGEPAGE] = "PTE_MAPPED_HUGEPAGE: collapsed",
+};
+
+/* Shared with the processes that the harness makes of the tests. */
+static struct {
+	bool reached[NR_REACHED];
+	int ran;
+} *board;
+
+static void __attribute__((constructor)) make_board(void)
+{
+	board = mmap(NULL, sizeof(*board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+		     -1, 0);
+}
+
+FIXTURE(results)
+{
+	char dir[32];
+	const char *mounted, *path;
+	int fd, uffd;
+	char *base;
+};
+
+static int open_uffd(void)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	int uffd = syscall(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+
+	if (uffd >= 0 && ioctl(uffd, UFFDIO_API, &api)) {
+		close(uffd);
+		return -1;
+	}
+	return uffd;
+}
+
+static int register_missing(int uffd, char *at)
+{
+	struct uffdio_register reg = {
+		.range = { .start = (uintptr_t)at, .len = HUGE },
+		.mode = UFFDIO_REGISTER_MODE_MISSING,
+	};
+
+	return ioctl(uffd, UFFDIO_REGISTER, &reg) ? errno : 0;
+}
+
+/* A file of two ranges, of which nothing but the second is used. */
+static bool open_file(FIXTURE_DATA(results) *self, const char *path)
+{
+	self->fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (self->fd < 0 || ftruncate(self->fd, 2 * HUGE))
+		return false;
+	self->base = map_range(self->fd, HUGE, PROT_READ | PROT_WRITE, MAP_SHARED);
+	return self->base;
+}
+
+FIXTURE_SETUP(results)
+{
+	char path[64];
+
+	self->fd = -1;
+	self->uffd = -1;
+	board->ran++;
+	if (geteuid())
+		SKIP(return, "not root");
+	if (!trace_begin())
+		SKIP(return, "no tracefs with mm_khugepaged_collapse_file");
+	self->uffd = open_uffd();
+	if (self->uffd < 0)
+		SKIP(return, "no userfaultfd");
+	strcpy(self->dir, "/tmp/collapse_file.XXXXXX");
+	ASSERT_NE(mkdtemp(self->dir), NULL);
+	/* Of our own, so that it goes with us. */
+	ASSERT_EQ(unshare(CLONE_NEWNS), 0);
+	ASSERT_EQ(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
+	ASSERT_EQ(mount("none", self->dir, "tmpfs", 0, "size=16m,huge=never"), 0);
+	snprintf(path, sizeof(path), "%s/file", self->dir);
+	ASSERT_TRUE(open_file(self, path));
+}
+
+FIXTURE_TEARDOWN(results)
+{
+	inject("off");
+	trace_end();
+	if (self->base)
+		munmap(self->base, HUGE);
+	close(self->fd);
+	close(self->uffd);
+	if (*self->dir) {
+		umount2(self->dir, MNT_DETACH);
+		rmdir(self->dir);
+	}
+}
+
+#define NEEDS_INJECTION()						\
+	do {								\
+		if (!inject_available())				\
+			SKIP(return, "no collapse_file_inject in debugfs");	\
+	} while (0)
+
+static bool is_hole(unsigned long page)
+{
+	return !(page % 8);
+}
+
+/* A hole in front of every seven pages. */
+static void fill_with_holes(char *base)
+{
+	for (unsigned long page = 0; page < NR_PAGES; page++)
+		if (!is_hole(page))
+			write_page(base, page);
+}
+
+static bool content_is_right(char *base, bool holes)
+{
+	for (unsigned long page = 0; page < NR_PAGES; page++)
+		if (!page_is(base, page, holes && is_hole(page)))
+			return false;
+	return true;
+}
+
+/* A call's errno, and the result and the index in its trace. */
+#define EXPECT_OUTCOME(outcome, errno_, result_, index_)		\
+	do {								\
+		EXPECT_EQ((outcome).err, errno_);			\
+		EXPECT_STREQ((outcome).result, result_);		\
+		EXPECT_EQ((outcome).index, index_);			\
+	} while (0)
+
+#define REACHED(what)							\
+	do {								\
+		if (!__test_passed(_metadata))				\
+			break;						\
+		board->reached[what] = true;				\
+		TH_LOG("reached %s", names[what]);			\
+	} while (0)
+
+#define EXPECT_SUCCESS(at)						\
+	do {								\
+		struct outcome success = collapse(at);			\
+									\
+		EXPECT_OUTCOME(success, 0, "pte_mapped_hugepage", END);	\
+	} while (0)
+
+/*
+ * A collapse that fails, because of what @command injects if there is one, leaves no
+ * trace but the one in the trace buffer.
+ */
+#define EXPECT_FAILURE(errno_, result_, index_, command)		\
+	do {								\
+		const char *inject_ = command;				\
+		struct sight before, after;				\
+		struct outcome failure;					\
+									\
+		look(self->fd, self->base, HUGE, &before);		\
+		if (inject_)						\
+			ASSERT_EQ(inject("%s", inject_), 0);		\
+		failure = collapse(self->base);				\
+		if (inject_)						\
+			ASSERT_EQ(inject("off"), 0);			\
+		EXPECT_OUTCOME(failure, errno_, result_, index_);	\
+		look(self->fd, self->base, HUGE, &after);		\
+		EXPECT_STREQ(looks_different(&before, &after) ?: "nothing", "nothing");	\
+	} while (0)
+
+TEST_F(results, alloc_huge_page_fail)
+{
+	NEEDS_INJECTION();
+	fill_with_holes(self->base);
+	EXPECT_FAILURE(ENOMEM, "alloc_huge_page_failed", 0, "__folio_alloc_noprof fail 1 100");
+	EXPECT_SUCCESS(self->base);
+	EXPECT_TRUE(content_is_right(self->base, true));
+	REACHED(ALLOC_HUGE_PAGE_FAIL);
+}
+
+TEST_F(results, cgroup_charge_fail)
+{
+	mount("none", "/sys/fs/cgroup", "cgroup2", 0, NULL);
+	write_text("/sys/fs/cgroup/cgroup.subtree_control", "+memory");
+	if (mkdir(CGROUP, 0700) && errno != EEXIST)
+		SKIP(return, "no memory cgroups");
+	if (write_text(CGROUP "/cgroup.procs", "0"))
+		SKIP(return, "no memory cgroups");
+	fill_with_holes(self->base);
+	/* Too little for the huge folio beside the small ones, and nothing to reclaim. */
+	write_text(CGROUP "/memory.swap.max", "0");
+	ASSERT_EQ(write_text(CGROUP "/memory.max", "3670016"), 0);
+	EXPECT_FAILURE(EBUSY, "ccgroup_charge_failed", 0, NULL);
+	ASSERT_EQ(write_text(CGROUP "/memory.max", "max"), 0);
+	EXPECT_SUCCESS(self->base);
+	EXPECT_TRUE(content_is_right(self->base, true));
+	write_text("/sys/fs/cgroup/cgroup.procs", "0");
+	rmdir(CGROUP);
+	REACHED(CGROUP_CHARGE_FAIL);
+}
+
+TEST_F(results, fail_nodes)
+{
+	NEEDS_INJECTION();
+	/* Most of the tree's nodes for the range are yet to be made. */
+	write_page(self->base, 1);
+	EXPECT_FAILURE(EINVAL, "failed", 0, "kmem_cache_alloc_lru_noprof fail 1 1000000");
+	EXPECT_SUCCESS(self->base);
+	EXPECT_TRUE(page_is(self->base, 1, false));
+	REACHED(FAIL_NODES);
+}
+
+TEST_F(results, truncated)
+{
+	EXPECT_FAILURE(EINVAL, "truncated", START, NULL);
+	write_page(self->base, NR_PAGES - 1);
+	EXPECT_SUCCESS(self->base);
+	REACHED(TRUNCATED);
+}
+
+TEST_F(results, fail_get_folio)
+{
+	for (unsigned long page = 0; page < NR_PAGES / 2; page++)
+		write_page(self->base, page);
+	ASSERT_EQ(ftruncate(self->fd, HUGE + HUGE / 2), 0);
+	/* Pages beyond the end of the file cannot be had, allocated though they are. */
+	ASSERT_EQ(fallocate(self->fd, FALLOC_FL_KEEP_SIZE, HUGE, HUGE), 0);
+	EXPECT_FAILURE(EINVAL, "failed", START + NR_PAGES / 2, NULL);
+	ASSERT_EQ(ftruncate(self->fd, 2 * HUGE), 0);
+	EXPECT_SUCCESS(self->base);
+	for (unsigned long page = 0; page < NR_PAGES; page++)
+		ASSERT_TRUE(page_is(self->base, page, page >= NR_PAGES / 2));
+	REACHED(FAIL_GET_FOLIO);
+}
+
+TEST_F(results, page_lock)
+{
+	struct parked *first, *second;
+	struct outcome outcome;
+
+	NEEDS_INJECTION();
+	fill_with_holes(self->base);
+	/* What the second looks at before collapse_file() must not see the first. */
+	second = collapse_parked(self->base, "__folio_alloc_noprof", "park", 1);
+	ASSERT_NE(second, NULL);
+	first = collapse_parked(self->base, "shmem_charge", "park", 1);
+	ASSERT_NE(first, NULL);
+	outcome = collapse_resume(second);
+	EXPECT_OUTCOME(outcome, EAGAIN, "page_locked", START + 1);
+	outcome = collapse_resume(first);
+	EXPECT_OUTCOME(outcome, 0, "pte_mapped_hugepage", END);
+	EXPECT_TRUE(content_is_right(self->base, true));
+	REACHED(PAGE_LOCK);
+}
+
+TEST_F(results, already_huge)
+{
+	struct parked *parked;
+	struct outcome outcome;
+
+	NEEDS_INJECTION();
+	fill_with_holes(self->base);
+	parked = collapse_parked(self->base, "__folio_alloc_noprof", "park", 1);
+	ASSERT_NE(parked, NULL);
+	EXPECT_SUCCESS(self->base);
+	outcome = collapse_resume(parked);
+	EXPECT_OUTCOME(outcome, 0, "pte_mapped_hugepage", START);
+	EXPECT_TRUE(content_is_right(self->base, true));
+	REACHED(ALREADY_HUGE);
+}
+
+TEST_F(results, del_page_lru)
+{
+	NEEDS_INJECTION();
+	fill_with_holes(self->base);
+	EXPECT_FAILURE(EAGAIN, "could_not_delete_page_from_lru", START + 3,
+			"folio_isolate_lru fail 3");
+	EXPECT_SUCCESS(self->base);
+	EXPECT_TRUE(content_is_right(self->base, true));
+	REACHED(DEL_PAGE_LRU);
+}
+
+TEST_F(results, page_has_private)
+{
+	NEEDS_INJECTION();
+	fill_with_holes(self->base);
+	EXPECT_FAILURE(EAGAIN, "page_has_private", START + 3, "filemap_release_folio fail 3");
+	EXPECT_SUCCESS(self->base);
+	EXPECT_TRUE(content_is_right(self->base, true));
+	REACHED(PAGE_HAS_PRIVATE);
+}
+
+/* Believed not to happen: truncation takes the folio lock. */
+TEST_F(results, not_in_mapping)
+{
+	struct sight before, after;
+	struct outcome outcome;
+	struct parked *parked;
+
+	NEEDS_INJECTION();
+	fill_with_holes(self->base);
+	look(self->fd, self->base, HUGE, &before);
+	/* Others ask for a folio's mapping, too, but not from there to the first folio. */
+	parked = collapse_parked(self->base, "__mem_cgroup_charge", "park-after", 1);
+	ASSERT_NE(parked, NULL);
+	ASSERT_EQ(inject("folio_mapping fail 1 1 %d", parked_tid(parked)), 0);
+	outcome = collapse_resume(parked);
+	ASSERT_EQ(inject("off"), 0);
+	EXPECT_OUTCOME(outcome, EINVAL, "truncated", START + 1);
+	look(self->fd, self->base, HUGE, &after);
+	EXPECT_STREQ(looks_different(&before, &after) ?: "nothing", "nothing");
+	EXPECT_SUCCESS(self->base);
+	EXPECT_TRUE(content_is_right(self->base, true));
+	REACHED(NOT_IN_MAPPING);
+}
+
+TEST_F(results, page_count)
+{
+	struct sight before, after;
+	struct outcome outcome;
+	struct parked *parked;
+	struct iovec page;
+	int ends[2];
+
+	NEEDS_INJECTION();
+	fill_with_holes(self->base);
+	ASSERT_EQ(pipe(ends), 0);
+	look(self->fd, self->base, HUGE, &before);
+	/* The tenth folio, locked and isolated: nobody had it in use before. */
+	parked = collapse_parked(self->base, "folio_isolate_lru", "park-after", 10);
+	ASSERT_NE(parked, NULL);
+	page = (struct iovec) { .iov_base = self->base + 11 * PAGE, .iov_len = PAGE };
+	ASSERT_EQ(vmsplice(ends[1], &page, 1, 0), PAGE);
+	outcome = collapse_resume(parked);
+	EXPECT_OUTCOME(outcome, EAGAIN, "not_suitable_page_count", START + 11);
+	look(self->fd, self->base, HUGE, &after);
+	EXPECT_STREQ(looks_different(&before, &after) ?: "nothing", "nothing");
+	close(ends[0]);
+	close(ends[1]);
+	EXPECT_SUCCESS(self->base);
+	EXPECT_TRUE(content_is_right(self->base, true));
+	REACHED(PAGE_COUNT);
+}
+
+TEST_F(results, fail_charge)
+{
+	char options[32];
+
+	fill_with_holes(self->base);
+	snprintf(options, sizeof(options), "size=%lu", (NR_PAGES - 40) * PAGE);
+	ASSERT_EQ(mount("none", self->dir, "tmpfs", MS_REMOUNT, options), 0);
+	EXPECT_FAILURE(EINVAL, "failed", END, NULL);
+	ASSERT_EQ(mount("none", self->dir, "tmpfs", MS_REMOUNT, "size=16m"), 0);
+	EXPECT_SUCCESS(self->base);
+	EXPECT_TRUE(content_is_right(self->base, true));
+	REACHED(FAIL_CHARGE);
+}
+
+TEST_F(results, copy_mc)
+{
+	NEEDS_INJECTION();
+	fill_with_holes(self->base);
+	/* Nothing is wrong with the page really. */
+	ASSERT_EQ(inject("memory_failure_queue fail 1 1000"), 0);
+	EXPECT_FAILURE(EINVAL, "copy_poisoned_page", START + 11, "copy_mc_enhanced_fast_string fail 10");
+	EXPECT_SUCCESS(self->base);
+	EXPECT_TRUE(content_is_right(self->base, true));
+	REACHED(COPY_MC);
+}
+
+TEST_F(results, store_failed)
+{
+	struct sight before, after;
+	struct outcome outcome;
+	struct parked *parked;
+
+	NEEDS_INJECTION();
+	/* One node of the tree, of 64 entries, stays empty. */
+	for (unsigned long page = 0; page < NR_PAGES; page++)
+		if (page / 64 != 2)
+			write_page(self->base, page);
+	look(self->fd, self->base, HUGE, &before);
+	parked = collapse_parked(self->base, "shmem_charge", "park", 1);
+	ASSERT_NE(parked, NULL);
+	/* It vanishes, and there is no memory for another one. */
+	write_page(self->base, 130);
+	ASSERT_EQ(fallocate(self->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			    HUGE + 130 * PAGE, PAGE), 0);
+	ASSERT_EQ(inject("kmem_cache_alloc_lru_noprof fail 1 1000000 %d", parked_tid(parked)), 0);
+	outcome = collapse_resume(parked);
+	ASSERT_EQ(inject("off"), 0);
+	EXPECT_OUTCOME(outcome, EINVAL, "store_failed", END);
+	look(self->fd, self->base, HUGE, &after);
+	EXPECT_STREQ(looks_different(&before, &after) ?: "nothing", "nothing");
+	EXPECT_SUCCESS(self->base);
+	for (unsigned long page = 0; page < NR_PAGES; page++)
+		ASSERT_TRUE(page_is(self->base, page, page / 64 == 2));
+	REACHED(STORE_FAILED);
+}
+
+TEST_F(results, page_filled)
+{
+	struct outcome outcome;
+	struct parked *parked;
+
+	NEEDS_INJECTION();
+	fill_with_holes(self->base);
+	parked = collapse_parked(self->base, "shmem_charge", "park", 1);
+	ASSERT_NE(parked, NULL);
+	write_page(self->base, 8);
+	outcome = collapse_resume(parked);
+	EXPECT_OUTCOME(outcome, EAGAIN, "page_filled", END);
+	EXPECT_TRUE(page_is(self->base, 8, false));
+	for (unsigned long page = 0; page < NR_PAGES; page++) {
+		off_t at = HUGE + page * PAGE;
+
+		EXPECT_EQ(lseek(self->fd, at, SEEK_DATA) != at, is_hole(page) && page != 8);
+	}
+	EXPECT_SUCCESS(self->base);
+	EXPECT_TRUE(page_is(self->base, 8, false));
+	EXPECT_TRUE(page_is(self->base, 16, true));
+	REACHED(PAGE_FILLED);
+}
+
+TEST_F(results, exceed_none_pte)
+{
+	fill_with_holes(self->base);
+	ASSERT_EQ(register_missing(self->uffd, self->base), 0);
+	EXPECT_FAILURE(EBUSY, "exceed_none_pte", END, NULL);
+	close(self->uffd);
+	self->uffd = -1;
+	EXPECT_SUCCESS(self->base);
+	EXPECT_TRUE(content_is_right(self->base, true));
+	REACHED(EXCEED_NONE_PTE);
+}
+
+/* khugepaged is not asked, but it must have a reason to look at the range. */
+TEST_F_TIMEOUT(results, khugepaged, 120)
+{
+	struct thp_settings settings;
+	struct outcome outcome;
+	int tries = 0;
+
+	thp_read_settings(&settings);
+	thp_save_settings();
+	settings.thp_enabled = THP_MADVISE;
+	settings.khugepaged.defrag = true;
+	settings.khugepaged.scan_sleep_millisecs = 0;
+	settings.khugepaged.alloc_sleep_millisecs = 0;
+	settings.khugepaged.pages_to_scan = 8 * NR_PAGES;
+	settings.khugepaged.max_ptes_none = NR_PAGES - 1;
+	ASSERT_EQ(mount("none", self->dir, "tmpfs", MS_REMOUNT, "huge=advise"), 0);
+	fill_with_holes(self->base);
+	ASSERT_EQ(register_missing(self->uffd, self->base), 0);
+	ASSERT_EQ(madvise(self->base, HUGE, MADV_HUGEPAGE), 0);
+	thp_push_settings(&settings);
+	do {
+		usleep(20000);
+	} while (!traced_elsewhere((unsigned long)self->base, &outcome) && tries++ < 2000);
+	EXPECT_STREQ(outcome.result, "exceed_none_pte");
+	EXPECT_EQ(outcome.index, END);
+	close(self->uffd);
+	self->uffd = -1;
+	do {
+		usleep(20000);
+		traced_elsewhere((unsigned long)self->base, &outcome);
+	} while (strcmp(outcome.result, "succeeded") && tries++ < 2000);
+	EXPECT_STREQ(outcome.result, "succeeded");
+	EXPECT_EQ(outcome.index, END);
+	thp_restore_settings();
+	EXPECT_TRUE(content_is_right(self->base, true));
+	REACHED(SUCCEED);
+}
+
+TEST_F(results, collapsed)
+{
+	fill_with_holes(self->base);
+	EXPECT_SUCCESS(self->base);
+	EXPECT_TRUE(content_is_right(self->base, true));
+	REACHED(PTE_MAPPED_HUGEPAGE);
+}
+
+/* The same file on a file system with large folios, written, flushed, and mapped. */
+static bool on_disk(FIXTURE_DATA(results) *self, const char *variable, off_t size)
+{
+	const char *dir = getenv(variable);
+	char path[256];
+
+	if (!dir)
+		return false;
+	munmap(self->base, HUGE);
+	close(self->fd);
+	snprintf(path, sizeof(path), "%s/collapse_file", dir);
+	if (!open_file(self, path))
+		return false;
+	unlink(path);
+	return !ftruncate(self->fd, size);
+}
+
+/* By write(), a page at a time, so that each has a folio of its own. */
+static bool write_file_page(int fd, unsigned long page)
+{
+	static char text[NR_PAGES * PAGE];
+
+	write_page(text, page);
+	return pwrite(fd, text + page * PAGE, PAGE, HUGE + page * PAGE) == PAGE;
+}
+
+static bool write_file_pages(int fd, unsigned long count)
+{
+	for (unsigned long page = 0; page < count; page++)
+		if (!write_file_page(fd, page))
+			return false;
+	return !fsync(fd);
+}
+
+TEST_F(results, fail_end_of_file)
+{
+	if (!on_disk(self, "COLLAPSE_FILE_DIR", HUGE))
+		SKIP(return, "no COLLAPSE_FILE_DIR");
+	ASSERT_TRUE(write_file_pages(self->fd, NR_PAGES / 2));
+	EXPECT_FAILURE(EINVAL, "failed", START + NR_PAGES / 2, NULL);
+	ASSERT_TRUE(write_file_pages(self->fd, NR_PAGES));
+	EXPECT_SUCCESS(self->base);
+	EXPECT_TRUE(content_is_right(self->base, false));
+	REACHED(FAIL_END_OF_FILE);
+}
+
+TEST_F(results, page_dirty)
+{
+	struct outcome outcome;
+	struct parked *parked;
+
+	if (!on_disk(self, "COLLAPSE_FILE_DIR", HUGE))
+		SKIP(return, "no COLLAPSE_FILE_DIR");
+	NEEDS_INJECTION();
+	ASSERT_TRUE(write_file_pages(self->fd, NR_PAGES));
+
+	/* madvise() has the range written back and tries again, once. */
+	ASSERT_TRUE(write_file_page(self->fd, 7));
+	parked = collapse_parked(self->base, "__folio_alloc_noprof", "park", 2);
+	ASSERT_NE(parked, NULL);
+	ASSERT_TRUE(write_file_page(self->fd, 9));
+	outcome = collapse_resume(parked);
+	EXPECT_EQ(outcome.events, 2);
+	EXPECT_STREQ(outcome.first_result, "page_dirty_or_writeback");
+	EXPECT_EQ(outcome.first_index, START + 7);
+	EXPECT_OUTCOME(outcome, EAGAIN, "page_dirty_or_writeback", START + 9);
+
+	EXPECT_SUCCESS(self->base);
+	EXPECT_TRUE(content_is_right(self->base, false));
+	REACHED(PAGE_DIRTY);
+}
+
+/* Of a file that nobody has open for writing, writeback is started at once. */
+TEST_F(results, page_dirty_is_flushed)
+{
+	const char *dir = getenv("COLLAPSE_FILE_DIR");
+	struct outcome outcome;
+	struct parked *parked;
+	char path[256];
+	int fd;
+
+	NEEDS_INJECTION();
+	if (!dir)
+		SKIP(return, "no COLLAPSE_FILE_DIR");
+	snprintf(path, sizeof(path), "%s/collapse_file", dir);
+	munmap(self->base, HUGE);
+	close(self->fd);
+	ASSERT_TRUE(open_file(self, path));
+	ASSERT_TRUE(write_file_pages(self->fd, NR_PAGES));
+	ASSERT_TRUE(write_file_page(self->fd, 7));
+	munmap(self->base, HUGE);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	ASSERT_GE(fd, 0);
+	close(self->fd);
+	unlink(path);
+	self->fd = fd;
+	self->base = map_range(fd, HUGE, PROT_READ, MAP_SHARED);
+	ASSERT_NE(self->base, NULL);
+	parked = collapse_parked(self->base, "filemap_flush", "park", 1);
+	ASSERT_NE(parked, NULL);
+	outcome = collapse_resume(parked);
+	EXPECT_STREQ(outcome.first_result, "page_dirty_or_writeback");
+	EXPECT_EQ(outcome.first_index, START + 7);
+	EXPECT_OUTCOME(outcome, 0, "pte_mapped_hugepage", END);
+	EXPECT_TRUE(content_is_right(self->base, false));
+}
+
+/* What is on its way to the disk is left alone. */
+TEST_F(results, page_writeback)
+{
+	int met = 0;
+
+	if (!on_disk(self, "COLLAPSE_FILE_DIR", 2 * HUGE))
+		SKIP(return, "no COLLAPSE_FILE_DIR");
+	for (int round = 0; round < 30 && !met; round++) {
+		struct outcome outcome;
+
+		for (unsigned long page = 0; page < NR_PAGES; page++)
+			ASSERT_TRUE(write_file_page(self->fd, page));
+		/* It returns with all of them submitted, and none dirty. */
+		ASSERT_EQ(sync_file_range(self->fd, HUGE, HUGE, SYNC_FILE_RANGE_WRITE), 0);
+		outcome = collapse_once(self->base);
+		met = outcome.events > 0 &&
+		      !strcmp(outcome.first_result, "page_dirty_or_writeback");
+		EXPECT_TRUE(content_is_right(self->base, false));
+		ASSERT_EQ(ftruncate(self->fd, HUGE), 0);
+		ASSERT_EQ(ftruncate(self->fd, 2 * HUGE), 0);
+	}
+	if (!met)
+		SKIP(return, "the disk is too fast to be met at it");
+}
+
+TEST_F(results, page_dirty_after_unmap)
+{
+	struct outcome outcome;
+
+	if (!on_disk(self, "COLLAPSE_FILE_DIR", HUGE))
+		SKIP(return, "no COLLAPSE_FILE_DIR");
+	NEEDS_INJECTION();
+	ASSERT_TRUE(write_file_pages(self->fd, NR_PAGES));
+	ASSERT_TRUE(content_is_right(self->base, false));
+	ASSERT_EQ(inject("try_to_unmap fail 5 1000"), 0);
+	outcome = collapse(self->base);
+	ASSERT_EQ(inject("off"), 0);
+	EXPECT_EQ(outcome.events, 2);
+	EXPECT_STREQ(outcome.first_result, "page_dirty_or_writeback");
+	EXPECT_EQ(outcome.first_index, START + 4);
+	/* The first four are not mapped any more. */
+	EXPECT_OUTCOME(outcome, EAGAIN, "page_dirty_or_writeback", START + 5);
+	EXPECT_SUCCESS(self->base);
+	EXPECT_TRUE(content_is_right(self->base, false));
+	REACHED(PAGE_DIRTY_AFTER_UNMAP);
+}
+
+TEST_F(results, fail_not_uptodate)
+{
+	if (!on_disk(self, "COLLAPSE_FILE_SMALL_BLOCKS_DIR", HUGE))
+		SKIP(return, "no COLLAPSE_FILE_SMALL_BLOCKS_DIR");
+	ASSERT_TRUE(write_file_pages(self->fd, 11));
+	/* One block of a page, of which nobody has asked for the rest. */
+	ASSERT_EQ(ftruncate(self->fd, 2 * HUGE), 0);
+	ASSERT_EQ(pwrite(self->fd, "x", 1, HUGE + 11 * PAGE), 1);
+	ASSERT_EQ(fsync(self->fd), 0);
+	EXPECT_FAILURE(EINVAL, "failed", START + 11, NULL);
+	ASSERT_EQ(self->base[11 * PAGE], 'x');
+	EXPECT_SUCCESS(self->base);
+	ASSERT_EQ(self->base[11 * PAGE], 'x');
+	ASSERT_EQ(self->base[11 * PAGE + 1], 0);
+	REACHED(FAIL_NOT_UPTODATE);
+}
+
+/* The last one, as it counts the others. */
+TEST_F(results, every_result_is_reached)
+{
+	/* Only asked for some of them? */
+	if (board->ran <= NR_REACHED)
+		SKIP(return, "not all cases were run");
+	for (int i = 0; i < NR_REACHED; i++)
+		if (!board->reached[i])
+			TH_LOG("not reached: %s", names[i]);
+	if (!inject_available() || !getenv("COLLAPSE_FILE_DIR") ||
+	    !getenv("COLLAPSE_FILE_SMALL_BLOCKS_DIR"))
+		SKIP(return, "no injection, or no directory on a file system given");
+	for (int i = 0; i < NR_REACHED; i++)
+		EXPECT_TRUE(board->reached[i]);
+}
+
+TEST_HARNESS_MAIN
