@@ -18,8 +18,9 @@
  * FIRST counts the calls that task TID makes from now on, and 1 is the next one;
  * COUNT is how many are diverted from there on, 1 if not given. TID, the writer if
  * not given, is a thread's number in the initial PID namespace. Nobody waits for
- * longer than PARK_SECONDS, or STALL_SECONDS where it is with interrupts off. Reading tells a line for each function: its name, the
- * state, and how many calls have been seen.
+ * longer than PARK_SECONDS, or STALL_SECONDS where it is with interrupts off. Reading
+ * tells a line for each function: its name, the state, and how many calls have been
+ * seen.
  *
  * A kprobe's handler must not sleep. It only makes the task go on in the function's
  * stand-in, which is an ordinary function, called where the real one would have been:

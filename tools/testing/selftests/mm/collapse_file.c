@@ -129,7 +129,7 @@ static bool is_huge(char *base)
 	if (!smaps)
 		return false;
 	for (unsigned long page = 0; page < NR_PAGES; page++)
-		*(volatile char *)(base + page * PAGE);
+		FORCE_READ(base[page * PAGE]);
 	snprintf(range, sizeof(range), "%lx-", (unsigned long)base);
 	while (fgets(line, sizeof(line), smaps)) {
 		if (strchr(line, '-') && strchr(line, '-') < strchr(line, ' '))
@@ -145,9 +145,11 @@ static bool is_huge(char *base)
 /* Collapsed, with errno 0, mapped by one entry, and the content is what it was. */
 #define EXPECT_COLLAPSE(base, holes)					\
 	do {								\
-		EXPECT_EQ(collapse(base).err, 0);			\
-		EXPECT_TRUE(content_is_right(base, holes));		\
-		EXPECT_TRUE(is_huge(base));				\
+		char *base_ = base;					\
+									\
+		EXPECT_EQ(collapse(base_).err, 0);			\
+		EXPECT_TRUE(content_is_right(base_, holes));		\
+		EXPECT_TRUE(is_huge(base_));				\
 	} while (0)
 
 /* Not collapsed, for a userfaultfd, and the holes are still holes. */
@@ -531,7 +533,7 @@ static void *toucher(void *arg)
 
 	while (__atomic_load_n(&touch->wait, __ATOMIC_ACQUIRE))
 		sched_yield();
-	*(volatile char *)touch->at;
+	FORCE_READ(*touch->at);
 	__atomic_store_n(&touch->done, true, __ATOMIC_RELEASE);
 	return NULL;
 }
@@ -745,7 +747,8 @@ static void *observe(void *arg)
 		memcpy(now.memcg, observer->before.memcg, sizeof(now.memcg));
 		if (!observer->different)
 			observer->different = looks_different(&observer->before, &now);
-		if (pread(observer->fd, content, HUGE, 0) != HUGE || !content_is_right(content, true))
+		if (pread(observer->fd, content, HUGE, 0) != HUGE ||
+		    !content_is_right(content, true))
 			observer->different = "content";
 		observer->looks++;
 	}
@@ -812,7 +815,6 @@ TEST_F(collapse_file, from_sealed)
 	ASSERT_NE(self->base, NULL);
 	EXPECT_COLLAPSE(self->base, true);
 }
-
 
 /* Shmem's folios get an order by a setting; what it was before goes to @before. */
 static bool shmem_order(int order, const char *setting, char *before)
@@ -922,7 +924,7 @@ TEST_F(collapse_file, collapsed_can_be_swapped_out)
 }
 
 /* A file of COLLAPSE_FILE_DIR in the place of the memfd. */
-static bool on_disk(FIXTURE_DATA(collapse_file) *self)
+static bool on_disk(int *fd, char **base)
 {
 	static char content[HUGE];
 	char path[256];
@@ -930,24 +932,24 @@ static bool on_disk(FIXTURE_DATA(collapse_file) *self)
 	if (!getenv("COLLAPSE_FILE_DIR"))
 		return false;
 	snprintf(path, sizeof(path), "%s/collapse_file", getenv("COLLAPSE_FILE_DIR"));
-	munmap(self->base, HUGE);
-	close(self->fd);
-	self->base = NULL;
-	self->fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	munmap(*base, HUGE);
+	close(*fd);
+	*base = NULL;
+	*fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	unlink(path);
 	fill(content, false);
 	for (unsigned long page = 0; page < NR_PAGES; page++)
-		if (pwrite(self->fd, content + page * PAGE, PAGE, page * PAGE) != PAGE)
+		if (pwrite(*fd, content + page * PAGE, PAGE, page * PAGE) != PAGE)
 			return false;
-	if (fsync(self->fd))
+	if (fsync(*fd))
 		return false;
-	self->base = map_range(self->fd, 0, PROT_READ | PROT_WRITE, MAP_SHARED);
-	return self->base;
+	*base = map_range(*fd, 0, PROT_READ | PROT_WRITE, MAP_SHARED);
+	return *base;
 }
 
 TEST_F(collapse_file, from_clean_file)
 {
-	if (!on_disk(self))
+	if (!on_disk(&self->fd, &self->base))
 		SKIP(return, "no COLLAPSE_FILE_DIR");
 	EXPECT_COLLAPSE(self->base, false);
 	/* Writing goes on as with any file. */
@@ -960,13 +962,13 @@ TEST_F(collapse_file, from_file_to_be_read)
 {
 	struct sight sight;
 
-	if (!on_disk(self))
+	if (!on_disk(&self->fd, &self->base))
 		SKIP(return, "no COLLAPSE_FILE_DIR");
 	ASSERT_EQ(posix_fadvise(self->fd, 0, 0, POSIX_FADV_DONTNEED), 0);
 	/* Scattered pages are there, between which it takes reading. */
 	ASSERT_EQ(madvise(self->base, HUGE, MADV_RANDOM), 0);
 	for (unsigned long page = 0; page < NR_PAGES; page += 100)
-		*(volatile char *)(self->base + page * PAGE);
+		FORCE_READ(self->base[page * PAGE]);
 	look(self->fd, self->base, 0, &sight);
 	EXPECT_LT(sight.cached, NR_PAGES);
 	EXPECT_COLLAPSE(self->base, false);
@@ -1148,7 +1150,8 @@ TEST_F_TIMEOUT(collapse_file, each_allocation_fails_once, 300)
 			look(self->fd, self->base, 0, &after);
 			EXPECT_STREQ(looks_different(&before, &after) ?: "nothing", "nothing");
 			/* Before collapse_file() it may be an EAGAIN, without a fault. */
-			EXPECT_TRUE(err == ENOMEM || err == EBUSY || err == EINVAL || err == EAGAIN);
+			EXPECT_TRUE(err == ENOMEM || err == EBUSY || err == EINVAL ||
+				    err == EAGAIN);
 		}
 		for (unsigned long page = 0; page < 40; page++)
 			ASSERT_TRUE(page_is(self->base, page, page >= 20));

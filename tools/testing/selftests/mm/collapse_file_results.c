@@ -129,13 +129,13 @@ static int register_missing(int uffd, char *at)
 }
 
 /* A file of two ranges, of which nothing but the second is used. */
-static bool open_file(FIXTURE_DATA(results) *self, const char *path)
+static bool open_file(const char *path, int *fd, char **base)
 {
-	self->fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	if (self->fd < 0 || ftruncate(self->fd, 2 * HUGE))
+	*fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (*fd < 0 || ftruncate(*fd, 2 * HUGE))
 		return false;
-	self->base = map_range(self->fd, HUGE, PROT_READ | PROT_WRITE, MAP_SHARED);
-	return self->base;
+	*base = map_range(*fd, HUGE, PROT_READ | PROT_WRITE, MAP_SHARED);
+	return *base;
 }
 
 FIXTURE_SETUP(results)
@@ -159,7 +159,7 @@ FIXTURE_SETUP(results)
 	ASSERT_EQ(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
 	ASSERT_EQ(mount("none", self->dir, "tmpfs", 0, "size=16m,huge=never"), 0);
 	snprintf(path, sizeof(path), "%s/file", self->dir);
-	ASSERT_TRUE(open_file(self, path));
+	ASSERT_TRUE(open_file(path, &self->fd, &self->base));
 }
 
 FIXTURE_TEARDOWN(results)
@@ -175,12 +175,6 @@ FIXTURE_TEARDOWN(results)
 		rmdir(self->dir);
 	}
 }
-
-#define NEEDS_INJECTION()						\
-	do {								\
-		if (!inject_available())				\
-			SKIP(return, "no collapse_file_inject in debugfs");	\
-	} while (0)
 
 static bool is_hole(unsigned long page)
 {
@@ -204,19 +198,23 @@ static bool content_is_right(char *base, bool holes)
 }
 
 /* A call's errno, and the result and the index in its trace. */
-#define EXPECT_OUTCOME(outcome, errno_, result_, index_)		\
+#define EXPECT_OUTCOME(what, errno_, result_, index_)			\
 	do {								\
-		EXPECT_EQ((outcome).err, errno_);			\
-		EXPECT_STREQ((outcome).result, result_);		\
-		EXPECT_EQ((outcome).index, index_);			\
+		const struct outcome *seen_ = &(what);			\
+									\
+		EXPECT_EQ(seen_->err, errno_);				\
+		EXPECT_STREQ(seen_->result, result_);			\
+		EXPECT_EQ(seen_->index, index_);			\
 	} while (0)
 
 #define REACHED(what)							\
 	do {								\
+		enum reached reached_ = what;				\
+									\
 		if (!__test_passed(_metadata))				\
 			break;						\
-		board->reached[what] = true;				\
-		TH_LOG("reached %s", names[what]);			\
+		board->reached[reached_] = true;			\
+		TH_LOG("reached %s", names[reached_]);			\
 	} while (0)
 
 #define EXPECT_SUCCESS(at)						\
@@ -249,7 +247,8 @@ static bool content_is_right(char *base, bool holes)
 
 TEST_F(results, alloc_huge_page_fail)
 {
-	NEEDS_INJECTION();
+	if (!inject_available())
+		SKIP(return, "no collapse_file_inject in debugfs");
 	fill_with_holes(self->base);
 	EXPECT_FAILURE(ENOMEM, "alloc_huge_page_failed", 0, "__folio_alloc_noprof fail 1 100");
 	EXPECT_SUCCESS(self->base);
@@ -280,7 +279,8 @@ TEST_F(results, cgroup_charge_fail)
 
 TEST_F(results, fail_nodes)
 {
-	NEEDS_INJECTION();
+	if (!inject_available())
+		SKIP(return, "no collapse_file_inject in debugfs");
 	/* Most of the tree's nodes for the range are yet to be made. */
 	write_page(self->base, 1);
 	EXPECT_FAILURE(EINVAL, "failed", 0, "kmem_cache_alloc_lru_noprof fail 1 1000000");
@@ -317,7 +317,8 @@ TEST_F(results, page_lock)
 	struct parked *first, *second;
 	struct outcome outcome;
 
-	NEEDS_INJECTION();
+	if (!inject_available())
+		SKIP(return, "no collapse_file_inject in debugfs");
 	fill_with_holes(self->base);
 	/* What the second looks at before collapse_file() must not see the first. */
 	second = collapse_parked(self->base, "__folio_alloc_noprof", "park", 1);
@@ -337,7 +338,8 @@ TEST_F(results, already_huge)
 	struct parked *parked;
 	struct outcome outcome;
 
-	NEEDS_INJECTION();
+	if (!inject_available())
+		SKIP(return, "no collapse_file_inject in debugfs");
 	fill_with_holes(self->base);
 	parked = collapse_parked(self->base, "__folio_alloc_noprof", "park", 1);
 	ASSERT_NE(parked, NULL);
@@ -350,10 +352,11 @@ TEST_F(results, already_huge)
 
 TEST_F(results, del_page_lru)
 {
-	NEEDS_INJECTION();
+	if (!inject_available())
+		SKIP(return, "no collapse_file_inject in debugfs");
 	fill_with_holes(self->base);
 	EXPECT_FAILURE(EAGAIN, "could_not_delete_page_from_lru", START + 3,
-			"folio_isolate_lru fail 3");
+		       "folio_isolate_lru fail 3");
 	EXPECT_SUCCESS(self->base);
 	EXPECT_TRUE(content_is_right(self->base, true));
 	REACHED(DEL_PAGE_LRU);
@@ -361,7 +364,8 @@ TEST_F(results, del_page_lru)
 
 TEST_F(results, page_has_private)
 {
-	NEEDS_INJECTION();
+	if (!inject_available())
+		SKIP(return, "no collapse_file_inject in debugfs");
 	fill_with_holes(self->base);
 	EXPECT_FAILURE(EAGAIN, "page_has_private", START + 3, "filemap_release_folio fail 3");
 	EXPECT_SUCCESS(self->base);
@@ -376,7 +380,8 @@ TEST_F(results, not_in_mapping)
 	struct outcome outcome;
 	struct parked *parked;
 
-	NEEDS_INJECTION();
+	if (!inject_available())
+		SKIP(return, "no collapse_file_inject in debugfs");
 	fill_with_holes(self->base);
 	look(self->fd, self->base, HUGE, &before);
 	/* Others ask for a folio's mapping, too, but not from there to the first folio. */
@@ -401,7 +406,8 @@ TEST_F(results, page_count)
 	struct iovec page;
 	int ends[2];
 
-	NEEDS_INJECTION();
+	if (!inject_available())
+		SKIP(return, "no collapse_file_inject in debugfs");
 	fill_with_holes(self->base);
 	ASSERT_EQ(pipe(ends), 0);
 	look(self->fd, self->base, HUGE, &before);
@@ -437,11 +443,13 @@ TEST_F(results, fail_charge)
 
 TEST_F(results, copy_mc)
 {
-	NEEDS_INJECTION();
+	if (!inject_available())
+		SKIP(return, "no collapse_file_inject in debugfs");
 	fill_with_holes(self->base);
 	/* Nothing is wrong with the page really. */
 	ASSERT_EQ(inject("memory_failure_queue fail 1 1000"), 0);
-	EXPECT_FAILURE(EINVAL, "copy_poisoned_page", START + 11, "copy_mc_enhanced_fast_string fail 10");
+	EXPECT_FAILURE(EINVAL, "copy_poisoned_page", START + 11,
+		       "copy_mc_enhanced_fast_string fail 10");
 	EXPECT_SUCCESS(self->base);
 	EXPECT_TRUE(content_is_right(self->base, true));
 	REACHED(COPY_MC);
@@ -453,7 +461,8 @@ TEST_F(results, store_failed)
 	struct outcome outcome;
 	struct parked *parked;
 
-	NEEDS_INJECTION();
+	if (!inject_available())
+		SKIP(return, "no collapse_file_inject in debugfs");
 	/* One node of the tree, of 64 entries, stays empty. */
 	for (unsigned long page = 0; page < NR_PAGES; page++)
 		if (page / 64 != 2)
@@ -482,7 +491,8 @@ TEST_F(results, page_filled)
 	struct outcome outcome;
 	struct parked *parked;
 
-	NEEDS_INJECTION();
+	if (!inject_available())
+		SKIP(return, "no collapse_file_inject in debugfs");
 	fill_with_holes(self->base);
 	parked = collapse_parked(self->base, "shmem_charge", "park", 1);
 	ASSERT_NE(parked, NULL);
@@ -560,20 +570,20 @@ TEST_F(results, collapsed)
 }
 
 /* The same file on a file system with large folios, written, flushed, and mapped. */
-static bool on_disk(FIXTURE_DATA(results) *self, const char *variable, off_t size)
+static bool on_disk(const char *variable, off_t size, int *fd, char **base)
 {
 	const char *dir = getenv(variable);
 	char path[256];
 
 	if (!dir)
 		return false;
-	munmap(self->base, HUGE);
-	close(self->fd);
+	munmap(*base, HUGE);
+	close(*fd);
 	snprintf(path, sizeof(path), "%s/collapse_file", dir);
-	if (!open_file(self, path))
+	if (!open_file(path, fd, base))
 		return false;
 	unlink(path);
-	return !ftruncate(self->fd, size);
+	return !ftruncate(*fd, size);
 }
 
 /* By write(), a page at a time, so that each has a folio of its own. */
@@ -595,7 +605,7 @@ static bool write_file_pages(int fd, unsigned long count)
 
 TEST_F(results, fail_end_of_file)
 {
-	if (!on_disk(self, "COLLAPSE_FILE_DIR", HUGE))
+	if (!on_disk("COLLAPSE_FILE_DIR", HUGE, &self->fd, &self->base))
 		SKIP(return, "no COLLAPSE_FILE_DIR");
 	ASSERT_TRUE(write_file_pages(self->fd, NR_PAGES / 2));
 	EXPECT_FAILURE(EINVAL, "failed", START + NR_PAGES / 2, NULL);
@@ -610,9 +620,10 @@ TEST_F(results, page_dirty)
 	struct outcome outcome;
 	struct parked *parked;
 
-	if (!on_disk(self, "COLLAPSE_FILE_DIR", HUGE))
+	if (!on_disk("COLLAPSE_FILE_DIR", HUGE, &self->fd, &self->base))
 		SKIP(return, "no COLLAPSE_FILE_DIR");
-	NEEDS_INJECTION();
+	if (!inject_available())
+		SKIP(return, "no collapse_file_inject in debugfs");
 	ASSERT_TRUE(write_file_pages(self->fd, NR_PAGES));
 
 	/* madvise() has the range written back and tries again, once. */
@@ -640,13 +651,14 @@ TEST_F(results, page_dirty_is_flushed)
 	char path[256];
 	int fd;
 
-	NEEDS_INJECTION();
+	if (!inject_available())
+		SKIP(return, "no collapse_file_inject in debugfs");
 	if (!dir)
 		SKIP(return, "no COLLAPSE_FILE_DIR");
 	snprintf(path, sizeof(path), "%s/collapse_file", dir);
 	munmap(self->base, HUGE);
 	close(self->fd);
-	ASSERT_TRUE(open_file(self, path));
+	ASSERT_TRUE(open_file(path, &self->fd, &self->base));
 	ASSERT_TRUE(write_file_pages(self->fd, NR_PAGES));
 	ASSERT_TRUE(write_file_page(self->fd, 7));
 	munmap(self->base, HUGE);
@@ -671,7 +683,7 @@ TEST_F(results, page_writeback)
 {
 	int met = 0;
 
-	if (!on_disk(self, "COLLAPSE_FILE_DIR", 2 * HUGE))
+	if (!on_disk("COLLAPSE_FILE_DIR", 2 * HUGE, &self->fd, &self->base))
 		SKIP(return, "no COLLAPSE_FILE_DIR");
 	for (int round = 0; round < 30 && !met; round++) {
 		struct outcome outcome;
@@ -695,9 +707,10 @@ TEST_F(results, page_dirty_after_unmap)
 {
 	struct outcome outcome;
 
-	if (!on_disk(self, "COLLAPSE_FILE_DIR", HUGE))
+	if (!on_disk("COLLAPSE_FILE_DIR", HUGE, &self->fd, &self->base))
 		SKIP(return, "no COLLAPSE_FILE_DIR");
-	NEEDS_INJECTION();
+	if (!inject_available())
+		SKIP(return, "no collapse_file_inject in debugfs");
 	ASSERT_TRUE(write_file_pages(self->fd, NR_PAGES));
 	ASSERT_TRUE(content_is_right(self->base, false));
 	ASSERT_EQ(inject("try_to_unmap fail 5 1000"), 0);
@@ -715,7 +728,7 @@ TEST_F(results, page_dirty_after_unmap)
 
 TEST_F(results, fail_not_uptodate)
 {
-	if (!on_disk(self, "COLLAPSE_FILE_SMALL_BLOCKS_DIR", HUGE))
+	if (!on_disk("COLLAPSE_FILE_SMALL_BLOCKS_DIR", HUGE, &self->fd, &self->base))
 		SKIP(return, "no COLLAPSE_FILE_SMALL_BLOCKS_DIR");
 	ASSERT_TRUE(write_file_pages(self->fd, 11));
 	/* One block of a page, of which nobody has asked for the rest. */

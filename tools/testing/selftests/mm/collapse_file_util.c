@@ -176,9 +176,9 @@ bool traced_elsewhere(unsigned long addr, struct outcome *outcome)
  * Coverage: with KCOV_OUT=FILE in the environment, the addresses in the kernel that
  * collapses have come by are added to FILE, each once, as lines of hexadecimal.
  */
-#define COVER_ENTRIES	(1UL << 20)
+#define COVER_ENTRIES	(1024 * 1024UL)
 #define TEXT_START	0xffffffff80000000UL
-#define TEXT_SIZE	(1UL << 26)
+#define TEXT_SIZE	(64 * 1024 * 1024UL)
 
 static __thread unsigned long *cover;
 static __thread int cover_fd = -1;
@@ -218,9 +218,9 @@ static void cover_end(void)
 	for (unsigned long i = 1; i <= count; i++) {
 		unsigned long at = cover[i] - TEXT_START;
 
-		if (at >= TEXT_SIZE || seen[at / 8] & 1 << at % 8)
+		if (at >= TEXT_SIZE || seen[at / 8] & 0x80 >> at % 8)
 			continue;
-		seen[at / 8] |= 1 << at % 8;
+		seen[at / 8] |= 0x80 >> at % 8;
 		fprintf(out, "%lx\n", cover[i]);
 	}
 	fclose(out);

@@ -10,6 +10,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "kselftest.h"
+
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25
 #endif
@@ -71,7 +73,7 @@ bool traced_elsewhere(unsigned long addr, struct outcome *outcome);
  * Commands to debugfs' collapse_file_inject, printf-like: 0 or an errno, ENOENT if the
  * kernel does not have it.
  */
-int inject(const char *command, ...) __attribute__((format(printf, 1, 2)));
+int __printf(1, 2) inject(const char *command, ...);
 bool inject_available(void);
 /* Wait until a task is parked in @function: false if that takes too long. */
 bool inject_wait(const char *function);
