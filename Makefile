@@ -123,6 +123,7 @@ lint: kernel-debug
 check-options:
 	@case '$(IMPL)' in rust|c) ;; *) echo 'error: IMPL=$(IMPL) is neither rust nor c' >&2; exit 2;; esac
 	@case '$(DEBUG)' in lockdep|kasan|kcsan) ;; *) echo 'error: DEBUG=$(DEBUG) is not one of lockdep, kasan, kcsan' >&2; exit 2;; esac
+	@case '$(CASES)$(SEED)' in *[!0-9]*) echo 'error: CASES=$(CASES) is no number, or SEED=$(SEED)' >&2; exit 2;; esac
 	@case '$(ACCEL)' in auto|kvm|tcg) ;; *) echo 'error: ACCEL=$(ACCEL) is not one of auto, kvm, tcg' >&2; exit 2;; esac
 
 clean:

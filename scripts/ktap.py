@@ -4,7 +4,7 @@
 import re
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
-REACHED = re.compile(r"^# [\w.]+:\d+:(\w+):reached (.*)$")
+REACHED = re.compile(r"^# .*:reached (.*) by (\w+)$")
 RESULT = re.compile(r"^(not )?ok\b[ \d]*(.*)$")
 # khugepaged's tests say ok at the end of a subtest of which an earlier step has failed.
 HIDDEN_FAILURE = re.compile(r"\b(Fail|Timeout)\b|corrupted")
@@ -41,7 +41,7 @@ class Suite:
         result = RESULT.match(text)
         reached = REACHED.match(text)
         if reached:
-            self.reached[reached.group(2)] = reached.group(1)
+            self.reached[reached.group(1)] = reached.group(2)
         if plan:
             self.planned = int(plan.group(1))
         elif text.startswith("Bail out!"):

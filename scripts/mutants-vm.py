@@ -287,7 +287,7 @@ def main():
     known = sorted(name.removesuffix(".patch") for name in os.listdir(PATCHES) if name.endswith(".patch"))
     for name in args.names:
         if name not in known:
-            parser.error(f"there is no mutant {name}: --list tells which there are")
+            sys.exit(f"error: there is no mutant {name}: --list tells which there are")
     mutants = [Mutant(name) for name in known if not args.names or name in args.names]
     if args.list:
         for mutant in mutants:

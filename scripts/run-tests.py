@@ -104,6 +104,8 @@ def main():
         if not args.suites or set(args.suites) - set(HOST_SUITES):
             wrong, splats = run_guest(args, suites, console, log)
 
+    for name in sorted(set(args.suites) - {suite.name for suite in suites}):
+        wrong.append(f"there is no suite {name}, or it did not run")
     table(suites)
     for suite in suites:
         for failure in suite.failures:

@@ -79,7 +79,7 @@ tap "no KSRC to apply to" refuses 'which tree' "${make[@]}" apply KSRC=
 fake_tree "$tap_dir/changed" 7 3
 sed -i '/^obj-.*khugepaged.o/d' "$tap_dir/changed/mm/Makefile"
 before=$(sums "$tap_dir/changed")
-tap "a hunk does not apply" refuses '0004-.* does not apply .mm/Makefile: Hunk #1 FAILED' "$apply" "$tap_dir/changed" "$tap_dir/dest"
+tap "a hunk does not apply" refuses '0007-.* does not apply .mm/Makefile: Hunk #1 FAILED' "$apply" "$tap_dir/changed" "$tap_dir/dest"
 tap "and the tree is as it was" unchanged "$tap_dir/changed" "$before"
 tap "and no half-made copy is left" test ! -e "$tap_dir/dest" -a ! -e "$tap_dir/dest.part"
 
@@ -91,6 +91,10 @@ tap "the place for the copy is taken" refuses 'is already there' "$apply" "$tap_
 
 tap "IMPL is neither c nor rust" refuses 'IMPL=go is neither rust nor c' "${make[@]}" shell IMPL=go
 tap "ACCEL is unknown" refuses 'ACCEL=warp is not one of' "${make[@]}" run ACCEL=warp
+
+tap "DEBUG is unknown" refuses 'DEBUG=more is not one of' "${make[@]}" test DEBUG=more
+tap "there is no such mutant" refuses 'there is no mutant nobody' "$TOP/scripts/mutants-vm.py" nobody
+tap "CASES is no number" refuses 'CASES=many is no number' "${make[@]}" fuzz CASES=many
 
 tap "there is no kernel to boot" refuses 'is not there: run .make kernel' "$vm" --kernel "$tap_dir/none" --accel tcg true
 tap "the guest does not come up in time" refuses 'did not come up in 2 s; the console is in' \
