@@ -27,15 +27,28 @@ LLVM = os.environ.get("LLVM", "-22")
 
 
 def sites(vmlinux):
-    """The addresses that KCOV would record: behind each call of its function."""
+    """The addresses that KCOV would record: behind each call of its function.
+
+    But not in the blocks that end in a panic: they belong to assertions and overflow
+    checks, and that nothing comes by them is what is wanted.
+    """
     command = [f"llvm-objdump{LLVM}", "-d", "--no-show-raw-insn", "--no-print-imm-hex", vmlinux]
-    found, after_call = [], False
+    found, called, block = [], False, None
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
-            address = line.split(":", 1)[0].strip()
-            if after_call and re.fullmatch("[0-9a-f]+", address):
-                found.append(int(address, 16))
-            after_call = "<__sanitizer_cov_trace_pc>" in line and "call" in line
+            address, _, instruction = line.partition(":")
+            if not re.fullmatch(" *[0-9a-f]+", address):
+                continue
+            if called:
+                block = int(address, 16)
+            called = False
+            if "<__sanitizer_cov_trace_pc>" in instruction:
+                called = True
+            elif block is None or not re.search(r"\b(call|j[a-z]+|ret)q?\b", instruction):
+                continue
+            if block is not None and not re.search(r"call.*(panic|rust_helper_BUG)", instruction):
+                found.append(block)
+            block = None
     return found
 
 

@@ -396,10 +396,11 @@ void look(int fd, char *base, off_t offset, struct sight *sight)
 	sight->writeback = cache.writeback;
 	sight->evicted = cache.evicted;
 	sight->recently_evicted = cache.recently_evicted;
-	if (!fstat(fd, &st))
-		sight->blocks = st.st_blocks;
+	/* In this order: fstat() has shmem put its accounts in order. */
 	if (!fstatfs(fd, &fs))
 		sight->fs_free = fs.f_bfree;
+	if (!fstat(fd, &st))
+		sight->blocks = st.st_blocks;
 	/* What CPUs have not yet added up. */
 	write_text("/proc/sys/vm/stat_refresh", "1");
 	sight->shmem = read_number("/proc/meminfo", "Shmem:");
