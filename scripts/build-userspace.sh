@@ -17,9 +17,9 @@ if [ "$demo" -nt "$bin/collapse_file_demo" ]; then
 fi
 [ "${1:-}" = tests ] || exit 0
 
-selftests=(collapse_file collapse_file_results khugepaged uffd-unit-tests uffd-stress split_huge_page_test folio_split_race_test guard-regions)
+selftests=(collapse_file collapse_file_results collapse_fuzz khugepaged uffd-unit-tests uffd-stress split_huge_page_test folio_split_race_test guard-regions)
 if [ "$(cat "$bin/.origin" 2>/dev/null)" = "$(cat "$linux/.origin")" ] &&
-	[ -z "$(find "$TOP/tools/testing/selftests/mm" -newer "$bin/collapse_file")" ]; then
+	[ -z "$(find "$TOP/tools/testing/selftests/mm" -newer "$bin/collapse_fuzz")" ]; then
 	exit 0
 fi
 say "building the kernel's selftests"

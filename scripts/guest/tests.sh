@@ -25,6 +25,7 @@ suites() {
 		sample 60 "$here/sample_test.py"
 		collapse_file 300 "$bin/collapse_file"
 		collapse_file_results 300 "$bin/collapse_file_results"
+		collapse_fuzz 900 fuzz
 		khugepaged-shmem 300 "$bin/khugepaged" all:shmem
 		khugepaged-shmem-order4 300 "$bin/khugepaged" -s 4 all:shmem
 		khugepaged-file-tmpfs 600 "$bin/khugepaged" all:file /run/tmpfs
@@ -56,6 +57,25 @@ again() {
 	timeout -k 10 400 "$@" && return
 	echo "#again"
 	timeout -k 10 400 "$@"
+}
+
+# As a comment: it speaks KTAP itself.
+fuzz_once() {
+	timeout -k 10 400 "$bin/collapse_fuzz" "$@" 2>&1 | sed 's/^/# /'
+	return "${PIPESTATUS[0]}"
+}
+
+# Random histories, some of which are the same each time. They compare the two
+# implementations, so once is enough.
+fuzz() {
+	local n=1 bad=0 fresh=$((RANDOM * 32768 + RANDOM))
+	[ "$i" = "${impls[0]}" ] || { echo "1..0 # SKIP compares both implementations, which has been done"; return 4; }
+	echo "TAP version 13"
+	echo "1..3"
+	tap "fixed histories: seed 1" "fuzz_once -c 200 -s 1 -d /run/ext4"
+	tap "fresh histories: seed $fresh" "fuzz_once -c 100 -s $fresh -d /run/xfs"
+	tap "several threads at one file" "fuzz_once -m concurrent -s $fresh -c 10 -t 30"
+	return $bad
 }
 
 tap() {
@@ -115,7 +135,7 @@ for i in "${impls[@]}"; do
 		echo "#suite $name $i"
 		echo "collapse_file test: suite $name, $i" >/dev/kmsg
 		case $command in
-		sysfs_test | shmem_always* | again*) eval "$command" 2>&1 ;;
+		sysfs_test | fuzz | shmem_always* | again*) eval "$command" 2>&1 ;;
 		*) eval "timeout -k 10 $limit $command" 2>&1 ;;
 		esac
 		echo "#end $name $i $?"

@@ -1,0 +1,137 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""Compare collapse_file() in C and in Rust in random cases, in guests with the
+debug kernel.
+
+The cases are split over several boots. After each of them the sums go to
+build/results/fuzz.json. Stops, and fails, at the first boot with a difference
+between the two, a complaint of the kernel, a leak, or a guest that did not get
+to its end; the seed to repeat it with is told.
+"""
+
+import argparse
+import json
+import os
+import re
+import shlex
+import sys
+import time
+
+import vm
+
+RESULTS = os.path.join(vm.BUILD, "results", "fuzz.json")
+CONSOLE = os.path.join(vm.BUILD, "logs", "fuzz-console.log")
+# Two nodes, to migrate between; what a collapse forgets to clear is not to be zero by chance.
+BOOT = ["numa=fake=2", "init_on_alloc=0", "oops=panic"]
+SEED = re.compile(r"collapse_fuzz: (?:seed|round) (\d+)")
+
+
+class Sums:
+    """What has been found in all boots."""
+
+    def __init__(self):
+        self.cases = self.differences = self.transient = 0
+        self.by_result = {}
+        self.seeds = []
+
+    def line(self, text):
+        """Take in a line of collapse_fuzz's."""
+        result = re.match(r"# fuzz-result: (\S+)=(\d+)$", text)
+        if result:
+            name = result.group(1)
+            self.by_result[name] = self.by_result.get(name, 0) + int(result.group(2))
+        sums = re.match(r"# fuzz: cases=(\d+) differences=(\d+) transient=(\d+)$", text)
+        if sums:
+            self.cases += int(sums.group(1))
+            self.differences += int(sums.group(2))
+            self.transient += int(sums.group(3))
+
+    def save(self):
+        """Write them down."""
+        os.makedirs(os.path.dirname(RESULTS), exist_ok=True)
+        with open(RESULTS, "w") as file:
+            json.dump({"cases": self.cases, "differences": self.differences, "transient": self.transient,
+                       "by_result": dict(sorted(self.by_result.items())), "seeds": self.seeds}, file, indent=1)
+            file.write("\n")
+
+
+def last_seed():
+    """The case that the guest was at when its console fell silent."""
+    try:
+        with open(CONSOLE, errors="replace") as log:
+            seeds = SEED.findall(log.read())
+    except OSError:
+        return None
+    return seeds[-1] if seeds else None
+
+
+def boot(args, cases, seed, sums):
+    """Run cases in one guest. Returns what was wrong."""
+    wrong, leaks, in_leaks = [], [], False
+
+    def on_line(text):
+        nonlocal in_leaks
+        print(text, flush=True)
+        end = re.match(r"#end (\S+) (\d+)$", text)
+        if end and end.group(2) not in ("0", "4"):
+            wrong.append(f"{end.group(1)}: status {end.group(2)}")
+        if end and end.group(2) == "4":
+            wrong.append(f"{end.group(1)}: skipped")
+        if text.startswith("#leaks"):
+            in_leaks = text == "#leaks"
+        elif in_leaks and "unreferenced object" in text:
+            leaks.append(text)
+        else:
+            sums.line(text)
+
+    if os.path.exists(CONSOLE):
+        os.remove(CONSOLE)
+    command = shlex.join([os.path.join(vm.TOP, "scripts/guest/fuzz.sh"), str(cases), str(seed)])
+    try:
+        accel = vm.accelerator(args.accel, args.kernel)
+        # Emulated, a CPU may not see at once that another one patches code, as each case does.
+        cpus = args.cpus or (2 if accel == "kvm" else 1)
+        disks = vm.make_disks(os.path.join(vm.BUILD, "disks-fuzz"))
+        line = vm.command_line(args.kernel, accel, args.memory, cpus, BOOT, disks, command)
+        status = vm.run(line, CONSOLE, on_line)
+        if status:
+            wrong.append(f"the guest's script ended with status {status}")
+    except vm.Failed as failed:
+        sys.stderr.write(vm.tail(CONSOLE))
+        wrong.append(f"{failed}; the last case had the seed {last_seed()}")
+    said = vm.splats(CONSOLE) if os.path.exists(CONSOLE) else []
+    return wrong + ["the kernel said: " + line for line in (said + leaks)[:20]]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0].replace("\n", " "))
+    parser.add_argument("--kernel", required=True, help="bzImage to boot")
+    parser.add_argument("--accel", default="auto", help="auto, kvm or tcg")
+    parser.add_argument("--memory", default="2G")
+    parser.add_argument("--cpus", type=int, help="of a guest (2; 1 if emulated)")
+    parser.add_argument("--cases", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="of the first case; the next has the next")
+    parser.add_argument("--boot-cases", type=int, default=5000, help="cases per boot")
+    args = parser.parse_args()
+
+    sums = Sums()
+    for done in range(0, args.cases, args.boot_cases):
+        cases, seed = min(args.boot_cases, args.cases - done), args.seed + done
+        print(f"==> cases {done + 1} to {done + cases} of {args.cases}, seed {seed}", flush=True)
+        sums.seeds.append(seed)
+        wrong = boot(args, cases, seed, sums)
+        sums.save()
+        if wrong or sums.differences:
+            for line in wrong:
+                print(f"FAILED: {line}")
+            print(f"FAILED: after {sums.cases} cases, {sums.differences} differences; the console is in "
+                  f"{os.path.relpath(CONSOLE, vm.TOP)}")
+            return 1
+    print(f"\n{sums.cases} cases, no difference, {sums.transient} transient; collapses:")
+    for name, number in sorted(sums.by_result.items(), key=lambda item: -item[1]):
+        print(f"{number:8} {name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

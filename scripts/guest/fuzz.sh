@@ -1,0 +1,51 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# Run collapse_fuzz in the guest, a third of the cases each with files on ext4, on xfs, and
+# on xfs with blocks that are smaller than pages:
+#
+#   fuzz.sh CASES SEED
+#   fuzz.sh -- OPTION...	collapse_fuzz with these options, and no more
+#
+# What it prints stands between a line "#fuzz FS" and a line "#end FS STATUS"; "#leaks"
+# introduces what kmemleak has found.
+
+. "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+
+# An injected failure comes and goes with a kprobe, which waits for RCU.
+echo 1 >/sys/kernel/rcu_expedited
+echo clear >/sys/kernel/debug/kmemleak 2>/dev/null
+cd /run || exit 1
+
+if [ "$1" = -- ]; then
+	shift
+	"$bin/collapse_fuzz" "$@"
+	exit
+fi
+
+fuzz() {
+	local name=$1
+	shift
+	echo "#fuzz $name"
+	"$bin/collapse_fuzz" "$@" 2>&1
+	echo "#end $name $?"
+}
+
+cases=$1 seed=$2
+fuzz self-test -T -s "$seed"
+left=3
+for fs in ext4 xfs xfs-small-blocks; do
+	part=$((cases / left))
+	fuzz $fs -d /run/$fs -c $part -s "$seed"
+	cases=$((cases - part)) seed=$((seed + part)) left=$((left - 1))
+done
+fuzz concurrent -m concurrent -d /run/ext4 -c 10 -s "$seed"
+
+if [ -e /sys/kernel/debug/kmemleak ]; then
+	# Twice: what is on its way between two owners looks like a leak the first time.
+	echo "#leaks"
+	echo scan >/sys/kernel/debug/kmemleak
+	sleep 6
+	echo scan >/sys/kernel/debug/kmemleak
+	cat /sys/kernel/debug/kmemleak
+	echo "#leaks-end"
+fi
