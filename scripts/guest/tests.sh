@@ -23,8 +23,8 @@ suites() {
 	cat <<-EOT
 		sysfs 60 sysfs_test
 		sample 60 "$here/sample_test.py"
-		collapse_file 300 "$bin/collapse_file"
 		collapse_file_results 300 "$bin/collapse_file_results"
+		collapse_file 300 "$bin/collapse_file"
 		collapse_fuzz 900 fuzz
 		khugepaged-shmem 300 "$bin/khugepaged" all:shmem
 		khugepaged-shmem-order4 300 "$bin/khugepaged" -s 4 all:shmem
