@@ -708,6 +708,37 @@ TEST_F(collapse_file, writes_before_the_flush_are_copied)
 	EXPECT_TRUE(is_huge(self->base));
 }
 
+static void *count_copies(void *arg)
+{
+	long *copies = arg;
+
+	if (inject_wait("try_to_unmap_flush"))
+		*copies = inject_calls("copy_mc_enhanced_fast_string");
+	inject("try_to_unmap_flush off");
+	return NULL;
+}
+
+/* The same without having to catch a CPU at it: no page is copied before the flush. */
+TEST_F(collapse_file, nothing_is_copied_before_the_flush)
+{
+	long copies = -1;
+	pthread_t thread;
+	int err;
+
+	if (!inject_available())
+		SKIP(return, "no collapse_file_inject in debugfs");
+	fill(self->base, false);
+	ASSERT_EQ(inject("try_to_unmap_flush park"), 0);
+	/* Never, as there are not so many. */
+	ASSERT_EQ(inject("copy_mc_enhanced_fast_string fail 1000000"), 0);
+	ASSERT_EQ(pthread_create(&thread, NULL, count_copies, &copies), 0);
+	err = collapse(self->base).err;
+	pthread_join(thread, NULL);
+	EXPECT_EQ(err, 0);
+	EXPECT_EQ(copies, 0);
+	EXPECT_GE(inject_calls("copy_mc_enhanced_fast_string"), NR_PAGES);
+}
+
 /* What was there is there all the time, and so are the zeroes. */
 TEST_F(collapse_file, success_misses_no_page_under_way)
 {

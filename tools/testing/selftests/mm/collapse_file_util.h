@@ -75,6 +75,8 @@ bool traced_elsewhere(unsigned long addr, struct outcome *outcome);
  */
 int __printf(1, 2) inject(const char *command, ...);
 bool inject_available(void);
+/* How often @function has been called since it was armed, -1 if it is not. */
+long inject_calls(const char *function);
 /* Wait until a task is parked in @function: false if that takes too long. */
 bool inject_wait(const char *function);
 

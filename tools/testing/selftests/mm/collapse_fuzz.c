@@ -51,9 +51,9 @@ const char *disk;
 char base_dir[64], cgroup[128];
 bool stop;
 bool sabotage;
+bool ask_for_trouble;
 
 static unsigned int have;		/* what the machine has */
-static bool allow_large_swap;
 static char old_cgroup[256];
 static const char *self, *implementation_before;
 
@@ -629,7 +629,7 @@ static bool usable(const struct history *history, const struct op_kind *kind)
 	 * When a part of a large folio of shmem that was swapped out is swapped in,
 	 * xarray.c may find a bug, which is not collapse_file()'s, with XA_DEBUG.
 	 */
-	if (history->kind == REGULAR || allow_large_swap || !may_have_large_folios(history))
+	if (history->kind == REGULAR || ask_for_trouble || !may_have_large_folios(history))
 		can |= NO_LARGE_SHMEM;
 	return !(kind->needs & ~can);
 }
@@ -947,7 +947,7 @@ static bool test_self(uint64_t seed)
 		generate(&history, seed++);
 	} while (history.nr < 8 || has_op(&history, "child") || has_op(&history, "meanwhile") ||
 		 play_both(&history) || seen[C].outcomes[0].err ||
-		 seen[C].outcomes[0].events != 1);
+		 seen[C].outcomes[0].events != 1 || is_unstable(&history));
 	nr = history.nr;
 	sabotage = true;
 	if (!play_both(&history) || !comes_back(&history)) {
@@ -1149,7 +1149,7 @@ static __noreturn void usage(void)
 		"  -m concurrent  have threads use one file, instead of comparing two\n"
 		"  -r HISTORY     play this one, as printed for a difference\n"
 		"  -T             see whether a difference would be found\n"
-		"  -x             swap out large folios of shmem, which a debug kernel may not survive\n",
+		"  -x             do also what a kernel may not survive, whichever collapse_file() it uses\n",
 		self);
 	exit(KSFT_FAIL);
 }
@@ -1186,7 +1186,7 @@ int main(int argc, char **argv)
 			concurrent = true;
 			break;
 		case 'x':
-			allow_large_swap = true;
+			ask_for_trouble = true;
 			break;
 		case 'T':
 			self_test = true;

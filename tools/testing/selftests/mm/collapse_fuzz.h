@@ -38,6 +38,7 @@ extern const char *disk;		/* directory for regular files, or NULL */
 extern char base_dir[], cgroup[];	/* "" where there is none */
 extern bool stop;
 extern bool sabotage;			/* make a difference, to see whether it is found */
+extern bool ask_for_trouble;		/* do also what is known to go wrong in C as well */
 
 __noreturn void bail_out(const char *what);
 /* A kernel that stops has said at the console what it was at. */

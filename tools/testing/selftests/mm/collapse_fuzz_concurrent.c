@@ -120,6 +120,16 @@ static void write_page_whole(struct worker *worker, unsigned int page)
 		violation(worker, "write() of page %u: %s", page, strerror(errno));
 }
 
+/*
+ * Who punches or truncates has the lock of invalidation, and waits for locked folios.
+ * collapse_file() has locked folios, and waits for that lock when it reads a regular file,
+ * which is a deadlock, in C as in Rust.
+ */
+static bool may_deadlock(void)
+{
+	return shared.regular && !ask_for_trouble;
+}
+
 static void punch_page(struct worker *worker, unsigned int page)
 {
 	if (fallocate(shared.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, page * PAGE, PAGE))
@@ -141,7 +151,10 @@ static void write_and_check(struct worker *worker)
 		write_page_whole(worker, page);
 		break;
 	case 3:
-		punch_page(worker, page);
+		if (may_deadlock())
+			posix_fadvise(shared.fd, page * PAGE, PAGE, POSIX_FADV_DONTNEED);
+		else
+			punch_page(worker, page);
 		break;
 	case 4:
 		read_page(worker, page);
@@ -206,7 +219,7 @@ static void truncate_and_grow(struct worker *worker)
 		read_page(worker, page);
 		page = TAIL + below(NR_PAGES - TAIL);
 	}
-	if (chance(50) && !ftruncate(shared.fd, TAIL * PAGE)) {
+	if (!may_deadlock() && chance(50) && !ftruncate(shared.fd, TAIL * PAGE)) {
 		sched_yield();
 		memset(&worker->versions[TAIL], 0, (NR_PAGES - TAIL) * sizeof(int));
 		if (ftruncate(shared.fd, HUGE))
