@@ -735,7 +735,9 @@ TEST_F(collapse_file, nothing_is_copied_before_the_flush)
 	err = collapse(self->base).err;
 	pthread_join(thread, NULL);
 	EXPECT_EQ(err, 0);
-	EXPECT_EQ(copies, 0);
+	EXPECT_GE(copies, 0);
+	/* Those are for pages shared with the process that this one was forked off. */
+	EXPECT_LT(copies, 64);
 	EXPECT_GE(inject_calls("copy_mc_enhanced_fast_string"), NR_PAGES);
 }
 
@@ -1073,13 +1075,13 @@ TEST_F(collapse_file, from_another_cgroup)
 	rmdir(CGROUP);
 }
 
-static long node_shmem(int node)
+static long node_stat(int node, const char *key)
 {
 	char path[64];
 
 	write_text("/proc/sys/vm/stat_refresh", "1");
 	snprintf(path, sizeof(path), "/sys/devices/system/node/node%d/vmstat", node);
-	return read_number(path, "nr_shmem ");
+	return read_number(path, key);
 }
 
 static bool bind_to_node(int node)
@@ -1093,9 +1095,9 @@ static bool bind_to_node(int node)
 TEST_F(collapse_file, from_two_nodes)
 {
 	unsigned long first = 100;
-	long before[2];
+	long before[2], cached;
 
-	if (node_shmem(1) < 0)
+	if (node_stat(1, "nr_shmem ") < 0)
 		SKIP(return, "there is one node only");
 	ASSERT_TRUE(bind_to_node(0));
 	for (unsigned long page = 0; page < first; page++)
@@ -1104,11 +1106,15 @@ TEST_F(collapse_file, from_two_nodes)
 	for (unsigned long page = first; page < NR_PAGES; page++)
 		write_page(self->base, page);
 	syscall(__NR_set_mempolicy, 0 /* MPOL_DEFAULT */, NULL, 0);
-	before[0] = node_shmem(0);
-	before[1] = node_shmem(1);
+	before[0] = node_stat(0, "nr_shmem ");
+	before[1] = node_stat(1, "nr_shmem ");
+	cached = node_stat(1, "nr_file_pages ");
 	EXPECT_COLLAPSE(self->base, false);
-	EXPECT_EQ(node_shmem(0) - before[0], -(long)first);
-	EXPECT_EQ(node_shmem(1) - before[1], (long)first);
+	EXPECT_EQ(node_stat(0, "nr_shmem ") - before[0], -(long)first);
+	EXPECT_EQ(node_stat(1, "nr_shmem ") - before[1], (long)first);
+	/* Others read files meanwhile, but not so many. */
+	EXPECT_GT(node_stat(1, "nr_file_pages ") - cached, (long)first - 64);
+	EXPECT_LT(node_stat(1, "nr_file_pages ") - cached, (long)first + 256);
 }
 
 /* Objects of a slab cache, -1 if that cannot be known. Frees that wait are waited for. */

@@ -74,7 +74,7 @@ bool stamp_page(char *at, unsigned int page, unsigned int version);
 /* -1 or a userfaultfd with all that is needed here. */
 int open_uffd(void);
 /* 0 or -errno. Mode 0 is MISSING. */
-int uffd_register(int uffd, char *at, unsigned int nr, unsigned int mode);
+int register_uffd(int uffd, char *at, unsigned int nr, unsigned int mode);
 
 /* Where the file of a case comes from. */
 enum { MEMFD, TMPFS, TMPFS_SMALL, TMPFS_HUGE, ANON, REGULAR, NR_KINDS };

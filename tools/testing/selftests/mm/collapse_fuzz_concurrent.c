@@ -194,7 +194,7 @@ static void watch(struct worker *worker)
 
 	for (int i = 0; i < 4; i++)
 		punch_page(worker, below(TAIL / TURN) * TURN + WATCHER);
-	if (!alias || uffd_register(uffd, alias, NR_PAGES, 0))
+	if (!alias || register_uffd(uffd, alias, NR_PAGES, 0))
 		violation(worker, "UFFDIO_REGISTER: %s", strerror(errno));
 	for (int i = 0; i < 32 && alias; i++) {
 		off_t page = below(TAIL / TURN) * TURN + WATCHER;

@@ -474,7 +474,7 @@ int open_uffd(void)
 	return fd;
 }
 
-int uffd_register(int uffd, char *at, unsigned int nr, unsigned int mode)
+int register_uffd(int uffd, char *at, unsigned int nr, unsigned int mode)
 {
 	struct uffdio_register reg = {
 		.range = { .start = (uintptr_t)at, .len = nr * PAGE },
@@ -494,7 +494,7 @@ static int op_uffd(struct twin *twin, const unsigned int *arg)
 		return -ENXIO;
 	if (twin->uffd < 0)
 		twin->uffd = open_uffd();
-	return uffd_register(twin->uffd, at, nr, arg[1]);
+	return register_uffd(twin->uffd, at, nr, arg[1]);
 }
 
 /* uffd-off:SLOT,PAGE,COUNT */
@@ -533,7 +533,7 @@ static __noreturn void be_child(struct twin *twin, const unsigned int *arg, int 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (arg[0] == 2) {
 		at = map_range(twin->fd, twin->start, PROT_READ | PROT_WRITE, MAP_SHARED);
-		if (!at || uffd_register(open_uffd(), at + arg[1] * PAGE, arg[2], arg[3]))
+		if (!at || register_uffd(open_uffd(), at + arg[1] * PAGE, arg[2], arg[3]))
 			ok = 0;
 	}
 	for (unsigned int i = 0; i < nr && arg[0] != 2; i++)
