@@ -77,7 +77,6 @@ enum {
 	HOOK_try_to_unmap,
 	HOOK_try_to_unmap_flush,
 	HOOK_shmem_charge,
-	HOOK_shmem_uncharge,
 	HOOK_copy_mc,
 	HOOK_memory_failure_queue,
 	HOOK_filemap_flush,
@@ -186,8 +185,6 @@ STAND_IN(filemap_release_folio, bool, false, filemap_release_folio,
 STAND_IN_VOID(try_to_unmap_flush, try_to_unmap_flush, (void), ())
 STAND_IN(shmem_charge, bool, false, shmem_charge, (struct inode *inode, long pages),
 	 (inode, pages))
-STAND_IN_VOID(shmem_uncharge, shmem_uncharge, (struct inode *inode, long pages),
-	      (inode, pages))
 #ifdef CONFIG_X86_64
 unsigned long copy_mc_enhanced_fast_string(void *dst, const void *src, unsigned int len);
 STAND_IN(copy_mc, unsigned long, len, copy_mc_enhanced_fast_string,
@@ -241,7 +238,6 @@ static struct hook hooks[NR_HOOKS] = {
 	HOOK(try_to_unmap, "try_to_unmap"),
 	HOOK(try_to_unmap_flush, "try_to_unmap_flush", .never_fails = true),
 	HOOK(shmem_charge, "shmem_charge"),
-	HOOK(shmem_uncharge, "shmem_uncharge", .never_fails = true),
 #ifdef CONFIG_X86_64
 	/* copy_mc_to_kernel() begins with a jump label, where there can be no kprobe. */
 	HOOK(copy_mc, "copy_mc_enhanced_fast_string"),

@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Compare collapse_file() in C and in Rust in random cases, in guests with the
-debug kernel.
+"""Compare collapse_file() in C and in Rust in random cases, in guests.
 
 The cases are split over several boots. After each of them the sums go to
 build/results/fuzz.json. Stops, and fails, at the first boot with a difference
@@ -17,12 +16,13 @@ import shlex
 import sys
 import time
 
+import ktap
 import vm
 
 RESULTS = os.path.join(vm.BUILD, "results", "fuzz.json")
 CONSOLE = os.path.join(vm.BUILD, "logs", "fuzz-console.log")
 # Two nodes, to migrate between; what a collapse forgets to clear is not to be zero by chance.
-BOOT = ["numa=fake=2", "init_on_alloc=0", "oops=panic"]
+BOOT = ["numa=fake=2", "init_on_alloc=0", "oops=panic", "page_owner=on"]
 SEED = re.compile(r"collapse_fuzz: (?:seed|round) (\d+)")
 
 
@@ -79,7 +79,7 @@ def boot(args, cases, seed, sums):
             wrong.append(f"{end.group(1)}: skipped")
         if text.startswith("#leaks"):
             in_leaks = text == "#leaks"
-        elif in_leaks and "unreferenced object" in text:
+        elif in_leaks and ktap.is_leak(text):
             leaks.append(text)
         else:
             sums.line(text)

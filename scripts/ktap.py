@@ -10,6 +10,11 @@ RESULT = re.compile(r"^(not )?ok\b[ \d]*(.*)$")
 HIDDEN_FAILURE = re.compile(r"\b(Fail|Timeout)\b|corrupted")
 
 
+def is_leak(text):
+    """Whether a line between "#leaks" and "#leaks-end" tells of memory that was lost."""
+    return "unreferenced object" in text or text.startswith("pages left:")
+
+
 class Suite:
     """Results of one suite with one implementation."""
 
@@ -95,7 +100,7 @@ class Run:
             self.current = None
         elif text.startswith("#leaks"):
             self.in_leaks = text == "#leaks"
-        elif self.in_leaks and ("unreferenced object" in text or text.startswith("pages left:")):
+        elif self.in_leaks and is_leak(text):
             self.leaks.append(text)
         elif self.current:
             self.current.line(text)

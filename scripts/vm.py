@@ -9,6 +9,7 @@ why.
 """
 
 import argparse
+import itertools
 import os
 import queue
 import re
@@ -67,8 +68,8 @@ def make_disks(directory):
     return paths
 
 
-def command_line(kernel, accel, memory, cpus, append, disks, command=None):
-    """The vng call."""
+def command_line(kernel, accel, memory, cpus, append, disks, command=None, qemu=""):
+    """The vng call; qemu is further options for QEMU."""
     if not os.access(kernel, os.R_OK):
         raise Failed(f"{kernel} is not there: run 'make kernel'")
     if not shutil.which(VNG):
@@ -82,13 +83,13 @@ def command_line(kernel, accel, memory, cpus, append, disks, command=None):
     for option in ["reboot=t", "printk.time=1"] + append:
         args += ["--append", option]
     # Without ACPI a guest knows of a CPU only if it is the first in its socket.
-    qemu = f"-smp {cpus},sockets={cpus},cores=1,threads=1"
+    qemu += f" -smp {cpus},sockets={cpus},cores=1,threads=1"
     if not command:
         qemu += " -no-reboot"
         args += ["--shell", os.path.join(TOP, "scripts/guest/shell.sh")]
     else:
         args += ["--verbose", "--exec", f"echo '{UP}'; {command}; echo '{STATUS}'$?; {END}"]
-    return args + [f"--qemu-opts={qemu}"]
+    return args + [f"--qemu-opts={qemu.strip()}"]
 
 
 def tail(path, lines=15):
@@ -219,6 +220,11 @@ def splats(console):
     found = []
     with open(console, errors="replace") as log:
         for line in log:
+            if "BUG: KCSAN:" in line:
+                # Of the kernel's data races only those that a collapse takes part in are ours.
+                report = list(itertools.takewhile(lambda text: "=======" not in text, log))
+                if not any("collapse_file" in text for text in report):
+                    continue
             if bad.search(line):
                 found.append(line.strip())
     return found

@@ -5,12 +5,10 @@
 
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
-export COLLAPSE_FILE_DIR=/run/xfs COLLAPSE_FILE_SMALL_BLOCKS_DIR=/run/xfs-small-blocks
 # Not in memory, where it would count as shmem.
 export KCOV_OUT=/run/ext4/kcov
 
 echo rust >"$impl" || exit 1
-cd /run || exit 1
 status=0
 for program in collapse_file collapse_file_results; do
 	timeout -k 10 900 "$bin/$program" || status=1

@@ -19,3 +19,32 @@ mount -t ext4 /dev/vda /run/ext4 && mount -t xfs /dev/vdb /run/xfs && swapon /de
 	mount -t xfs /dev/vdd /run/xfs-small-blocks ||
 	{ echo "error: the disks are not there"; exit 1; }
 mount -t tmpfs -o huge=advise none /run/tmpfs
+
+# For collapse_file and collapse_file_results: files on disk.
+export COLLAPSE_FILE_DIR=/run/xfs COLLAPSE_FILE_SMALL_BLOCKS_DIR=/run/xfs-small-blocks
+# What the tests inject comes and goes with kprobes, which wait for RCU each time.
+echo 1 >/sys/kernel/rcu_expedited
+cd /run || exit 1
+
+kmemleak=/sys/kernel/debug/kmemleak
+[ ! -e $kmemleak ] || echo clear >$kmemleak
+
+# What has been lost since, from a line "#leaks" on to "#leaks-end": objects that
+# kmemleak finds, and, with the files gone, folios that a collapse has allocated.
+leaks() {
+	local owners=/sys/kernel/debug/page_owner_stacks/show_stacks
+	echo "#leaks"
+	if [ -e $kmemleak ]; then
+		# Twice: what is on its way between two owners looks like a leak the first time.
+		echo scan >$kmemleak
+		sleep 6
+		echo scan >$kmemleak
+		cat $kmemleak
+	fi
+	cd /
+	umount /run/tmpfs /run/ext4 /run/xfs /run/xfs-small-blocks
+	if [ -e $owners ]; then
+		awk -v RS= '/alloc_charge_folio/ { print "pages left: " $NF "\n" $0 }' $owners
+	fi
+	echo "#leaks-end"
+}

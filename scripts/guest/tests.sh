@@ -5,11 +5,9 @@
 #   tests.sh [-i IMPL] [SUITE...]
 #
 # Each suite's output stands between a line "#suite NAME IMPL" and a line
-# "#end NAME IMPL STATUS"; "#leaks" introduces what kmemleak has found.
+# "#end NAME IMPL STATUS"; "#leaks" introduces memory that was lost.
 
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-
-export COLLAPSE_FILE_DIR=/run/xfs COLLAPSE_FILE_SMALL_BLOCKS_DIR=/run/xfs-small-blocks
 
 impls=(rust c)
 if [ "${1:-}" = -i ]; then
@@ -122,11 +120,6 @@ sysfs_test() {
 	return $bad
 }
 
-# What the tests inject comes and goes with kprobes, which wait for RCU each time.
-echo 1 >/sys/kernel/rcu_expedited
-echo clear >/sys/kernel/debug/kmemleak 2>/dev/null
-cd /run || exit 1
-
 for i in "${impls[@]}"; do
 	echo "$i" >"$impl" || exit 1
 	while read -r name limit command; do
@@ -142,19 +135,4 @@ for i in "${impls[@]}"; do
 	done < <(suites)
 done
 
-echo "#leaks"
-if [ -e /sys/kernel/debug/kmemleak ]; then
-	# Twice: what is on its way between two owners looks like a leak the first time.
-	echo scan >/sys/kernel/debug/kmemleak
-	sleep 6
-	echo scan >/sys/kernel/debug/kmemleak
-	cat /sys/kernel/debug/kmemleak
-fi
-# With the files gone, nobody owns a page that a collapse has allocated.
-cd /
-umount /run/tmpfs /run/ext4 /run/xfs /run/xfs-small-blocks
-owners=/sys/kernel/debug/page_owner_stacks/show_stacks
-if [ -e $owners ]; then
-	awk -v RS= '/alloc_charge_folio/ { print "pages left: " $NF "\n" $0 }' $owners
-fi
-echo "#leaks-end"
+leaks

@@ -103,5 +103,8 @@ rust_kernel: panicked at mm/collapse_file.rs:1:1
 Oops: general protection fault, probably for non-canonical address
 EOT
 tap "QEMU's warning is none" complains no "WARNING: Image format was not specified"
+race=$'[    1.000000] BUG: KCSAN: data-race in a / b\n[    1.000000]  %s+0x1/0x2\n[    1.000000] ======='
+tap "a data race of a collapse is a complaint" complains yes "${race/\%s/rust_collapse_file}"
+tap "one of others is none" complains no "${race/\%s/shmem_fault}"
 tap "an ordinary line is none" complains no "[    1.000000] EXT4-fs (vda): mounted filesystem"
 tap_end

@@ -39,21 +39,6 @@ FIXTURE(collapse_file)
 	char *base;
 };
 
-static int open_uffd(void)
-{
-	struct uffdio_api api = {
-		.api = UFFD_API,
-		.features = UFFD_FEATURE_MINOR_SHMEM | UFFD_FEATURE_PAGEFAULT_FLAG_WP,
-	};
-	int uffd = syscall(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-
-	if (uffd >= 0 && ioctl(uffd, UFFDIO_API, &api)) {
-		close(uffd);
-		return -1;
-	}
-	return uffd;
-}
-
 FIXTURE_SETUP(collapse_file)
 {
 	self->base = NULL;
@@ -77,18 +62,6 @@ FIXTURE_TEARDOWN(collapse_file)
 		munmap(self->base, HUGE);
 }
 
-static bool is_hole(unsigned long page)
-{
-	return !(page % 8);
-}
-
-static void fill(char *base, bool holes)
-{
-	for (unsigned long page = 0; page < NR_PAGES; page++)
-		if (!holes || !is_hole(page))
-			write_page(base, page);
-}
-
 static int register_range(int uffd, char *at, unsigned long len, int mode)
 {
 	struct uffdio_register reg = {
@@ -109,14 +82,6 @@ static bool is_sparse(int fd)
 		if (hole != is_hole(page))
 			return false;
 	}
-	return true;
-}
-
-static bool content_is_right(char *base, bool holes)
-{
-	for (unsigned long page = 0; page < NR_PAGES; page++)
-		if (!page_is(base, page, holes && is_hole(page)))
-			return false;
 	return true;
 }
 
@@ -815,6 +780,25 @@ TEST_F_TIMEOUT(collapse_file, failure_is_not_seen_under_way, 120)
 	munmap(alias, HUGE);
 }
 
+/* Fill the range as a process of CGROUP, which pays for it. */
+static bool fill_in_cgroup(char *base)
+{
+	pid_t child;
+	int status;
+
+	if (write_text("/sys/fs/cgroup/cgroup.subtree_control", "+memory") ||
+	    (mkdir(CGROUP, 0700) && errno != EEXIST))
+		return false;
+	child = fork();
+	if (!child) {
+		if (write_text(CGROUP "/cgroup.procs", "0"))
+			_exit(1);
+		fill(base, true);
+		_exit(0);
+	}
+	return child > 0 && waitpid(child, &status, 0) == child && !status;
+}
+
 TEST_F(collapse_file, from_swap)
 {
 	struct sight sight;
@@ -827,6 +811,29 @@ TEST_F(collapse_file, from_swap)
 	/* A page that is still being written has left the page cache. */
 	EXPECT_GT(sight.evicted, NR_PAGES / 2);
 	EXPECT_COLLAPSE(self->base, true);
+}
+
+/* Not even in the swap cache: what is read anew is not on the LRU for a while. */
+TEST_F(collapse_file, from_swap_read_anew)
+{
+	unsigned long resident = NR_PAGES;
+	struct sight sight;
+
+	if (read_number("/proc/meminfo", "SwapTotal:") <= 0)
+		SKIP(return, "no swap space");
+	if (!fill_in_cgroup(self->base))
+		SKIP(return, "no memory cgroups");
+	/* What has been written is freed by the next attempt. */
+	for (int try = 0; resident && try < 100; try++) {
+		write_text(CGROUP "/memory.reclaim", "4M");
+		look(self->fd, self->base, 0, &sight);
+		resident = 0;
+		for (unsigned long page = 0; page < NR_PAGES; page++)
+			resident += sight.resident[page];
+	}
+	EXPECT_EQ(resident, 0);
+	EXPECT_COLLAPSE(self->base, true);
+	rmdir(CGROUP);
 }
 
 TEST_F(collapse_file, from_fallocated)
@@ -1046,22 +1053,9 @@ TEST_F(collapse_file, from_file_to_be_read)
 TEST_F(collapse_file, from_another_cgroup)
 {
 	long theirs, ours, huge;
-	pid_t child;
-	int status;
 
-	if (write_text("/sys/fs/cgroup/cgroup.subtree_control", "+memory") ||
-	    (mkdir(CGROUP, 0700) && errno != EEXIST))
+	if (!fill_in_cgroup(self->base))
 		SKIP(return, "no memory cgroups");
-	child = fork();
-	ASSERT_GE(child, 0);
-	if (!child) {
-		if (write_text(CGROUP "/cgroup.procs", "0"))
-			_exit(1);
-		fill(self->base, true);
-		_exit(0);
-	}
-	waitpid(child, &status, 0);
-	ASSERT_EQ(status, 0);
 	theirs = read_number(CGROUP "/memory.stat", "shmem ");
 	EXPECT_EQ(theirs, (long)((NR_PAGES - NR_PAGES / 8) * PAGE));
 	ours = memory_stat("shmem ");

@@ -106,18 +106,6 @@ FIXTURE(results)
 	char *base;
 };
 
-static int open_uffd(void)
-{
-	struct uffdio_api api = { .api = UFFD_API };
-	int uffd = syscall(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-
-	if (uffd >= 0 && ioctl(uffd, UFFDIO_API, &api)) {
-		close(uffd);
-		return -1;
-	}
-	return uffd;
-}
-
 static int register_missing(int uffd, char *at)
 {
 	struct uffdio_register reg = {
@@ -176,27 +164,6 @@ FIXTURE_TEARDOWN(results)
 	}
 }
 
-static bool is_hole(unsigned long page)
-{
-	return !(page % 8);
-}
-
-/* A hole in front of every seven pages. */
-static void fill_with_holes(char *base)
-{
-	for (unsigned long page = 0; page < NR_PAGES; page++)
-		if (!is_hole(page))
-			write_page(base, page);
-}
-
-static bool content_is_right(char *base, bool holes)
-{
-	for (unsigned long page = 0; page < NR_PAGES; page++)
-		if (!page_is(base, page, holes && is_hole(page)))
-			return false;
-	return true;
-}
-
 /* A call's errno, and the result and the index in its trace. */
 #define EXPECT_OUTCOME(what, errno_, result_, index_)			\
 	do {								\
@@ -248,7 +215,7 @@ TEST_F(results, alloc_huge_page_fail)
 {
 	if (!inject_available())
 		SKIP(return, "no collapse_file_inject in debugfs");
-	fill_with_holes(self->base);
+	fill(self->base, true);
 	EXPECT_FAILURE(ENOMEM, "alloc_huge_page_failed", 0, "__folio_alloc_noprof fail 1 100");
 	EXPECT_SUCCESS(self->base);
 	EXPECT_TRUE(content_is_right(self->base, true));
@@ -263,7 +230,7 @@ TEST_F(results, cgroup_charge_fail)
 		SKIP(return, "no memory cgroups");
 	if (write_text(CGROUP "/cgroup.procs", "0"))
 		SKIP(return, "no memory cgroups");
-	fill_with_holes(self->base);
+	fill(self->base, true);
 	/* Too little for the huge folio beside the small ones, and nothing to reclaim. */
 	write_text(CGROUP "/memory.swap.max", "0");
 	ASSERT_EQ(write_text(CGROUP "/memory.max", "3670016"), 0);
@@ -318,7 +285,7 @@ TEST_F(results, page_lock)
 
 	if (!inject_available())
 		SKIP(return, "no collapse_file_inject in debugfs");
-	fill_with_holes(self->base);
+	fill(self->base, true);
 	/* What the second looks at before collapse_file() must not see the first. */
 	second = collapse_parked(self->base, "__folio_alloc_noprof", "park", 1);
 	ASSERT_NE(second, NULL);
@@ -339,7 +306,7 @@ TEST_F(results, already_huge)
 
 	if (!inject_available())
 		SKIP(return, "no collapse_file_inject in debugfs");
-	fill_with_holes(self->base);
+	fill(self->base, true);
 	parked = collapse_parked(self->base, "__folio_alloc_noprof", "park", 1);
 	ASSERT_NE(parked, NULL);
 	EXPECT_SUCCESS(self->base);
@@ -353,7 +320,7 @@ TEST_F(results, del_page_lru)
 {
 	if (!inject_available())
 		SKIP(return, "no collapse_file_inject in debugfs");
-	fill_with_holes(self->base);
+	fill(self->base, true);
 	EXPECT_FAILURE(EAGAIN, "could_not_delete_page_from_lru", START + 3,
 		       "folio_isolate_lru fail 3");
 	EXPECT_SUCCESS(self->base);
@@ -365,7 +332,7 @@ TEST_F(results, page_has_private)
 {
 	if (!inject_available())
 		SKIP(return, "no collapse_file_inject in debugfs");
-	fill_with_holes(self->base);
+	fill(self->base, true);
 	EXPECT_FAILURE(EAGAIN, "page_has_private", START + 3, "filemap_release_folio fail 3");
 	EXPECT_SUCCESS(self->base);
 	EXPECT_TRUE(content_is_right(self->base, true));
@@ -381,7 +348,7 @@ TEST_F(results, not_in_mapping)
 
 	if (!inject_available())
 		SKIP(return, "no collapse_file_inject in debugfs");
-	fill_with_holes(self->base);
+	fill(self->base, true);
 	look(self->fd, self->base, HUGE, &before);
 	/* Others ask for a folio's mapping, too, but not from there to the first folio. */
 	parked = collapse_parked(self->base, "__mem_cgroup_charge", "park-after", 1);
@@ -407,7 +374,7 @@ TEST_F(results, page_count)
 
 	if (!inject_available())
 		SKIP(return, "no collapse_file_inject in debugfs");
-	fill_with_holes(self->base);
+	fill(self->base, true);
 	ASSERT_EQ(pipe(ends), 0);
 	look(self->fd, self->base, HUGE, &before);
 	/* The tenth folio, locked and isolated: nobody had it in use before. */
@@ -430,7 +397,7 @@ TEST_F(results, fail_charge)
 {
 	char options[32];
 
-	fill_with_holes(self->base);
+	fill(self->base, true);
 	snprintf(options, sizeof(options), "size=%lu", (NR_PAGES - 40) * PAGE);
 	ASSERT_EQ(mount("none", self->dir, "tmpfs", MS_REMOUNT, options), 0);
 	EXPECT_FAILURE(EINVAL, "failed", END, NULL);
@@ -444,7 +411,7 @@ TEST_F(results, copy_mc)
 {
 	if (!inject_available())
 		SKIP(return, "no collapse_file_inject in debugfs");
-	fill_with_holes(self->base);
+	fill(self->base, true);
 	/* Nothing is wrong with the page really. */
 	ASSERT_EQ(inject("memory_failure_queue fail 1 1000"), 0);
 	EXPECT_FAILURE(EINVAL, "copy_poisoned_page", START + 11,
@@ -492,7 +459,7 @@ TEST_F(results, page_filled)
 
 	if (!inject_available())
 		SKIP(return, "no collapse_file_inject in debugfs");
-	fill_with_holes(self->base);
+	fill(self->base, true);
 	parked = collapse_parked(self->base, "shmem_charge", "park", 1);
 	ASSERT_NE(parked, NULL);
 	write_page(self->base, 8);
@@ -512,7 +479,7 @@ TEST_F(results, page_filled)
 
 TEST_F(results, exceed_none_pte)
 {
-	fill_with_holes(self->base);
+	fill(self->base, true);
 	ASSERT_EQ(register_missing(self->uffd, self->base), 0);
 	EXPECT_FAILURE(EBUSY, "exceed_none_pte", END, NULL);
 	close(self->uffd);
@@ -538,7 +505,7 @@ TEST_F_TIMEOUT(results, khugepaged, 120)
 	settings.khugepaged.pages_to_scan = 8 * NR_PAGES;
 	settings.khugepaged.max_ptes_none = NR_PAGES - 1;
 	ASSERT_EQ(mount("none", self->dir, "tmpfs", MS_REMOUNT, "huge=advise"), 0);
-	fill_with_holes(self->base);
+	fill(self->base, true);
 	ASSERT_EQ(register_missing(self->uffd, self->base), 0);
 	ASSERT_EQ(madvise(self->base, HUGE, MADV_HUGEPAGE), 0);
 	thp_push_settings(&settings);
@@ -562,7 +529,7 @@ TEST_F_TIMEOUT(results, khugepaged, 120)
 
 TEST_F(results, collapsed)
 {
-	fill_with_holes(self->base);
+	fill(self->base, true);
 	EXPECT_SUCCESS(self->base);
 	EXPECT_TRUE(content_is_right(self->base, true));
 	REACHED(PTE_MAPPED_HUGEPAGE);

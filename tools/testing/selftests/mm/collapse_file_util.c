@@ -14,6 +14,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #include <linux/kcov.h>
+#include <linux/userfaultfd.h>
 
 #include "collapse_file_util.h"
 
@@ -48,6 +49,26 @@ bool page_is(const char *base, unsigned long page, bool hole)
 	return true;
 }
 
+bool is_hole(unsigned long page)
+{
+	return !(page % 8);
+}
+
+void fill(char *base, bool holes)
+{
+	for (unsigned long page = 0; page < NR_PAGES; page++)
+		if (!holes || !is_hole(page))
+			write_page(base, page);
+}
+
+bool content_is_right(const char *base, bool holes)
+{
+	for (unsigned long page = 0; page < NR_PAGES; page++)
+		if (!page_is(base, page, holes && is_hole(page)))
+			return false;
+	return true;
+}
+
 char *map_range(int fd, off_t offset, int prot, int flags)
 {
 	char *area = mmap(NULL, 2 * HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -59,6 +80,21 @@ char *map_range(int fd, off_t offset, int prot, int flags)
 	munmap(at + HUGE, area + HUGE - at);
 	at = mmap(at, HUGE, prot, flags | MAP_FIXED, fd, offset);
 	return at == MAP_FAILED ? NULL : at;
+}
+
+int open_uffd(void)
+{
+	struct uffdio_api api = {
+		.api = UFFD_API,
+		.features = UFFD_FEATURE_MINOR_SHMEM | UFFD_FEATURE_PAGEFAULT_FLAG_WP,
+	};
+	int uffd = syscall(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+
+	if (uffd >= 0 && ioctl(uffd, UFFDIO_API, &api)) {
+		close(uffd);
+		return -1;
+	}
+	return uffd;
 }
 
 int write_text(const char *path, const char *text)

@@ -24,8 +24,16 @@
 void write_page(char *base, unsigned long page);
 bool page_is(const char *base, unsigned long page, bool hole);
 
+/* A range with a hole in front of every seven pages, or without one. */
+bool is_hole(unsigned long page);
+void fill(char *base, bool holes);
+bool content_is_right(const char *base, bool holes);
+
 /* Map HUGE bytes of a file where a huge page fits, or somewhere else at @at. */
 char *map_range(int fd, off_t offset, int prot, int flags);
+
+/* A userfaultfd that knows all that is tested: -1 without the right to it. */
+int open_uffd(void);
 
 /* Write all of @text to a file: 0 or an errno. */
 int write_text(const char *path, const char *text);

@@ -1109,7 +1109,7 @@ static void prepare(void)
 	implementation_before = implementation();
 	if (!implementation_before)
 		skip("the kernel has one implementation");
-	uffd = open_uffd();
+	uffd = open_sigbus_uffd();
 	if (uffd < 0)
 		skip("no userfaultfd with the features needed");
 	close(uffd);

@@ -72,7 +72,7 @@ uint64_t stamp(unsigned int page, unsigned int version);
 bool stamp_page(char *at, unsigned int page, unsigned int version);
 
 /* -1 or a userfaultfd with all that is needed here. */
-int open_uffd(void);
+int open_sigbus_uffd(void);
 /* 0 or -errno. Mode 0 is MISSING. */
 int register_uffd(int uffd, char *at, unsigned int nr, unsigned int mode);
 

@@ -190,7 +190,7 @@ static void collapse_it(struct worker *worker)
 static void watch(struct worker *worker)
 {
 	char *alias = map_range(shared.fd, 0, PROT_READ | PROT_WRITE, MAP_SHARED);
-	int uffd = open_uffd();
+	int uffd = open_sigbus_uffd();
 
 	for (int i = 0; i < 4; i++)
 		punch_page(worker, below(TAIL / TURN) * TURN + WATCHER);

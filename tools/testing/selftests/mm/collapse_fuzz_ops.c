@@ -456,7 +456,7 @@ static int op_pin(struct twin *twin, const unsigned int *arg)
 	return result(vmsplice(twin->pipe[1], &iov, 1, SPLICE_F_NONBLOCK));
 }
 
-int open_uffd(void)
+int open_sigbus_uffd(void)
 {
 	struct uffdio_api api = {
 		.api = UFFD_API,
@@ -493,7 +493,7 @@ static int op_uffd(struct twin *twin, const unsigned int *arg)
 	if (!at)
 		return -ENXIO;
 	if (twin->uffd < 0)
-		twin->uffd = open_uffd();
+		twin->uffd = open_sigbus_uffd();
 	return register_uffd(twin->uffd, at, nr, arg[1]);
 }
 
@@ -533,7 +533,7 @@ static __noreturn void be_child(struct twin *twin, const unsigned int *arg, int 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (arg[0] == 2) {
 		at = map_range(twin->fd, twin->start, PROT_READ | PROT_WRITE, MAP_SHARED);
-		if (!at || register_uffd(open_uffd(), at + arg[1] * PAGE, arg[2], arg[3]))
+		if (!at || register_uffd(open_sigbus_uffd(), at + arg[1] * PAGE, arg[2], arg[3]))
 			ok = 0;
 	}
 	for (unsigned int i = 0; i < nr && arg[0] != 2; i++)
@@ -747,7 +747,7 @@ static const struct {
 	{ "shmem_charge", "park", true, true },
 };
 
-static bool is_hole(struct twin *twin, unsigned int page)
+static bool twin_is_hole(struct twin *twin, unsigned int page)
 {
 	off_t at = twin->start + page * PAGE;
 
@@ -759,7 +759,7 @@ static bool may_be_locked(struct twin *twin, unsigned int place, unsigned int pa
 {
 	unsigned int first = 0;
 
-	while (first < NR_PAGES && is_hole(twin, first))
+	while (first < NR_PAGES && twin_is_hole(twin, first))
 		first++;
 	/* The first one may be large, though not as large as what it would become. */
 	return places[place].locks_all ||
@@ -768,7 +768,7 @@ static bool may_be_locked(struct twin *twin, unsigned int place, unsigned int pa
 
 static void fill_hole(struct twin *twin, unsigned int page)
 {
-	while (page < NR_PAGES && !is_hole(twin, page))
+	while (page < NR_PAGES && !twin_is_hole(twin, page))
 		page++;
 	if (below_end(twin, page, 1))
 		write_pages(twin, page, 1);
@@ -776,7 +776,7 @@ static void fill_hole(struct twin *twin, unsigned int page)
 
 static void map_hole(struct twin *twin, unsigned int page)
 {
-	while (page < NR_PAGES && !is_hole(twin, page))
+	while (page < NR_PAGES && !twin_is_hole(twin, page))
 		page++;
 	op_map(twin, (unsigned int []){ 2, 0, 0, NR_PAGES });
 	op_load(twin, (unsigned int []){ 2, page, 1 });
