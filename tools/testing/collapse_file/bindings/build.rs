@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Compiles the kernel's own XArray, and turns the sizes into constants.
+
+use std::{env, fs, path::PathBuf, process::exit};
+
+fn number(name: &str, default: u32) -> u32 {
+    println!("cargo:rerun-if-env-changed={name}");
+    match env::var(name) {
+        Err(_) => default,
+        Ok(value) => value.parse().unwrap_or_else(|_| {
+            eprintln!("error: {name}={value} is not a number");
+            exit(1)
+        }),
+    }
+}
+
+fn main() {
+    println!("cargo:rerun-if-env-changed=KSRC");
+    println!("cargo:rerun-if-changed=csrc");
+    println!("cargo:rerun-if-changed=../../../../rust/helpers/xa_state.c");
+
+    let Some(ksrc) = env::var_os("KSRC").map(PathBuf::from) else {
+        eprintln!(
+            "error: KSRC is not set: export KSRC=<a Linux 7.3 tree>, for lib/xarray.c is compiled from it"
+        );
+        exit(1)
+    };
+    let xarray = ksrc.join("lib/xarray.c");
+    if !xarray.exists() {
+        eprintln!(
+            "error: KSRC={} has no lib/xarray.c: set it to a Linux tree",
+            ksrc.display()
+        );
+        exit(1)
+    }
+    println!("cargo:rerun-if-changed={}", xarray.display());
+
+    let order = number("COLLAPSE_ORDER", 2);
+    let shift = number("COLLAPSE_XA_SHIFT", 1);
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    fs::write(
+        out.join("sizes.rs"),
+        format!(
+            "pub const HPAGE_PMD_ORDER: u32 = {order};\npub const XA_CHUNK_SHIFT: u32 = {shift};\n"
+        ),
+    )
+    .expect("OUT_DIR can be written to");
+
+    let mut build = cc::Build::new();
+    build
+        .file("csrc/xarray.c")
+        .file(ksrc.join("tools/lib/bitmap.c"))
+        .file(ksrc.join("tools/lib/find_bit.c"))
+        .include("csrc")
+        .include(ksrc.join("tools/include"))
+        // For what tools/include lacks: linux/xarray.h above all.
+        .flag("-idirafter")
+        .flag(ksrc.join("include"))
+        .flag("-fexceptions")
+        .flag("-fno-strict-aliasing")
+        .flag("-Wno-unused-function")
+        .flag("-Wno-pointer-sign")
+        .flag("-Wno-unused-parameter")
+        .define(
+            "COLLAPSE_XARRAY_C",
+            format!("\"{}\"", xarray.display()).as_str(),
+        )
+        .define("XA_CHUNK_SHIFT", shift.to_string().as_str())
+        .define("CONFIG_XARRAY_MULTI", "1")
+        .define("__KERNEL__", None)
+        .extra_warnings(false)
+        .debug(true)
+        .opt_level(1);
+    println!("cargo:rerun-if-env-changed=COLLAPSE_SANITIZE");
+    match env::var("COLLAPSE_SANITIZE").as_deref() {
+        Err(_) => (),
+        // It traps, so that no runtime has to be linked.
+        Ok("undefined") => {
+            build
+                .flag("-fsanitize=undefined")
+                .flag("-fsanitize-undefined-trap-on-error");
+        }
+        // For its malloc() to be the one, the runtime has to be loaded before all else.
+        Ok("address") => {
+            build.flag("-fsanitize=address");
+            println!("cargo:rustc-link-lib=dylib=asan");
+        }
+        Ok(other) => {
+            eprintln!("error: COLLAPSE_SANITIZE={other} is neither undefined nor address");
+            exit(1)
+        }
+    }
+    build.compile("collapse_xarray");
+}

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What has happened, in order: the properties are judged by it, and a failure is told with it.
+
+use crate::world::Task;
+use std::fmt;
+
+/// What an index of the page cache holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slot {
+    /// Nothing.
+    Hole,
+    /// `XA_RETRY_ENTRY`.
+    Retry,
+    /// A swap entry or a shadow.
+    Value(usize),
+    /// A folio, by its number.
+    Folio(usize),
+}
+
+impl fmt::Display for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Slot::Hole => write!(f, "hole"),
+            Slot::Retry => write!(f, "RETRY"),
+            Slot::Value(value) => write!(f, "value {value}"),
+            Slot::Folio(id) => write!(f, "folio {id}"),
+        }
+    }
+}
+
+/// What somebody who looks at an index of the file is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// No page.
+    Hole,
+    /// A page, in memory or not.
+    Data,
+    /// A page with this content.
+    Content(u64),
+}
+
+/// One event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// The page-cache lock was taken.
+    Lock,
+    /// The page-cache lock was released.
+    Unlock,
+    /// `1 << order` slots from an index on are stored to.
+    Store(usize, u32, Slot),
+    /// The store is complete. Until then, others may see what was there before.
+    Stored,
+    /// A folio was locked.
+    FolioLock(usize),
+    /// Somebody else had the folio locked.
+    FolioLockFailed(usize),
+    /// A folio was looked up, with a reference.
+    Get(usize),
+    /// A folio was unlocked.
+    FolioUnlock(usize),
+    /// A folio was allocated with this order.
+    Alloc(usize, u32),
+    /// A folio was freed.
+    Free(usize),
+    /// A folio was taken off the LRU, or not.
+    Isolate(usize, bool),
+    /// A folio was put back on the LRU.
+    Putback(usize),
+    /// Page tables were cleared of a folio.
+    Unmap(usize),
+    /// The batched TLB flushes were made.
+    Flush,
+    /// The file was charged for pages, or not.
+    Charge(usize, bool),
+    /// A charge was given back.
+    Uncharge(usize),
+    /// Page `.1` of a folio was written.
+    Content(usize, usize, u64),
+    /// The page at an index of the file was written by its user.
+    Write(usize, u64),
+    /// A folio was marked uptodate.
+    Uptodate(usize),
+    /// Page tables of the range were retracted.
+    Retract,
+    /// `i_mmap_rwsem` was taken for reading.
+    IMmapRead,
+    /// `i_mmap_rwsem` was released.
+    IMmapUnlock,
+    /// A VMA was asked for a userfaultfd.
+    CheckVma(usize, bool),
+    /// A userfaultfd was registered for missing pages of a VMA.
+    Register(usize),
+    /// It was unregistered.
+    Unregister(usize),
+    /// A VMA is gone.
+    Munmap(usize),
+    /// Somebody who began to look when there were `.0` events saw this at an index.
+    Saw(usize, usize, Seen),
+    /// A userfaultfd was told of a missing page: VMA, index.
+    Missing(usize, usize),
+    /// A call that can fail was made to.
+    Injected(&'static str),
+    /// Allocating a node could not be had without sleeping.
+    NodeRefused,
+    /// A collapse begins.
+    Begin,
+    /// A collapse has ended: result, traced index.
+    End(u32, usize),
+    /// What a task is about.
+    Note(&'static str),
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            What::Lock => write!(f, "lock page cache"),
+            What::Unlock => write!(f, "unlock page cache"),
+            What::Store(index, 0, slot) => write!(f, "store [{index}] = {slot}"),
+            What::Store(index, order, slot) => {
+                write!(f, "store [{index}..{}] = {slot}", index + (1 << order))
+            }
+            What::Stored => write!(f, "stored"),
+            What::FolioLock(id) => write!(f, "lock folio {id}"),
+            What::FolioLockFailed(id) => write!(f, "folio {id} is locked"),
+            What::Get(id) => write!(f, "looks up folio {id}"),
+            What::FolioUnlock(id) => write!(f, "unlock folio {id}"),
+            What::Alloc(id, order) => write!(f, "alloc folio {id} order {order}"),
+            What::Free(id) => write!(f, "free folio {id}"),
+            What::Isolate(id, true) => write!(f, "isolate folio {id}"),
+            What::Isolate(id, false) => write!(f, "folio {id} not on LRU"),
+            What::Putback(id) => write!(f, "put back folio {id}"),
+            What::Unmap(id) => write!(f, "unmap folio {id}"),
+            What::Flush => write!(f, "flush TLB"),
+            What::Charge(pages, true) => write!(f, "charge {pages}"),
+            What::Charge(pages, false) => write!(f, "no room for {pages}"),
+            What::Uncharge(pages) => write!(f, "uncharge {pages}"),
+            What::Content(id, page, value) => write!(f, "folio {id}[{page}] := {value}"),
+            What::Write(index, value) => write!(f, "write [{index}] := {value}"),
+            What::Uptodate(id) => write!(f, "folio {id} uptodate"),
+            What::Retract => write!(f, "retract page tables"),
+            What::IMmapRead => write!(f, "lock i_mmap"),
+            What::IMmapUnlock => write!(f, "unlock i_mmap"),
+            What::CheckVma(vma, false) => write!(f, "vma {vma}: no uffd"),
+            What::CheckVma(vma, true) => write!(f, "vma {vma}: uffd"),
+            What::Register(vma) => write!(f, "register vma {vma}"),
+            What::Unregister(vma) => write!(f, "unregister vma {vma}"),
+            What::Munmap(vma) => write!(f, "munmap vma {vma}"),
+            What::Saw(_, index, Seen::Hole) => write!(f, "sees hole at {index}"),
+            What::Saw(_, index, Seen::Data) => write!(f, "sees page at {index}"),
+            What::Saw(_, index, Seen::Content(value)) => write!(f, "reads {value} at {index}"),
+            What::Missing(_, index) => write!(f, "uffd event for {index}"),
+            What::Injected(call) => write!(f, "{call} is to fail"),
+            What::NodeRefused => write!(f, "no node"),
+            What::Begin => write!(f, "collapse"),
+            What::End(result, index) => write!(f, "= {result} at {index}"),
+            What::Note(note) => write!(f, "{note}"),
+        }
+    }
+}
+
+/// An event and whose it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Event {
+    /// Who.
+    pub task: Task,
+    /// What.
+    pub what: What,
+}

@@ -1,0 +1,568 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Folios: references, the folio lock, flags, the LRU, content.
+//!
+//! A folio that is freed keeps its memory to the end of the execution, so that each use of it after
+//! that is noticed. A small folio gets to the LRU by a batch of the CPU, which has a reference of
+//! its own: until the CPU drains it nobody can isolate the folio.
+
+use crate::{
+    event::What,
+    mapping::address_space,
+    world::{self, check, fails, log, might_sleep, point, stop, violation, with, Task, Wait},
+};
+use std::{
+    cell::Cell,
+    ffi::c_int, //
+};
+
+/// `struct list_head`.
+#[repr(C)]
+#[derive(Debug)]
+pub struct list_head {
+    pub next: *mut list_head,
+    pub prev: *mut list_head,
+}
+
+/// Where a folio is, for reclaim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lru {
+    /// Nowhere yet.
+    Unborn,
+    /// In the batch of a task's CPU.
+    Batch(Task),
+    /// On the LRU.
+    Listed,
+    /// Taken off by somebody.
+    Isolated(Task),
+}
+
+/// `struct page`.
+#[derive(Debug)]
+pub struct page {
+    pub folio: *mut folio,
+    pub index: usize,
+    /// What it holds, as one number.
+    pub content: Cell<u64>,
+}
+
+/// What a page holds that nobody has written since it was allocated.
+pub const GARBAGE: u64 = u64::MAX;
+
+/// `struct folio`.
+#[repr(C)]
+#[derive(Debug)]
+pub struct folio {
+    // First, so that the folio is found from it.
+    lru: list_head,
+    pub id: usize,
+    pub order: u32,
+    pub refs: Cell<c_int>,
+    pub locked: Cell<Option<Task>>,
+    pub lru_state: Cell<Lru>,
+    pub uptodate: Cell<bool>,
+    pub dirty: Cell<bool>,
+    pub writeback: Cell<bool>,
+    pub swapbacked: Cell<bool>,
+    pub active: Cell<bool>,
+    pub unevictable: Cell<bool>,
+    pub mlocked: Cell<bool>,
+    pub private: Cell<bool>,
+    /// Page-table entries that map it; each has a reference.
+    pub mapcount: Cell<c_int>,
+    /// A page-table entry that maps it is dirty.
+    pub pte_dirty: Cell<bool>,
+    /// CPUs may still have a translation for it, with a flush outstanding by this task.
+    pub stale: Cell<Option<Task>>,
+    pub mapping: Cell<*mut address_space>,
+    pub index: Cell<usize>,
+    /// It is in the page cache.
+    pub cached: Cell<bool>,
+    pub freed: Cell<bool>,
+    pub poisoned: Cell<Option<usize>>,
+    pub pages: Vec<page>,
+}
+
+impl folio {
+    /// Makes a folio with one reference.
+    pub fn alloc(order: u32) -> *mut folio {
+        let (id, ptr) = with(|w| {
+            let id = w.folios.len();
+            let mut new = Box::new(folio {
+                lru: list_head {
+                    next: core::ptr::null_mut(),
+                    prev: core::ptr::null_mut(),
+                },
+                id,
+                order,
+                refs: Cell::new(1),
+                locked: Cell::new(None),
+                lru_state: Cell::new(Lru::Unborn),
+                uptodate: Cell::new(false),
+                dirty: Cell::new(false),
+                writeback: Cell::new(false),
+                swapbacked: Cell::new(false),
+                active: Cell::new(false),
+                unevictable: Cell::new(false),
+                mlocked: Cell::new(false),
+                private: Cell::new(false),
+                mapcount: Cell::new(0),
+                pte_dirty: Cell::new(false),
+                stale: Cell::new(None),
+                mapping: Cell::new(core::ptr::null_mut()),
+                index: Cell::new(0),
+                cached: Cell::new(false),
+                freed: Cell::new(false),
+                poisoned: Cell::new(None),
+                pages: Vec::new(),
+            });
+            let ptr = &raw mut *new;
+            new.pages = (0..1 << order)
+                .map(|index| page {
+                    folio: ptr,
+                    index,
+                    content: Cell::new(GARBAGE),
+                })
+                .collect();
+            w.memcg += 1 << order;
+            w.folios.push(new);
+            w.folio_ids.insert(ptr as usize, id);
+            (id, ptr)
+        });
+        log(What::Alloc(id, order));
+        ptr
+    }
+
+    /// The number of pages.
+    pub fn nr(&self) -> usize {
+        1 << self.order
+    }
+
+    /// Writes a page.
+    pub fn write(&self, page: usize, content: u64) {
+        self.pages[page].content.set(content);
+        log(What::Content(self.id, page, content));
+    }
+}
+
+/// The folio, if it has not been freed.
+///
+/// # Safety
+///
+/// `folio` is one of this world.
+pub unsafe fn live<'a>(folio: *const folio, call: &str) -> &'a folio {
+    // SAFETY: Folios stay until the next world.
+    let folio = unsafe { &*folio };
+    if folio.freed.get() {
+        stop(format!(
+            "{call}() of folio {}, which has been freed",
+            folio.id
+        ));
+    }
+    folio
+}
+
+/// The same, for what takes the folio lock.
+///
+/// # Safety
+///
+/// As [`live`].
+unsafe fn locked<'a>(folio: *const folio, call: &str) -> &'a folio {
+    // SAFETY: As the caller says.
+    let folio = unsafe { live(folio, call) };
+    if folio.locked.get() != Some(with(|w| w.current)) {
+        violation(format!(
+            "{call}() of folio {}, which the task has not locked",
+            folio.id
+        ));
+    }
+    folio
+}
+
+macro_rules! folio_fns {
+    ($($(#[$doc:meta])* fn $name:ident($folio:ident $(, $arg:ident: $type:ty)*) $(-> $ret:ty)? $body:block)*) => {$(
+        $(#[$doc])*
+        ///
+        /// # Safety
+        ///
+        /// The folio is one of this world.
+        pub unsafe fn $name($folio: *mut folio $(, $arg: $type)*) $(-> $ret)? {
+            // SAFETY: As the caller says.
+            let $folio = unsafe { live($folio, stringify!($name)) };
+            $body
+        }
+    )*};
+}
+
+folio_fns! {
+    /// A snapshot.
+    fn folio_ref_count(folio) -> c_int { folio.refs.get() }
+    /// The number of pages.
+    fn folio_nr_pages(folio) -> usize { folio.nr() }
+    /// Its base-2 logarithm.
+    fn folio_order(folio) -> u32 { folio.order }
+    /// A number that is the folio's own.
+    fn folio_pfn(folio) -> usize { folio.id << 10 }
+    /// `folio->index`.
+    fn folio_start(folio) -> usize { folio.index.get() }
+    /// Whether somebody has it locked.
+    fn folio_test_locked(folio) -> bool { folio.locked.get().is_some() }
+    /// Whether it is uptodate.
+    fn folio_test_uptodate(folio) -> bool { folio.uptodate.get() }
+    /// Whether it is dirty.
+    fn folio_test_dirty(folio) -> bool { folio.dirty.get() }
+    /// Whether it is under writeback.
+    fn folio_test_writeback(folio) -> bool { folio.writeback.get() }
+    /// Whether a page table maps it.
+    fn folio_mapped(folio) -> bool { folio.mapcount.get() > 0 }
+    /// `folio->mapping`.
+    fn folio_mapping(folio) -> *mut address_space { folio.mapping.get() }
+    /// Takes a reference.
+    fn folio_get(folio) {
+        check(folio.refs.get() > 0, "folio_get() of a folio without references");
+        folio.refs.set(folio.refs.get() + 1);
+    }
+    /// Takes references.
+    fn folio_ref_add(folio, refs: c_int) { folio.refs.set(folio.refs.get() + refs); }
+    /// Gives up a reference.
+    fn folio_put(folio) { put(folio, 1); }
+    /// Gives up references.
+    fn folio_put_refs(folio, refs: c_int) { put(folio, refs); }
+    /// Sets the flag of a folio that is nobody else's.
+    fn __folio_set_locked(folio) {
+        check(!folio.cached.get(), "__folio_set_locked() of a folio that others can find");
+        acquired(folio);
+    }
+    /// Sets the flag.
+    fn __folio_set_swapbacked(folio) { folio.swapbacked.set(true); }
+    /// Sets where in a file it belongs.
+    fn folio_set_place(folio, mapping: *mut address_space, index: usize) {
+        folio.mapping.set(mapping);
+        folio.index.set(index);
+    }
+    /// `folio->mapping = NULL`.
+    fn folio_clear_mapping(folio) {
+        check(!folio.cached.get(), "folio->mapping is cleared of a folio in the page cache");
+        folio.mapping.set(core::ptr::null_mut());
+    }
+    /// Clears the flag.
+    fn folio_clear_active(folio) { folio.active.set(false); }
+    /// Clears the flag.
+    fn folio_clear_unevictable(folio) { folio.unevictable.set(false); }
+    /// Declares the content valid.
+    fn folio_mark_uptodate(folio) {
+        if folio.pages.iter().any(|p| p.content.get() == GARBAGE) {
+            violation(format!("folio {} is marked uptodate with pages that nobody has written", folio.id));
+        }
+        folio.uptodate.set(true);
+        log(What::Uptodate(folio.id));
+    }
+    /// Takes the lock if that is possible at once.
+    fn folio_trylock(folio) -> bool {
+        // Who has the page-cache lock gives no turn to others, who would have to wait anyway.
+        if !with(|w| w.lock_owner == Some(w.current)) {
+            point();
+        }
+        if folio.locked.get().is_some() {
+            log(What::FolioLockFailed(folio.id));
+            return false;
+        }
+        acquired(folio);
+        true
+    }
+    /// Page `n`.
+    fn folio_page(folio, n: usize) -> *mut page {
+        check(n < folio.nr(), "folio_page() beyond the folio");
+        (&raw const folio.pages[n.min(folio.nr() - 1)]).cast_mut()
+    }
+    /// `&folio->lru`.
+    fn folio_lru(folio) -> *mut list_head { (&raw const folio.lru).cast_mut() }
+    /// Puts a new folio on its LRU.
+    fn folio_add_lru(folio) {
+        check(folio.lru_state.get() == Lru::Unborn, "folio_add_lru() of a folio that is on an LRU");
+        add_lru(folio);
+    }
+}
+
+fn acquired(folio: &folio) {
+    folio.locked.set(Some(with(|w| w.current)));
+    with(|w| w.me().locked.push((&raw const *folio).cast_mut()));
+    log(What::FolioLock(folio.id));
+}
+
+fn put(folio: &folio, refs: c_int) {
+    let left = folio.refs.get() - refs;
+
+    folio.refs.set(left);
+    if left < 0 {
+        violation(format!("folio {} has {left} references", folio.id));
+    }
+    if left > 0 {
+        return;
+    }
+    folio.freed.set(true);
+    log(What::Free(folio.id));
+    if folio.lru_state.get() == Lru::Listed {
+        // To be taken off the list clears them; of a folio that is isolated nobody does.
+        folio.active.set(false);
+        folio.unevictable.set(false);
+    }
+    let is = |what: bool, how: &str| {
+        if what {
+            violation(format!("folio {} is freed {how}", folio.id));
+        }
+    };
+    is(folio.locked.get().is_some(), "while it is locked");
+    is(folio.cached.get(), "while it is in the page cache");
+    is(folio.mapcount.get() > 0, "while page tables map it");
+    is(folio.stale.get().is_some(), "before the TLBs were flushed");
+    is(
+        !folio.mapping.get().is_null() && folio.lru_state.get() == Lru::Unborn,
+        "with its mapping set",
+    );
+    is(
+        folio.active.get() || folio.unevictable.get(),
+        "with LRU flags set",
+    );
+    is(
+        matches!(folio.lru_state.get(), Lru::Batch(_)),
+        "while it is in an LRU batch",
+    );
+    folio.lru_state.set(Lru::Unborn);
+    with(|w| w.memcg -= folio.nr() as isize);
+}
+
+fn add_lru(folio: &folio) {
+    if folio.order > 0 {
+        folio.lru_state.set(Lru::Listed);
+        return;
+    }
+    folio.refs.set(folio.refs.get() + 1);
+    with(|w| {
+        folio.lru_state.set(Lru::Batch(w.current));
+        w.me().lru_batch.push((&raw const *folio).cast_mut());
+    });
+}
+
+/// Drains the batch of a task's CPU.
+pub fn drain(task: Task) {
+    let batch = with(|w| std::mem::take(&mut w.tasks[task].lru_batch));
+    for ptr in batch {
+        // SAFETY: A folio of this world.
+        let folio = unsafe { live(ptr, "lru_add_drain") };
+        folio.lru_state.set(Lru::Listed);
+        put(folio, 1);
+    }
+}
+
+/// # Safety
+///
+/// None.
+pub unsafe fn lru_add_drain() {
+    drain(with(|w| w.current));
+}
+
+/// # Safety
+///
+/// The folio is one of this world.
+pub unsafe fn folio_unlock(folio: *mut folio) {
+    // SAFETY: As the caller says.
+    let folio = unsafe { locked(folio, "folio_unlock") };
+    folio.locked.set(None);
+    with(|w| w.me().locked.retain(|&f| !core::ptr::eq(f, folio)));
+    log(What::FolioUnlock(folio.id));
+    world::called("folio_unlock");
+}
+
+/// Waits for the folio lock: `folio_lock()`. The simulated C side does.
+///
+/// # Safety
+///
+/// The folio is one of this world.
+pub unsafe fn folio_lock(folio: *mut folio) {
+    might_sleep("folio_lock");
+    // SAFETY: As the caller says.
+    let this = unsafe { live(folio, "folio_lock") };
+    let me = with(|w| w.current);
+    if this.locked.get() == Some(me) {
+        stop(format!("folio {} is locked twice", this.id));
+    }
+    // Folio locks are waited for in the order of the index.
+    let index = this.index.get();
+    if with(|w| {
+        w.me().locked.iter().any(|&f| {
+            // SAFETY: Folios stay until the next world.
+            unsafe { (*f).cached.get() && (*f).index.get() > index }
+        })
+    }) {
+        violation("waits for the lock of a folio while one of higher index is locked");
+    }
+    world::wait_until(Wait::Folio(folio));
+    acquired(this);
+}
+
+/// # Safety
+///
+/// The folio is one of this world.
+pub unsafe fn folio_isolate_lru(folio: *mut folio) -> bool {
+    check(
+        !with(|w| w.me().irqs_off),
+        "folio_isolate_lru() with interrupts off",
+    );
+    point();
+    let refuse = fails("folio_isolate_lru");
+    // SAFETY: As the caller says.
+    let folio = unsafe { live(folio, "folio_isolate_lru") };
+    let isolated = !refuse && folio.lru_state.get() == Lru::Listed;
+    if isolated {
+        folio.lru_state.set(Lru::Isolated(with(|w| w.current)));
+        folio.refs.set(folio.refs.get() + 1);
+    }
+    log(What::Isolate(folio.id, isolated));
+    isolated
+}
+
+/// # Safety
+///
+/// The folio is one of this world.
+pub unsafe fn folio_putback_lru(folio: *mut folio) {
+    check(
+        !with(|w| w.me().irqs_off),
+        "folio_putback_lru() with interrupts off",
+    );
+    // SAFETY: As the caller says.
+    let folio = unsafe { live(folio, "folio_putback_lru") };
+    if folio.lru_state.get() != Lru::Isolated(with(|w| w.current)) {
+        violation(format!(
+            "folio {} is put back by who has not isolated it",
+            folio.id
+        ));
+    }
+    log(What::Putback(folio.id));
+    add_lru(folio);
+    put(folio, 1);
+}
+
+/// # Safety
+///
+/// The folio is one of this world.
+pub unsafe fn filemap_release_folio(folio: *mut folio, _gfp: u32) -> bool {
+    might_sleep("filemap_release_folio");
+    // SAFETY: As the caller says.
+    let folio = unsafe { locked(folio, "filemap_release_folio") };
+    let refuse = folio.private.get() && fails("filemap_release_folio");
+    if !refuse && folio.private.take() {
+        // What is attached has a reference.
+        put(folio, 1);
+    }
+    !refuse
+}
+
+/// # Safety
+///
+/// The folio is one of this world.
+pub unsafe fn folio_mark_dirty(folio: *mut folio) {
+    // SAFETY: As the caller says.
+    let folio = unsafe { locked(folio, "folio_mark_dirty") };
+    folio.dirty.set(true);
+}
+
+/// # Safety
+///
+/// The entry is one of this world.
+pub unsafe fn INIT_LIST_HEAD(entry: *mut list_head) {
+    // SAFETY: As the caller says.
+    unsafe {
+        (*entry).next = entry;
+        (*entry).prev = entry;
+    }
+}
+
+/// # Safety
+///
+/// As in C.
+pub unsafe fn list_add_tail(new: *mut list_head, head: *mut list_head) {
+    // SAFETY: As the caller says.
+    unsafe {
+        let prev = (*head).prev;
+        (*new).next = head;
+        (*new).prev = prev;
+        (*prev).next = new;
+        (*head).prev = new;
+    }
+}
+
+/// # Safety
+///
+/// As in C.
+pub unsafe fn list_del(entry: *mut list_head) {
+    // SAFETY: As the caller says.
+    unsafe {
+        (*(*entry).next).prev = (*entry).prev;
+        (*(*entry).prev).next = (*entry).next;
+        (*entry).next = core::ptr::null_mut();
+        (*entry).prev = core::ptr::null_mut();
+    }
+}
+
+/// # Safety
+///
+/// `lru` is a folio's.
+pub unsafe fn lru_folio(lru: *mut list_head) -> *mut folio {
+    lru.cast()
+}
+
+fn check_new(page: &page, call: &str) {
+    // SAFETY: Folios stay until the next world.
+    let folio = unsafe { live(page.folio, call) };
+    if folio.cached.get() {
+        violation(format!(
+            "{call}() writes to folio {}, which is in the page cache",
+            folio.id
+        ));
+    }
+}
+
+/// # Safety
+///
+/// The page is one of this world.
+pub unsafe fn clear_highpage(page: *mut page) {
+    // SAFETY: As the caller says.
+    let page = unsafe { &*page };
+    check_new(page, "clear_highpage");
+    // SAFETY: Folios stay until the next world.
+    unsafe { (*page.folio).write(page.index, 0) };
+}
+
+/// # Safety
+///
+/// Both pages are of this world.
+pub unsafe fn copy_mc_highpage(to: *mut page, from: *mut page) -> c_int {
+    if with(|w| w.stale_writers) {
+        point();
+    }
+    // SAFETY: As the caller says.
+    let (to, from) = unsafe { (&*to, &*from) };
+    check_new(to, "copy_mc_highpage");
+    // SAFETY: Folios stay until the next world.
+    let old = unsafe { locked(from.folio, "copy_mc_highpage") };
+    if old.stale.get().is_some() {
+        violation(format!(
+            "folio {} is copied before the TLBs are flushed",
+            old.id
+        ));
+    }
+    if old.mapcount.get() > 0 {
+        violation(format!(
+            "folio {} is copied while page tables map it",
+            old.id
+        ));
+    }
+    check(old.uptodate.get(), "a folio is copied that is not uptodate");
+    if fails("copy_mc_highpage") || old.poisoned.get() == Some(from.index) {
+        return 1;
+    }
+    // SAFETY: Folios stay until the next world.
+    unsafe { (*to.folio).write(to.index, from.content.get()) };
+    0
+}

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What `bindgen` makes of the kernel's C side, simulated for `mm/collapse_file.rs` and the
+//! abstractions below it.
+//!
+//! The XArray is the kernel's own. All else is a model of one file: its page cache, the VMAs that
+//! map it, and the tasks that work on it. Each function checks the contract of the C function of
+//! its name, and tells the [`world`] when it is broken.
+
+#![allow(non_camel_case_types, non_snake_case, non_upper_case_globals)]
+// Pointers come from the world, and what they point to stays until the next one.
+#![allow(clippy::not_unsafe_ptr_arg_deref)]
+
+pub mod event;
+pub mod folios;
+pub mod khugepaged;
+pub mod mapping;
+pub mod rmap;
+pub mod shmem;
+pub mod world;
+pub mod xa;
+
+pub use folios::*;
+pub use khugepaged::*;
+pub use mapping::*;
+pub use rmap::*;
+pub use shmem::*;
+pub use xa::*;
+
+include!(concat!(env!("OUT_DIR"), "/sizes.rs"));
+
+/// The number of pages that a PMD maps.
+pub const HPAGE_PMD_NR: usize = 1 << HPAGE_PMD_ORDER;

@@ -1,0 +1,414 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The XArray: the kernel's `lib/xarray.c` and our `rust/helpers/xa_state.c`, and what they call.
+
+use crate::{
+    event::{Slot, What},
+    mapping,
+    world::{self, check, lockless_point, log, stop, violation, with, Wait},
+};
+use std::{
+    alloc::{alloc, dealloc, Layout},
+    ffi::{c_char, c_int, c_ulong, c_void, CStr},
+};
+
+/// `struct xarray`; its size is checked in C.
+#[repr(C)]
+pub struct xarray([usize; 2]);
+
+impl Default for xarray {
+    fn default() -> Self {
+        let mut xa = Self([0; 2]);
+        // SAFETY: The type is as large as the C one.
+        unsafe { sim_xa_init(&raw mut xa) };
+        xa
+    }
+}
+
+/// `struct xa_state`; its size is checked in C.
+#[repr(C)]
+pub struct xa_state([usize; 7]);
+
+extern "C" {
+    #[link_name = "rust_helper_xas_init_order"]
+    pub fn xas_init_order(xas: *mut xa_state, xa: *mut xarray, index: usize, order: u32);
+    #[link_name = "rust_helper_xas_lock_irq"]
+    pub fn xas_lock_irq(xas: *mut xa_state);
+    #[link_name = "rust_helper_xas_unlock_irq"]
+    pub fn xas_unlock_irq(xas: *mut xa_state);
+    #[link_name = "rust_helper_xas_error"]
+    pub fn xas_error(xas: *const xa_state) -> c_int;
+    #[link_name = "rust_helper_xas_reset"]
+    pub fn xas_reset(xas: *mut xa_state);
+    #[link_name = "rust_helper_xas_set"]
+    pub fn xas_set(xas: *mut xa_state, index: usize);
+    #[link_name = "rust_helper_xas_set_order"]
+    pub fn xas_set_order(xas: *mut xa_state, index: usize, order: u32);
+    #[link_name = "rust_helper_xas_next"]
+    pub fn xas_next(xas: *mut xa_state) -> *mut c_void;
+    #[link_name = "rust_helper_xas_next_entry"]
+    pub fn xas_next_entry(xas: *mut xa_state, max: usize) -> *mut c_void;
+    #[link_name = "rust_helper_xa_is_value"]
+    pub fn xa_is_value(entry: *const c_void) -> bool;
+    #[link_name = "rust_helper_xa_is_retry"]
+    pub fn xa_is_retry(entry: *const c_void) -> bool;
+    #[link_name = "rust_helper_xa_retry_entry"]
+    pub fn xa_retry_entry() -> *mut c_void;
+    pub fn xas_load(xas: *mut xa_state) -> *mut c_void;
+    pub fn xas_destroy(xas: *mut xa_state);
+
+    #[link_name = "xas_create_range"]
+    fn real_xas_create_range(xas: *mut xa_state);
+    #[link_name = "xas_nomem"]
+    fn real_xas_nomem(xas: *mut xa_state, gfp: u32) -> bool;
+    #[link_name = "xas_store"]
+    fn real_xas_store(xas: *mut xa_state, entry: *mut c_void) -> *mut c_void;
+
+    fn xa_destroy(xa: *mut xarray);
+    fn sim_xa_init(xa: *mut xarray);
+    fn sim_has_update(xas: *const xa_state) -> bool;
+    fn sim_xas_index(xas: *const xa_state) -> c_ulong;
+    fn sim_xas_span(xas: *const xa_state) -> c_ulong;
+    fn sim_mapping_set_update(xas: *mut xa_state);
+    fn sim_mk_value(value: c_ulong) -> *mut c_void;
+    fn sim_to_value(entry: *const c_void) -> c_ulong;
+}
+
+/// The nodes of the array: who is alive, and who only seems to be.
+#[derive(Default)]
+pub struct Nodes {
+    /// Allocated, as addresses.
+    live: Vec<usize>,
+    /// On the list of those that hold nothing but values.
+    listed: Vec<usize>,
+    /// Removed, but somebody may look at them.
+    waiting: Vec<usize>,
+    /// Freed; the memory is kept to the end.
+    freed: Vec<usize>,
+    size: usize,
+}
+
+impl Drop for Nodes {
+    fn drop(&mut self) {
+        for node in self
+            .live
+            .drain(..)
+            .chain(self.waiting.drain(..))
+            .chain(self.freed.drain(..))
+        {
+            // SAFETY: Allocated with this size, and nobody has an execution to use it in.
+            unsafe { dealloc(node as *mut u8, layout(self.size)) };
+        }
+    }
+}
+
+fn layout(size: usize) -> Layout {
+    Layout::from_size_align(size, 64).expect("a node is small")
+}
+
+/// What an entry is.
+pub fn slot(entry: *mut c_void) -> Slot {
+    if entry.is_null() {
+        return Slot::Hole;
+    }
+    // SAFETY: These look at the bits of the pointer.
+    unsafe {
+        if xa_is_retry(entry) {
+            return Slot::Retry;
+        }
+        if xa_is_value(entry) {
+            return Slot::Value(sim_to_value(entry) as usize);
+        }
+    }
+    match with(|w| w.folio_ids.get(&(entry as usize)).copied()) {
+        Some(id) => Slot::Folio(id),
+        None => stop("the page cache holds what is not a folio"),
+    }
+}
+
+/// A value entry.
+pub fn mk_value(value: usize) -> *mut c_void {
+    // SAFETY: Makes a pointer of a number.
+    unsafe { sim_mk_value(value as c_ulong) }
+}
+
+/// # Safety
+///
+/// Both are valid.
+pub unsafe fn mapping_set_update(xas: *mut xa_state, _mapping: *mut mapping::address_space) {
+    // SAFETY: The cursor is valid.
+    unsafe { sim_mapping_set_update(xas) };
+}
+
+fn check_change(xas: *const xa_state, call: &str) {
+    // SAFETY: Reads the cursor.
+    if !unsafe { sim_has_update(xas) } {
+        violation(format!("{call}() without mapping_set_update()"));
+    }
+    if with(|w| w.lock_owner != Some(w.current)) {
+        violation(format!("{call}() without the page-cache lock"));
+    }
+}
+
+/// # Safety
+///
+/// As in C.
+pub unsafe fn xas_create_range(xas: *mut xa_state) {
+    check_change(xas, "xas_create_range");
+    // SAFETY: As the caller says.
+    unsafe { real_xas_create_range(xas) };
+}
+
+/// # Safety
+///
+/// As in C.
+pub unsafe fn xas_nomem(xas: *mut xa_state, gfp: u32) -> bool {
+    world::called("xas_nomem");
+    // SAFETY: As the caller says.
+    unsafe { real_xas_nomem(xas, gfp) }
+}
+
+/// # Safety
+///
+/// As in C.
+pub unsafe fn xas_store(xas: *mut xa_state, entry: *mut c_void) -> *mut c_void {
+    check_change(xas, "xas_store");
+    // SAFETY: Reads the cursor.
+    let (index, span) = unsafe { (sim_xas_index(xas) as usize, sim_xas_span(xas) as usize) };
+    let index = index & !(span - 1);
+    let stored = slot(entry);
+    mapping::check_store(index, span, stored);
+    let at = with(|w| w.events.len());
+    log(What::Store(index, span.trailing_zeros(), stored));
+    // SAFETY: As the caller says.
+    let old = unsafe { real_xas_store(xas, entry) };
+    // SAFETY: Reads the cursor.
+    if unsafe { xas_error(xas) } != 0 {
+        with(|w| w.events[at].what = What::Note("cannot store"));
+    } else {
+        log(What::Stored);
+    }
+    old
+}
+
+/// Frees the nodes that an inode has at its eviction, and reports those that nothing frees.
+pub fn evict() {
+    for index in 0..with(|w| w.inode.size) {
+        if let Slot::Value(value) = slot(mapping::Cursor::new(index, 0).locked(|c| c.load())) {
+            mapping::remove_value(index, value);
+        }
+    }
+    let xa = with(|w| &raw mut w.mapping.i_pages);
+    // SAFETY: The array is alive.
+    unsafe { xa_destroy(xa) };
+    with(|w| w.nodes.quiesce());
+    let (live, listed) = with(|w| (w.nodes.live.len(), w.nodes.listed.len()));
+    check(live == 0, &format!("{live} xa_nodes leaked"));
+    check(
+        listed == 0,
+        "a freed xa_node is on the list of shadow nodes",
+    );
+}
+
+impl Nodes {
+    /// Nobody can look at what was removed before.
+    fn quiesce(&mut self) {
+        for &node in &self.waiting {
+            // SAFETY: Nobody has a right to read it any more, so that we may write to it.
+            unsafe { core::ptr::write_bytes(node as *mut u8, 0xa6, self.size) };
+        }
+        self.freed.append(&mut self.waiting);
+    }
+
+    fn contains(nodes: &[usize], size: usize, address: usize) -> bool {
+        nodes
+            .iter()
+            .any(|&node| (node..node + size).contains(&address))
+    }
+}
+
+#[no_mangle]
+extern "C" fn sim_bug(what: *const c_char, line: c_int) {
+    // SAFETY: C passes a string literal.
+    let what = unsafe { CStr::from_ptr(what) }.to_string_lossy();
+    stop(format!("BUG at line {line} of lib/xarray.c: {what}"))
+}
+
+#[no_mangle]
+extern "C" fn sim_might_alloc(may_sleep: bool) {
+    if may_sleep {
+        world::might_sleep("xas_nomem");
+    }
+}
+
+#[no_mangle]
+extern "C" fn sim_node_alloc(size: usize, may_sleep: bool) -> *mut c_void {
+    if may_sleep {
+        world::might_sleep("kmem_cache_alloc_lru");
+    }
+    if world::fails(if may_sleep { "node" } else { "node-atomic" }) {
+        log(What::NodeRefused);
+        return core::ptr::null_mut();
+    }
+    // SAFETY: The size is not zero.
+    let node = unsafe { alloc(layout(size)) };
+    with(|w| {
+        w.nodes.size = size;
+        w.nodes.live.push(node as usize);
+    });
+    node.cast()
+}
+
+fn forget_live(node: usize) {
+    let known = with(|w| {
+        let at = w.nodes.live.iter().position(|&n| n == node);
+        at.map(|at| w.nodes.live.swap_remove(at))
+    });
+    check(known.is_some(), "an xa_node is freed twice");
+    let listed = with(|w| w.nodes.listed.contains(&node));
+    check(
+        !listed,
+        "an xa_node is freed that is on the list of shadow nodes",
+    );
+}
+
+#[no_mangle]
+extern "C" fn sim_node_free(node: *mut c_void, _size: usize, _listed: bool) {
+    forget_live(node as usize);
+    with(|w| w.nodes.freed.push(node as usize));
+}
+
+#[no_mangle]
+extern "C" fn sim_call_rcu(node: *mut c_void, _size: usize) {
+    forget_live(node as usize);
+    with(|w| {
+        w.nodes.waiting.push(node as usize);
+        if w.tasks.iter().all(|t| t.rcu == 0) {
+            w.nodes.quiesce();
+        }
+    });
+}
+
+#[no_mangle]
+extern "C" fn sim_node_update(_node: *const c_void, locked: bool) {
+    check(locked, "an xa_node changes without the page-cache lock");
+}
+
+#[no_mangle]
+extern "C" fn sim_node_listed(node: *const c_void, listed: bool) {
+    with(|w| {
+        let at = w.nodes.listed.iter().position(|&n| n == node as usize);
+        match (at, listed) {
+            (None, true) => w.nodes.listed.push(node as usize),
+            (Some(at), false) => {
+                w.nodes.listed.swap_remove(at);
+            }
+            _ => (),
+        }
+    });
+}
+
+#[no_mangle]
+extern "C" fn sim_rcu_read_lock() {
+    with(|w| w.me().rcu += 1);
+}
+
+#[no_mangle]
+extern "C" fn sim_rcu_read_unlock() {
+    with(|w| {
+        w.me().rcu -= 1;
+        if w.tasks.iter().all(|t| t.rcu == 0) {
+            w.nodes.quiesce();
+        }
+    });
+}
+
+#[no_mangle]
+extern "C" fn sim_rcu_read(from: *const c_void, protected: bool) {
+    let (freed, rcu, lock) = with(|w| {
+        let nodes = &w.nodes;
+        (
+            Nodes::contains(&nodes.freed, nodes.size, from as usize),
+            w.tasks[w.current].rcu > 0,
+            w.lock_owner == Some(w.current),
+        )
+    });
+    if freed {
+        stop("a freed xa_node is read");
+    }
+    check(
+        protected || rcu,
+        "the XArray is read without the page-cache lock or rcu_read_lock()",
+    );
+    if rcu && !lock {
+        // A lockless walk is not atomic.
+        lockless_point();
+    }
+}
+
+#[no_mangle]
+extern "C" fn sim_rcu_assign(to: *const c_void) {
+    let freed = with(|w| {
+        let nodes = &w.nodes;
+        Nodes::contains(&nodes.freed, nodes.size, to as usize)
+            || Nodes::contains(&nodes.waiting, nodes.size, to as usize)
+    });
+    if freed {
+        stop("a freed xa_node is written");
+    }
+    // A store of several slots is not atomic.
+    lockless_point();
+}
+
+/// Takes the page-cache lock.
+#[no_mangle]
+extern "C" fn sim_lock(_lock: *mut c_void, irq: bool) {
+    check(
+        irq,
+        "the page-cache lock is taken without disabling interrupts",
+    );
+    world::called("lock");
+    let (mine, irqs_off) = with(|w| (w.lock_owner == Some(w.current), w.me().irqs_off));
+    if mine {
+        stop("the page-cache lock is taken twice");
+    }
+    check(
+        !irqs_off,
+        "the page-cache lock is taken with interrupts off: releasing it enables them",
+    );
+    world::wait_until(Wait::Lock);
+    with(|w| {
+        w.lock_owner = Some(w.current);
+        w.me().irqs_off = true;
+    });
+    log(What::Lock);
+}
+
+#[no_mangle]
+extern "C" fn sim_unlock(_lock: *mut c_void, _irq: bool) {
+    check(
+        with(|w| w.lock_owner == Some(w.current)),
+        "the page-cache lock is released by who does not hold it",
+    );
+    log(What::Unlock);
+    with(|w| {
+        w.lock_owner = None;
+        w.me().irqs_off = false;
+    });
+    world::called("unlocked");
+}
+
+#[no_mangle]
+extern "C" fn sim_lock_is_held(_lock: *const c_void) -> bool {
+    with(|w| w.lock_owner == Some(w.current))
+}
+
+/// # Safety
+///
+/// None.
+pub unsafe fn lockdep_assert_irqs_enabled() {
+    check(
+        !with(|w| w.me().irqs_off),
+        "interrupts are off where they have to be enabled",
+    );
+}

@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The algorithm, included from where it is. It exports `rust_collapse_file()`.
+
+#[path = "../../../../../mm/collapse_file.rs"]
+mod collapse_file;
+
+pub use collapse_file::rust_collapse_file;

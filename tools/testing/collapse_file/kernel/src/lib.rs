@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The `kernel` crate, as far as `mm/collapse_file.rs` needs it.
+//!
+//! What is tested is included from where it is. The rest has the interface of the original and just
+//! enough behind it.
+
+// The kernel supports compilers that have no `is_multiple_of()`.
+#![allow(clippy::manual_is_multiple_of)]
+
+pub extern crate bindings;
+
+pub mod mm;
+pub mod xarray;
+
+/// C types.
+#[allow(non_camel_case_types)]
+pub mod ffi {
+    pub use core::ffi::c_void;
+    pub type c_int = i32;
+    pub type c_ulong = usize;
+}
+
+/// Allocation flags.
+pub mod alloc {
+    /// `gfp_t`.
+    #[derive(Clone, Copy)]
+    pub struct Flags(u32);
+
+    impl Flags {
+        /// The C value.
+        pub fn as_raw(self) -> u32 {
+            self.0
+        }
+    }
+
+    /// Flags by name.
+    pub mod flags {
+        /// May sleep.
+        pub const GFP_KERNEL: super::Flags = super::Flags(bindings::GFP_KERNEL);
+    }
+}
+
+/// Errors.
+pub mod error {
+    use crate::ffi::c_int;
+
+    /// An errno.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Error(c_int);
+
+    /// Of the kernel.
+    pub type Result<T = (), E = Error> = core::result::Result<T, E>;
+
+    /// Errnos by name.
+    pub mod code {
+        use super::Error;
+
+        pub const ENOENT: Error = Error(2);
+        pub const EAGAIN: Error = Error(11);
+        pub const ENOMEM: Error = Error(12);
+        pub const EBUSY: Error = Error(16);
+        pub const EINVAL: Error = Error(22);
+        pub const ENOSPC: Error = Error(28);
+    }
+
+    /// Negative means failed.
+    pub fn to_result(err: c_int) -> Result {
+        if err < 0 {
+            Err(Error(-err))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// `IS_ERR()` and `PTR_ERR()`.
+    pub fn from_err_ptr<T>(ptr: *mut T) -> Result<*mut T> {
+        let value = ptr as isize;
+        if (-4095..0).contains(&value) {
+            Err(Error(-value as c_int))
+        } else {
+            Ok(ptr)
+        }
+    }
+}
+
+/// Files.
+pub mod fs {
+    /// Open files.
+    pub mod file {
+        use crate::types::Opaque;
+
+        /// `struct file`.
+        #[repr(transparent)]
+        pub struct LocalFile(Opaque<bindings::file>);
+
+        impl LocalFile {
+            /// Makes a Rust reference from a C pointer.
+            ///
+            /// # Safety
+            ///
+            /// `ptr` is valid for `'a`.
+            pub unsafe fn from_raw_file<'a>(ptr: *const bindings::file) -> &'a Self {
+                // SAFETY: Transparent; the caller promises the rest.
+                unsafe { &*ptr.cast() }
+            }
+
+            /// The C object.
+            pub fn as_ptr(&self) -> *mut bindings::file {
+                self.0.get()
+            }
+        }
+    }
+}
+
+/// Helper types.
+pub mod types {
+    use core::{cell::UnsafeCell, marker::PhantomData, mem::MaybeUninit};
+
+    /// A C object that Rust knows nothing of.
+    #[repr(transparent)]
+    pub struct Opaque<T>(UnsafeCell<MaybeUninit<T>>);
+
+    impl<T> Opaque<T> {
+        /// The C object.
+        pub const fn get(&self) -> *mut T {
+            UnsafeCell::get(&self.0).cast::<T>()
+        }
+    }
+
+    /// What stays with its task.
+    pub type NotThreadSafe = PhantomData<*mut ()>;
+
+    /// The value of the type.
+    #[allow(non_upper_case_globals)]
+    pub const NotThreadSafe: NotThreadSafe = PhantomData;
+}
+
+/// Trace events.
+pub mod tracepoint {
+    /// Declares trace events, which the simulated C side has.
+    macro_rules! declare_trace {
+        ($($(#[$attr:meta])* $pub:vis unsafe fn $name:ident($($arg:ident: $type:ty),* $(,)?);)*) => {$(
+            $(#[$attr])*
+            $pub unsafe fn $name($($arg: $type),*) {
+                $crate::tracepoint::call!($name, $($arg),*)
+            }
+        )*};
+    }
+    macro_rules! call {
+        (mm_khugepaged_collapse_file, $($arg:expr),*) => {
+            // SAFETY: As the caller says.
+            unsafe { $crate::bindings::trace_mm_khugepaged_collapse_file($($arg),*) }
+        };
+    }
+
+    pub(crate) use {call, declare_trace};
+}
+
+/// Warns each time: once is enough for a test to fail.
+#[macro_export]
+macro_rules! do_once_lite {
+    ($($body:tt)*) => { $($body)* };
+}
+
+/// `WARN_ON()`.
+#[macro_export]
+macro_rules! warn_on {
+    ($cond:expr) => {
+        if $cond {
+            $crate::bindings::world::violation(concat!("WARN_ON(", stringify!($cond), ")"));
+        }
+    };
+}

@@ -1,0 +1,491 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Runs a scenario in one order of its tasks after the other.
+//!
+//! `shuttle` schedules. What is between it and the world here is small: tasks that wait are not
+//! offered to it, the number of preemptions can be bounded, and after a violation the execution
+//! is ended from the test's own task, because the other tasks' stacks must not be unwound.
+//!
+//! From the environment:
+//!
+//! - `REPLAY`: what a failure printed, to run that execution alone and print its timeline.
+//! - `SHORTEST`: go on after a violation, for so many failing executions (1: for 500), and print
+//!   the one with the fewest switches of tasks, then events.
+//! - `LONG`: explore more.
+//! - `HOST_TEST_REPORT`: a directory to tell in what was explored and which results were seen.
+
+use crate::properties;
+use bindings::{
+    event::What,
+    world::{self, with, TaskState, Wait},
+};
+use shuttle::{
+    scheduler::{DfsScheduler, PctScheduler, RandomScheduler, Schedule, Scheduler, Task, TaskId},
+    Config, FailurePersistence, MaxSteps, Runner,
+};
+use std::{
+    cell::Cell,
+    collections::BTreeSet,
+    env, fs,
+    panic::{self, AssertUnwindSafe},
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+/// A task of a scenario.
+pub struct Actor {
+    name: &'static str,
+    run: Box<dyn FnOnce() + Send>,
+}
+
+/// Makes a task.
+pub fn actor(name: &'static str, run: impl FnOnce() + Send + 'static) -> Actor {
+    Actor {
+        name,
+        run: Box::new(run),
+    }
+}
+
+/// How to choose orders.
+#[derive(Clone, Copy)]
+pub enum Mode {
+    /// All of them.
+    Dfs,
+    /// All of those in which a task that could go on is interrupted so many times at most.
+    Bounded(usize),
+    /// Random priorities, with so many random changes: so many executions.
+    Pct(usize, usize),
+    /// Any task at each step: so many executions.
+    Random(usize),
+}
+
+/// Where a depth-first search is cut off.
+fn limit() -> usize {
+    if long() {
+        20_000_000
+    } else {
+        400_000
+    }
+}
+
+/// Whether there is time.
+pub fn long() -> bool {
+    env::var_os("LONG").is_some_and(|long| long == "1")
+}
+
+thread_local! {
+    static SEED: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The seed of this execution, for the world.
+pub fn seed() -> u64 {
+    SEED.get()
+}
+
+struct Inner {
+    scheduler: Box<dyn Scheduler + Send>,
+    bound: Option<usize>,
+    preemptions: usize,
+    executions: usize,
+    cut: Option<usize>,
+    steps: Vec<usize>,
+    seed: u64,
+    exhausted: bool,
+}
+
+#[derive(Clone)]
+struct Shared(Arc<Mutex<Inner>>);
+
+impl Shared {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+impl Scheduler for Shared {
+    fn new_execution(&mut self) -> Option<Schedule> {
+        let mut inner = self.inner();
+        if inner.cut.is_some_and(|cut| inner.executions >= cut) {
+            return None;
+        }
+        let Some(schedule) = inner.scheduler.new_execution() else {
+            inner.exhausted = true;
+            return None;
+        };
+        if inner.executions > 0 {
+            inner.seed += 1;
+        }
+        inner.executions += 1;
+        inner.preemptions = 0;
+        inner.steps.clear();
+        SEED.set(inner.seed);
+        Some(schedule)
+    }
+
+    fn next_task(
+        &mut self,
+        runnable: &[&Task],
+        current: Option<TaskId>,
+        _is_yielding: bool,
+    ) -> Option<TaskId> {
+        let test = runnable
+            .iter()
+            .find(|t| usize::from(t.id()) == 0)
+            .map(|t| t.id());
+        let mut can: Vec<&Task> = runnable
+            .iter()
+            .filter(|t| world::can_run(t.id().into()))
+            .copied()
+            .collect();
+        if can.is_empty() {
+            world::violation(format!("deadlock: {}", waiting()));
+        }
+        if world::found().is_some() {
+            return test;
+        }
+        let mut inner = self.inner();
+        let goes_on = current.filter(|&c| can.iter().any(|t| t.id() == c));
+        if let (Some(bound), Some(current)) = (inner.bound, goes_on) {
+            if inner.preemptions >= bound {
+                can.retain(|t| t.id() == current);
+            }
+        }
+        let next = inner.scheduler.next_task(&can, current, false)?;
+        if goes_on.is_some_and(|c| c != next) {
+            inner.preemptions += 1;
+        }
+        inner.steps.push(next.into());
+        Some(next)
+    }
+
+    fn next_u64(&mut self) -> u64 {
+        0
+    }
+}
+
+fn waiting() -> String {
+    with(|w| {
+        w.tasks
+            .iter()
+            .filter_map(|t| t.wait.map(|wait| format!("{} waits for {wait:?}", t.name)))
+            .collect::<Vec<_>>()
+            .join(", ")
+    })
+}
+
+/// Follows a recorded execution.
+struct Replay {
+    steps: Vec<usize>,
+    at: usize,
+    started: bool,
+}
+
+impl Scheduler for Replay {
+    fn new_execution(&mut self) -> Option<Schedule> {
+        (!std::mem::replace(&mut self.started, true)).then(|| Schedule::new(0))
+    }
+
+    fn next_task(&mut self, runnable: &[&Task], _: Option<TaskId>, _: bool) -> Option<TaskId> {
+        let wanted = self.steps.get(self.at).copied();
+        self.at += 1;
+        // Where the record ends, or the program is not the same any more, any task will do.
+        let found = runnable
+            .iter()
+            .find(|t| Some(usize::from(t.id())) == wanted);
+        found.or(runnable.first()).map(|t| t.id())
+    }
+
+    fn next_u64(&mut self) -> u64 {
+        0
+    }
+}
+
+/// `name@seed:task*steps.task*steps...`
+fn encode(name: &str, seed: u64, steps: &[usize]) -> String {
+    let runs: Vec<String> = steps
+        .chunk_by(|a, b| a == b)
+        .map(|run| format!("{}*{}", run[0], run.len()))
+        .collect();
+    format!("{name}@{seed}:{}", runs.join("."))
+}
+
+fn decode(text: &str) -> Option<(&str, u64, Vec<usize>)> {
+    let (name, rest) = text.rsplit_once('@')?;
+    let (seed, runs) = rest.split_once(':')?;
+    let mut steps = Vec::new();
+    for run in runs.split('.') {
+        let (task, times) = run.split_once('*')?;
+        steps.extend(std::iter::repeat_n(
+            task.parse::<usize>().ok()?,
+            times.parse().ok()?,
+        ));
+    }
+    Some((name, seed.parse().ok()?, steps))
+}
+
+struct Failure {
+    switches: usize,
+    events: usize,
+    replay: String,
+    timeline: String,
+}
+
+/// Runs one execution, as the test's own task.
+fn execute(scenario: &dyn Fn() -> Vec<Actor>) {
+    let actors = scenario();
+    with(|w| w.concurrent = true);
+    for actor in actors {
+        let id = with(|w| {
+            w.tasks.push(TaskState {
+                name: actor.name,
+                ..TaskState::default()
+            });
+            w.tasks.len() - 1
+        });
+        // Detached: to join is to wait for them all.
+        drop(shuttle::thread::spawn(move || {
+            with(|w| w.current = id);
+            (actor.run)();
+            world::point();
+            bindings::drain(id);
+            with(|w| w.me().ended = true);
+        }));
+    }
+    with(|w| {
+        w.started = true;
+        w.current = 0;
+    });
+    world::wait_until(Wait::TheEnd);
+    if world::found().is_none() {
+        with(|w| w.concurrent = false);
+        properties::check();
+    }
+    if let Some(found) = world::found() {
+        panic::resume_unwind(Box::new(found));
+    }
+}
+
+fn seen() -> BTreeSet<u32> {
+    with(|w| {
+        w.events
+            .iter()
+            .filter_map(|e| match e.what {
+                What::End(result, _) => Some(result),
+                _ => None,
+            })
+            .collect()
+    })
+}
+
+/// Explores a scenario: a function that makes a world and the tasks in it.
+///
+/// # Panics
+///
+/// With the timeline, if a violation is found.
+pub fn explore(name: &str, mode: Mode, scenario: impl Fn() -> Vec<Actor> + Send + Sync + 'static) {
+    let base = env::var("SEED")
+        .ok()
+        .and_then(|s| s.parse().ok())
+        .unwrap_or(1);
+    let record = env::var("REPLAY").ok();
+    let replay = record
+        .as_deref()
+        .map(|r| decode(r).expect("REPLAY is what a failure printed"));
+    let (scheduler, bound, seed): (Box<dyn Scheduler + Send>, _, _) = match (&replay, mode) {
+        (Some((wanted, ..)), _) if *wanted != name => return,
+        (Some((_, seed, steps)), _) => (
+            Box::new(Replay {
+                steps: steps.clone(),
+                at: 0,
+                started: false,
+            }),
+            None,
+            *seed,
+        ),
+        (None, Mode::Dfs) => (Box::new(DfsScheduler::new(None, false)), None, base),
+        (None, Mode::Bounded(n)) => (Box::new(DfsScheduler::new(None, false)), Some(n), base),
+        (None, Mode::Pct(depth, n)) => (
+            Box::new(PctScheduler::new_from_seed(base, depth, n * effort())),
+            None,
+            base,
+        ),
+        (None, Mode::Random(n)) => (
+            Box::new(RandomScheduler::new_from_seed(base, n * effort())),
+            None,
+            base,
+        ),
+    };
+    let dfs = replay.is_none() && matches!(mode, Mode::Dfs | Mode::Bounded(_));
+    let shared = Shared(Arc::new(Mutex::new(Inner {
+        scheduler,
+        bound,
+        preemptions: 0,
+        executions: 0,
+        cut: dfs.then(limit),
+        steps: Vec::new(),
+        seed,
+        exhausted: false,
+    })));
+    note_assertions(name, &shared);
+    let shortest: usize = match env::var("SHORTEST").ok().and_then(|s| s.parse().ok()) {
+        Some(1) => 500,
+        Some(n) => n,
+        None => 0,
+    };
+    let scenario = Arc::new(scenario);
+    let results = Arc::new(Mutex::new(BTreeSet::new()));
+    let mut failures = 0;
+    let mut best: Option<Failure> = None;
+
+    loop {
+        let mut config = Config::new();
+        config.stack_size = 256 << 10;
+        config.failure_persistence = FailurePersistence::None;
+        config.max_steps = MaxSteps::FailAfter(10_000_000);
+        let (scenario, results) = (Arc::clone(&scenario), Arc::clone(&results));
+        let runner = Runner::new(shared.clone(), config);
+        let ran = panic::catch_unwind(AssertUnwindSafe(|| {
+            runner.run(move || {
+                execute(&*scenario);
+                results
+                    .lock()
+                    .expect("nobody panics with it")
+                    .extend(seen());
+            })
+        }));
+        let Err(payload) = ran else { break };
+        if world::found().is_none() {
+            panic::resume_unwind(payload);
+        }
+        failures += 1;
+        let inner = shared.inner();
+        let failure = Failure {
+            switches: inner.steps.windows(2).filter(|w| w[0] != w[1]).count(),
+            events: with(|w| w.events.len()),
+            replay: encode(name, inner.seed, &inner.steps),
+            timeline: world::timeline(),
+        };
+        if best
+            .as_ref()
+            .is_none_or(|b| (failure.switches, failure.events) < (b.switches, b.events))
+        {
+            best = Some(failure);
+        }
+        if failures >= shortest {
+            break;
+        }
+    }
+
+    let inner = shared.inner();
+    if let Some(best) = best {
+        eprintln!(
+            "{name}: {failures} of {} executions failed\n\n{}\n{} events, {} switches; again: REPLAY='{}'",
+            inner.executions, best.timeline, best.events, best.switches, best.replay
+        );
+        // The backtrace of the test would tell nothing.
+        panic::resume_unwind(Box::new("a violation was found"));
+    }
+    if replay.is_some() {
+        println!("{}", world::timeline());
+        return;
+    }
+    let mode = match mode {
+        Mode::Dfs if inner.exhausted => "dfs exhaustive".into(),
+        Mode::Bounded(n) if inner.exhausted => format!("dfs exhaustive to {n} preemptions"),
+        Mode::Dfs => "dfs cut off".into(),
+        Mode::Bounded(n) => format!("dfs to {n} preemptions, cut off"),
+        Mode::Pct(..) => "pct".into(),
+        Mode::Random(_) => "random".into(),
+    };
+    report(
+        name,
+        &mode,
+        inner.executions,
+        &results.lock().expect("nobody panics with it"),
+    );
+}
+
+fn effort() -> usize {
+    if long() {
+        20
+    } else {
+        1
+    }
+}
+
+/// A failed assertion of the program itself is a violation. Unwinding ends at the next thing that
+/// is undone, or by aborting the process if there is none, so that all has to be told here.
+fn note_assertions(name: &str, shared: &Shared) {
+    let (name, shared) = (name.to_string(), shared.clone());
+    let replayed = env::var_os("REPLAY").is_some();
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        let in_program = info.location().is_some_and(|l| {
+            l.file().contains("rust/kernel/") || l.file().ends_with("mm/collapse_file.rs")
+        });
+        if !in_program {
+            hook(info);
+            return;
+        }
+        world::violation(info.to_string());
+        let inner = shared.inner();
+        eprintln!(
+            "{name}: {info}; again: REPLAY='{}'",
+            encode(&name, inner.seed, &inner.steps)
+        );
+        if replayed {
+            eprintln!("{}", world::timeline());
+        }
+    }));
+}
+
+/// Tells what a test has done.
+pub fn report(name: &str, mode: &str, schedules: usize, results: &BTreeSet<u32>) {
+    println!("{name}: {mode}, {schedules} schedules");
+    let Some(dir) = env::var_os("HOST_TEST_REPORT") else {
+        return;
+    };
+    let names: Vec<String> = results
+        .iter()
+        .map(|&r| {
+            format!(
+                "\"{}\"",
+                bindings::SCAN_RESULTS[r as usize].trim_start_matches("scan_result_")
+            )
+        })
+        .collect();
+    let line = format!(
+        "{{\"name\": \"{name}\", \"mode\": \"{mode}\", \"schedules\": {schedules}, \"results\": [{}]}}\n",
+        names.join(", ")
+    );
+    let file: String = name
+        .chars()
+        .map(|c| if c.is_alphanumeric() { c } else { '_' })
+        .collect();
+    fs::write(Path::new(&dir).join(format!("{file}.json")), line)
+        .expect("HOST_TEST_REPORT can be written to");
+}
+
+/// Checks the properties after what was done without a scheduler. Returns the results of the
+/// collapses, with the indices traced.
+///
+/// # Panics
+///
+/// With the timeline, if a violation is found.
+pub fn checked() -> Vec<(u32, usize)> {
+    if world::found().is_none() {
+        properties::check();
+    }
+    if let Some(found) = world::found() {
+        panic!("{found}\n\n{}", world::timeline());
+    }
+    with(|w| {
+        w.events
+            .iter()
+            .filter_map(|e| match e.what {
+                What::End(result, index) => Some((result, index)),
+                _ => None,
+            })
+            .collect()
+    })
+}

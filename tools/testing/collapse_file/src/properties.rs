@@ -1,0 +1,436 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What has to hold for every execution, judged by what happened in it.
+//!
+//! The contracts of the single C functions are checked where these are simulated. Here is what a
+//! user of the file, of a userfaultfd or of the machine's memory relies on:
+//!
+//! - [`observers_are_told`]: no page goes from seen missing to present behind the back of a
+//!   userfaultfd that waits for missing pages.
+//! - [`failure_changes_nothing`]: a collapse that fails replaces nothing, one that succeeds does so
+//!   once, and retracts page tables then.
+//! - [`retry_is_not_left`]: no entry to retry on is there when the lock is released.
+//! - [`lookups_are_right`]: who looks without a lock sees what was there at some time while it
+//!   looked.
+//! - [`content_is_right`]: in the end every page has what was last written to it, and what was
+//!   never written is zero.
+//! - [`all_is_balanced`]: references, locks, the LRU, charges, statistics, nodes.
+//! - [`results_are_allowed`]: the result is one that [`spec`](crate::spec) allows for what happened.
+//!   Without a scheduler there is one right result, and the test compares it itself.
+//!
+//! That readers finish is seen by the scheduler: if nobody can run before all have ended, that is
+//! a deadlock.
+
+use crate::{scenario::START, spec};
+use bindings::{
+    event::{Event, Seen, Slot, What},
+    mapping::{cached, Cursor},
+    scan_result_SCAN_PTE_MAPPED_HUGEPAGE, scan_result_SCAN_SUCCEED,
+    world::{violation, with},
+    xa::{evict, slot},
+    Lru, HPAGE_PMD_NR, HPAGE_PMD_ORDER,
+};
+
+/// Checks everything; the world has come to its end.
+pub fn check() {
+    let tasks = with(|w| w.tasks.len());
+    for task in 0..tasks {
+        bindings::drain(task);
+    }
+    let events = with(|w| std::mem::take(&mut w.events));
+    let history = History::new(&events);
+    observers_are_told(&events, &history);
+    failure_changes_nothing(&events);
+    retry_is_not_left(&events);
+    lookups_are_right(&events, &history);
+    if with(|w| w.started) {
+        results_are_allowed(&events, &history);
+    }
+    content_is_right(&history);
+    all_is_balanced();
+    // Without what it took to check.
+    with(|w| w.events = events);
+}
+
+/// What the file had at each time, as its users know it: an entry to retry on is nothing to them,
+/// nor is whether a page is swapped out.
+pub struct History {
+    /// By index: from which event on there was what; nothing for a hole.
+    pages: Vec<Vec<(usize, Option<u64>)>>,
+}
+
+impl History {
+    /// Follows the events.
+    pub fn new(events: &[Event]) -> Self {
+        let (size, disk) = with(|w| {
+            let disk = (!w.mapping.is_shmem).then(|| w.disk.clone());
+            (w.inode.size, disk)
+        });
+        let mut pages: Vec<Vec<(usize, Option<u64>)>> = (0..size)
+            .map(|i| vec![(0, disk.as_ref().map(|d| d[i]))])
+            .collect();
+        let mut set = |index: usize, at: usize, page: Option<u64>| {
+            if pages[index].last().is_none_or(|last| last.1 != page) {
+                pages[index].push((at, page));
+            }
+        };
+        let mut now: Vec<Option<u64>> = (0..size).map(|i| disk.as_ref().map(|d| d[i])).collect();
+        for (at, event) in events.iter().enumerate() {
+            match event.what {
+                What::Store(index, order, stored) => {
+                    let changed = now.iter_mut().enumerate().skip(index).take(1 << order);
+                    for (i, page) in changed {
+                        match stored {
+                            Slot::Hole if disk.is_none() => *page = None,
+                            Slot::Folio(_) | Slot::Value(_) if page.is_none() => *page = Some(0),
+                            _ => continue,
+                        }
+                        set(i, at, *page);
+                    }
+                }
+                What::Write(index, content) => {
+                    now[index] = Some(content);
+                    set(index, at, now[index]);
+                }
+                _ => (),
+            }
+        }
+        Self { pages }
+    }
+
+    /// What was at an index at any time from event `from` to event `to`.
+    pub fn between(
+        &self,
+        index: usize,
+        from: usize,
+        to: usize,
+    ) -> impl Iterator<Item = Option<u64>> + '_ {
+        let pages = &self.pages[index];
+        let first = pages.partition_point(|p| p.0 <= from).saturating_sub(1);
+        pages[first..]
+            .iter()
+            .take_while(move |p| p.0 <= to)
+            .map(|p| p.1)
+    }
+
+    /// What was at an index before an event.
+    pub fn before(&self, index: usize, at: usize) -> Option<u64> {
+        self.between(index, at.saturating_sub(1), at.saturating_sub(1))
+            .last()
+            .flatten()
+    }
+}
+
+/// A store that a collapse succeeds by.
+fn is_commit(events: &[Event], at: usize) -> bool {
+    let Event { task, what } = events[at];
+    matches!(what, What::Store(START, HPAGE_PMD_ORDER, Slot::Folio(_)))
+        && events[..at]
+            .iter()
+            .rev()
+            .find(|e| e.task == task && matches!(e.what, What::Begin | What::End(..)))
+            .is_some_and(|e| e.what == What::Begin)
+}
+
+fn observers_are_told(events: &[Event], history: &History) {
+    for (commit, event) in events.iter().enumerate() {
+        if !is_commit(events, commit) {
+            continue;
+        }
+        // A hole that can still be seen while the store is under way is one that is filled.
+        let stored = events[commit..]
+            .iter()
+            .position(|e| e.task == event.task && e.what == What::Stored)
+            .map_or(events.len(), |after| commit + after);
+        // The userfaultfds there are, and since when.
+        let mut registered: Vec<(usize, usize)> = Vec::new();
+        for (at, event) in events[..stored].iter().enumerate() {
+            match event.what {
+                What::Register(vma) => registered.push((vma, at)),
+                What::Unregister(vma) | What::Munmap(vma) => registered.retain(|r| r.0 != vma),
+                _ => (),
+            }
+        }
+        for (vma, since) in registered {
+            let (start, end) = with(|w| (w.vmas[vma].start, w.vmas[vma].start + w.vmas[vma].nr));
+            for seen in &events[since..stored] {
+                let index = match seen.what {
+                    What::Missing(told, index) if told == vma => index,
+                    What::Saw(from, index, Seen::Hole) if from >= since => index,
+                    _ => continue,
+                };
+                let in_range =
+                    (START..START + HPAGE_PMD_NR).contains(&index) && (start..end).contains(&index);
+                if in_range && history.before(index, commit).is_none() {
+                    violation(format!(
+                        "page {index} was seen missing by who waits for it in vma {vma}, and {} fills it",
+                        with(|w| w.tasks[event.task].name)
+                    ));
+                }
+            }
+        }
+    }
+}
+
+fn failure_changes_nothing(events: &[Event]) {
+    let mut begun = Vec::new();
+    for (at, event) in events.iter().enumerate() {
+        match event.what {
+            What::Begin => begun.push((event.task, 0, 0)),
+            What::Store(index, order, stored) => {
+                let Some(collapse) = begun.iter_mut().find(|b| b.0 == event.task) else {
+                    continue;
+                };
+                if is_commit(events, at) {
+                    collapse.1 += 1;
+                } else if stored == Slot::Hole && order == 0 && !was_retry(events, at, index) {
+                    violation(format!("a collapse removes what is at {index}"));
+                }
+            }
+            What::Retract => {
+                if let Some(collapse) = begun.iter_mut().find(|b| b.0 == event.task) {
+                    collapse.2 += 1;
+                }
+            }
+            What::End(result, _) if begun.iter().any(|b| b.0 == event.task) => {
+                let Some(place) = begun.iter().position(|b| b.0 == event.task) else {
+                    continue;
+                };
+                let (_, commits, retracted) = begun.swap_remove(place);
+                let right = match result {
+                    scan_result_SCAN_SUCCEED => commits == 1,
+                    // It is for `madvise()` to map the huge folio, whoever has made it.
+                    scan_result_SCAN_PTE_MAPPED_HUGEPAGE => commits <= 1,
+                    _ => commits == 0,
+                };
+                if commits != retracted {
+                    violation(format!(
+                        "the range was replaced {commits} times and page tables retracted {retracted} times"
+                    ));
+                }
+                if !right {
+                    violation(format!(
+                        "the range was replaced {commits} times, and the result is {result}"
+                    ));
+                }
+            }
+            _ => (),
+        }
+    }
+}
+
+fn was_retry(events: &[Event], at: usize, index: usize) -> bool {
+    events[..at]
+        .iter()
+        .rev()
+        .find_map(|e| match e.what {
+            What::Store(i, order, slot) if (i..i + (1 << order)).contains(&index) => Some(slot),
+            _ => None,
+        })
+        .is_some_and(|slot| slot == Slot::Retry)
+}
+
+fn retry_is_not_left(events: &[Event]) {
+    let mut retries: Vec<usize> = Vec::new();
+    for event in events {
+        match event.what {
+            What::Store(index, _, Slot::Retry) => retries.push(index),
+            What::Store(index, order, _) => {
+                retries.retain(|i| !(index..index + (1 << order)).contains(i))
+            }
+            What::Unlock => {
+                if let Some(index) = retries.first() {
+                    violation(format!(
+                        "XA_RETRY_ENTRY is at {index} when the lock is released"
+                    ));
+                    return;
+                }
+            }
+            _ => (),
+        }
+    }
+}
+
+fn lookups_are_right(events: &[Event], history: &History) {
+    if with(|w| !w.mapping.is_shmem) {
+        return;
+    }
+    for (at, event) in events.iter().enumerate() {
+        let What::Saw(from, index, seen) = event.what else {
+            continue;
+        };
+        let from = before_store_under_way(events, from);
+        let right = history.between(index, from, at).any(|page| match seen {
+            Seen::Hole => page.is_none(),
+            Seen::Data => page.is_some(),
+            Seen::Content(content) => page == Some(content),
+        });
+        if !right {
+            let name = with(|w| w.tasks[event.task].name);
+            let were: Vec<_> = history.between(index, from, at).collect();
+            violation(format!(
+                "{name} saw {seen:?} at {index}, where there was {were:?}"
+            ));
+        }
+    }
+}
+
+/// Who begins to look while a store is under way may still see what was there before.
+fn before_store_under_way(events: &[Event], from: usize) -> usize {
+    let last = events[..from]
+        .iter()
+        .rposition(|e| matches!(e.what, What::Store(..) | What::Stored));
+    match last {
+        Some(at) if matches!(events[at].what, What::Store(..)) => at.saturating_sub(1),
+        _ => from,
+    }
+}
+
+fn content_is_right(history: &History) {
+    let size = with(|w| w.inode.size);
+    for index in 0..size {
+        let expected = history.pages[index].last().and_then(|p| p.1);
+        let found = slot(Cursor::new(index, 0).locked(|c| c.load()));
+        let content = match found {
+            Slot::Hole => None,
+            Slot::Retry => {
+                violation(format!("XA_RETRY_ENTRY is left at {index}"));
+                continue;
+            }
+            Slot::Value(value) => with(|w| w.swap.get(value).copied()),
+            Slot::Folio(id) => {
+                let there = cached(index)
+                    .is_some_and(|f| core::ptr::eq(f, bindings::mapping::folio_of(id)));
+                if !there {
+                    violation(format!(
+                        "folio {id} is at {index}, where it does not belong"
+                    ));
+                }
+                with(|w| {
+                    let folio = &w.folios[id];
+                    let page = index.wrapping_sub(folio.index.get());
+                    let content = folio.pages.get(page).map(|p| p.content.get());
+                    // What is not uptodate is going to be zeroed, or read again.
+                    match folio.uptodate.get() {
+                        true => content,
+                        false => w.mapping.is_shmem.then_some(0),
+                    }
+                })
+            }
+        };
+        let missing_is_fine = with(|w| !w.mapping.is_shmem) && content.is_none();
+        if content != expected && !missing_is_fine {
+            violation(format!(
+                "page {index} is {content:?}, and has to be {expected:?}"
+            ));
+        }
+    }
+}
+
+fn all_is_balanced() {
+    let mut wrong = Vec::new();
+    with(|w| {
+        let mut pages = 0;
+        let mut huge = 0;
+        let mut live = 0;
+        for f in &w.folios {
+            if f.freed.get() {
+                continue;
+            }
+            live += f.nr();
+            let id = f.id;
+            if !f.cached.get() {
+                wrong.push(format!(
+                    "folio {id} is leaked, with {} references",
+                    f.refs.get()
+                ));
+                continue;
+            }
+            pages += f.nr();
+            if f.order == HPAGE_PMD_ORDER {
+                huge += f.nr();
+            }
+            if let Some(task) = f.locked.get() {
+                wrong.push(format!(
+                    "folio {id} is left locked by {}",
+                    w.tasks[task].name
+                ));
+            }
+            if f.lru_state.get() != Lru::Listed {
+                wrong.push(format!(
+                    "folio {id} is left off the LRU: {:?}",
+                    f.lru_state.get()
+                ));
+            }
+            let expected = f.nr() as i32 + f.mapcount.get() + i32::from(f.private.get());
+            if f.refs.get() != expected {
+                wrong.push(format!(
+                    "folio {id} has {} references and {expected} users",
+                    f.refs.get()
+                ));
+            }
+            if f.stale.get().is_some() {
+                wrong.push(format!("the TLBs are not flushed of folio {id}"));
+            }
+        }
+        let is_shmem = w.mapping.is_shmem;
+        let mut same = |what: &str, found: isize, expected: usize| {
+            if found != expected as isize {
+                wrong.push(format!("{what} is {found}, and has to be {expected}"));
+            }
+        };
+        same("memcg charge", w.memcg, live);
+        same("nrpages", w.mapping.nrpages as isize, pages);
+        same("NR_FILE_PAGES", w.stat[0], pages);
+        same("NR_FILE_THPS", w.stat[1], if is_shmem { 0 } else { huge });
+        same("NR_SHMEM", w.stat[2], if is_shmem { pages } else { 0 });
+        same("NR_SHMEM_THPS", w.stat[3], if is_shmem { huge } else { 0 });
+        if is_shmem {
+            same(
+                "the charge of the file",
+                w.inode.blocks as isize,
+                pages + w.inode.swapped,
+            );
+        }
+        if w.lock_owner.is_some() || !w.i_mmap_readers.is_empty() || w.i_mmap_writer.is_some() {
+            wrong.push("a lock is left locked".into());
+        }
+        if w.tasks
+            .iter()
+            .any(|t| t.irqs_off || t.rcu > 0 || !t.unflushed.is_empty())
+        {
+            wrong.push(
+                "a task ends with interrupts off, in an RCU section, or with flushes to make"
+                    .into(),
+            );
+        }
+    });
+    for what in wrong {
+        violation(what);
+    }
+    evict();
+}
+
+fn results_are_allowed(events: &[Event], history: &History) {
+    for (end, event) in events.iter().enumerate() {
+        let What::End(result, _) = event.what else {
+            continue;
+        };
+        let begin = events[..end]
+            .iter()
+            .rposition(|e| e.task == event.task && e.what == What::Begin)
+            .unwrap_or(0);
+        let window = spec::Window {
+            events: &events[..end],
+            begin,
+            task: event.task,
+            history,
+        };
+        if !window.allows(result) {
+            violation(format!(
+                "nothing that happened allows for {}",
+                spec::name(result)
+            ));
+        }
+    }
+}

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Files to begin with.
+
+use bindings::{
+    event::What,
+    folio_mark_uptodate, folio_put, folio_unlock,
+    mapping::{add_value, new_folio},
+    rmap::{self, vm_area_struct},
+    world::{log, with, World},
+    HPAGE_PMD_NR,
+};
+
+/// Where the range to be collapsed begins: neither at 0 nor at the end of the file.
+pub const START: usize = HPAGE_PMD_NR;
+
+/// What pages are filled with to begin with.
+pub fn content(index: usize) -> u64 {
+    1000 + index as u64
+}
+
+/// Makes a world with a file. Each character of `pages` is for one page of the range, and the last
+/// one for the rest of it:
+///
+/// - `4`: a small page
+/// - `m`: one that is mapped by VMA 0; `l`: and mlocked
+/// - `.`: a hole
+/// - `s`: swapped out
+/// - `f`: allocated and not written
+/// - `2`: with the next one, a folio of order 1
+///
+/// There is a page in the range before and one in the range behind.
+pub fn file(is_shmem: bool, pages: &str) {
+    World::reset(is_shmem, crate::explore::seed());
+    with(|w| {
+        w.tasks[0].name = "test";
+        w.disk = (0..w.inode.size).map(content).collect();
+    });
+    vm_area_struct::add(START, HPAGE_PMD_NR);
+    let mut kinds: Vec<char> = pages.chars().collect();
+    let last = *kinds.last().expect("at least one page");
+    kinds.resize(HPAGE_PMD_NR, last);
+    page(START - 1, '4');
+    page(START + HPAGE_PMD_NR, '4');
+    let mut index = 0;
+    while index < HPAGE_PMD_NR {
+        page(START + index, kinds[index]);
+        index += if kinds[index] == '2' { 2 } else { 1 };
+    }
+    bindings::drain(0);
+}
+
+fn page(index: usize, kind: char) {
+    match kind {
+        '.' => (),
+        's' => {
+            let value = with(|w| {
+                w.swap.push(content(index));
+                w.inode.swapped += 1;
+                w.inode.blocks += 1;
+                w.swap.len() - 1
+            });
+            add_value(index, value);
+            log(What::Write(index, content(index)));
+        }
+        kind => {
+            let order = u32::from(kind == '2');
+            let new = new_folio(index, order).expect("nothing is there yet");
+            // SAFETY: Locked, and ours.
+            unsafe {
+                if kind != 'f' {
+                    for page in 0..1 << order {
+                        (*new).write(page, content(index + page));
+                        log(What::Write(index + page, content(index + page)));
+                    }
+                    folio_mark_uptodate(new);
+                }
+                (*new).dirty.set(with(|w| w.mapping.is_shmem));
+                if kind == 'm' || kind == 'l' {
+                    rmap::map(0, index, new);
+                }
+                (*new).active.set(index % 2 == 1);
+                (*new).mlocked.set(kind == 'l');
+                (*new).unevictable.set(kind == 'l');
+                folio_unlock(new);
+                folio_put(new);
+            }
+        }
+    }
+}
+
+/// It matters what who looks without a lock can see.
+pub fn with_readers() {
+    with(|w| w.lockless = true);
+}
+
+/// It matters when a page is copied.
+pub fn with_stale_writers() {
+    with(|w| w.stale_writers = true);
+}

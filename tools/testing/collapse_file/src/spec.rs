@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The specification: what a collapse may answer.
+//!
+//! [`predict`] is the protocol as a sequential program over a model of a file: without anybody
+//! else there is exactly one right result, and one right index to be traced.
+//!
+//! With others about, a collapse may have met the file in any of the states that it had meanwhile,
+//! and any of the others with a lock or a reference. [`Window::allows`] has for each result what
+//! must have been so at some time for it to be given.
+
+use crate::{properties::History, scenario::START};
+use bindings::{
+    event::{Event, Slot, What},
+    world::{with, Task},
+    *,
+};
+
+/// What a page of the model is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Page {
+    /// Nothing: to be read in, if the file is not shmem.
+    Missing,
+    /// There, or to be had from swap.
+    There,
+    /// It cannot be swapped or read in, or is beyond the end of the file.
+    Unavailable,
+    /// Somebody has it locked.
+    Locked,
+    /// It is a part of a huge folio.
+    Huge,
+    /// Dirty or under writeback.
+    Dirty,
+    /// Somebody has taken it off the LRU.
+    OffLru,
+    /// The file system does not let go of it.
+    Private,
+    /// Somebody has a reference, or the page tables cannot be cleared of it.
+    Used,
+    /// The memory is failing.
+    Poisoned,
+}
+
+/// The model.
+pub struct File {
+    /// Whether holes may stay.
+    pub is_shmem: bool,
+    /// Whether khugepaged asks.
+    pub is_khugepaged: bool,
+    /// The pages of the range.
+    pub pages: Vec<Page>,
+    /// Whether a userfaultfd waits for missing pages of the range.
+    pub uffd_missing: bool,
+    /// Whether there is a huge folio to be had.
+    pub memory: bool,
+    /// Whether the memory cgroup has room for it.
+    pub memcg: bool,
+    /// Whether there are nodes for the page cache.
+    pub nodes: bool,
+    /// Whether the file system has room for the holes.
+    pub room: bool,
+}
+
+/// The result, and the index that is traced.
+pub fn predict(file: &File) -> (scan_result, usize) {
+    let end = START + HPAGE_PMD_NR;
+    let mut holes = 0;
+
+    if !file.memory {
+        return (scan_result_SCAN_ALLOC_HUGE_PAGE_FAIL, 0);
+    }
+    if !file.memcg {
+        return (scan_result_SCAN_CGROUP_CHARGE_FAIL, 0);
+    }
+    if !file.nodes {
+        return (scan_result_SCAN_FAIL, 0);
+    }
+    if file.is_shmem && file.pages.iter().all(|&p| p == Page::Missing) {
+        return (scan_result_SCAN_TRUNCATED, START);
+    }
+    for (i, page) in file.pages.iter().enumerate() {
+        let failed = match page {
+            Page::Missing => {
+                holes += usize::from(file.is_shmem);
+                continue;
+            }
+            Page::There | Page::Poisoned => continue,
+            Page::Unavailable => scan_result_SCAN_FAIL,
+            Page::Locked => scan_result_SCAN_PAGE_LOCK,
+            Page::Huge => scan_result_SCAN_PTE_MAPPED_HUGEPAGE,
+            Page::Dirty if file.is_shmem => continue,
+            Page::Dirty => scan_result_SCAN_PAGE_DIRTY_OR_WRITEBACK,
+            Page::OffLru => scan_result_SCAN_DEL_PAGE_LRU,
+            Page::Private => scan_result_SCAN_PAGE_HAS_PRIVATE,
+            Page::Used => scan_result_SCAN_PAGE_COUNT,
+        };
+        return (failed, START + i);
+    }
+    if holes > 0 && !file.room {
+        return (scan_result_SCAN_FAIL, end);
+    }
+    if let Some(i) = file.pages.iter().position(|&p| p == Page::Poisoned) {
+        return (scan_result_SCAN_COPY_MC, START + i);
+    }
+    if holes > 0 && file.uffd_missing {
+        return (scan_result_SCAN_EXCEED_NONE_PTE, end);
+    }
+    if file.is_khugepaged {
+        (scan_result_SCAN_SUCCEED, end)
+    } else {
+        (scan_result_SCAN_PTE_MAPPED_HUGEPAGE, end)
+    }
+}
+
+/// Its name.
+pub fn name(result: scan_result) -> &'static str {
+    SCAN_RESULTS[result as usize].trim_start_matches("scan_result_")
+}
+
+/// All that has happened when a collapse ends.
+pub struct Window<'a> {
+    /// Everything from the beginning of the execution.
+    pub events: &'a [Event],
+    /// Where the collapse begins.
+    pub begin: usize,
+    /// Who collapses.
+    pub task: Task,
+    /// What was in the file.
+    pub history: &'a History,
+}
+
+impl Window<'_> {
+    fn others(&self) -> impl Iterator<Item = &Event> {
+        self.events
+            .iter()
+            .filter(|e| e.task != self.task && e.task != 0)
+    }
+
+    fn mine(&self, which: impl Fn(What) -> bool) -> bool {
+        self.events[self.begin..]
+            .iter()
+            .any(|e| e.task == self.task && which(e.what))
+    }
+
+    /// Whether somebody made this call fail.
+    fn injected(&self, call: &'static str) -> bool {
+        self.mine(|what| what == What::Injected(call))
+    }
+
+    /// Whether the pages of the range were not the same all the time.
+    fn changed(&self) -> bool {
+        self.range().any(|i| {
+            let mut pages = self
+                .history
+                .between(i, self.begin, self.events.len())
+                .map(|p| p.is_some());
+            let first = pages.next();
+            pages.any(|p| Some(p) != first)
+        })
+    }
+
+    fn range(&self) -> std::ops::Range<usize> {
+        START..START + HPAGE_PMD_NR
+    }
+
+    /// Whether there was a time without any page.
+    fn was_empty(&self) -> bool {
+        (self.begin..=self.events.len())
+            .any(|at| self.range().all(|i| self.history.before(i, at).is_none()))
+    }
+
+    fn hole_at(&self, at: usize) -> bool {
+        self.range().any(|i| self.history.before(i, at).is_none())
+    }
+
+    /// Whether there was a time with a hole and a userfaultfd that waits for it; and one without
+    /// such a pair.
+    fn holes_and_userfaultfds(&self) -> (bool, bool) {
+        let end = START + HPAGE_PMD_NR - 1;
+        let mut registered = Vec::new();
+        let (mut both, mut not_both) = (false, false);
+        for (at, event) in self.events.iter().enumerate() {
+            match event.what {
+                What::Register(vma) if with(|w| w.vmas[vma].reaches(START, end)) => {
+                    registered.push(vma)
+                }
+                What::Unregister(vma) | What::Munmap(vma) => registered.retain(|&v| v != vma),
+                _ => (),
+            }
+            if at >= self.begin && !(both && not_both) {
+                let now = !registered.is_empty() && self.hole_at(at + 1);
+                both |= now;
+                not_both |= !now;
+            }
+        }
+        (both, not_both)
+    }
+
+    /// Whether a result may be given.
+    pub fn allows(&self, result: scan_result) -> bool {
+        let huge =
+            |e: &Event| matches!(e.what, What::Store(START, HPAGE_PMD_ORDER, Slot::Folio(_)));
+        let refused = self.mine(|what| what == What::NodeRefused);
+        match result {
+            scan_result_SCAN_SUCCEED => self.holes_and_userfaultfds().1,
+            scan_result_SCAN_PTE_MAPPED_HUGEPAGE => self.events.iter().any(huge),
+            scan_result_SCAN_EXCEED_NONE_PTE => self.holes_and_userfaultfds().0,
+            scan_result_SCAN_PAGE_FILLED => self.changed(),
+            scan_result_SCAN_TRUNCATED => self.was_empty(),
+            scan_result_SCAN_PAGE_LOCK => {
+                self.others().any(|e| matches!(e.what, What::FolioLock(_)))
+            }
+            scan_result_SCAN_DEL_PAGE_LRU => {
+                self.injected("folio_isolate_lru")
+                    || self.others().any(|e| {
+                        matches!(
+                            e.what,
+                            What::Alloc(..) | What::Isolate(..) | What::Putback(_)
+                        )
+                    })
+            }
+            scan_result_SCAN_PAGE_COUNT => {
+                self.injected("try_to_unmap")
+                    || self
+                        .others()
+                        .any(|e| matches!(e.what, What::Get(_) | What::Alloc(..)))
+            }
+            scan_result_SCAN_PAGE_HAS_PRIVATE => self.injected("filemap_release_folio"),
+            scan_result_SCAN_PAGE_DIRTY_OR_WRITEBACK => with(|w| !w.mapping.is_shmem),
+            scan_result_SCAN_STORE_FAILED => refused,
+            scan_result_SCAN_COPY_MC => {
+                self.injected("copy_mc_highpage")
+                    || with(|w| w.folios.iter().any(|f| f.poisoned.get().is_some()))
+            }
+            scan_result_SCAN_ALLOC_HUGE_PAGE_FAIL => self.injected("alloc_charge_folio"),
+            scan_result_SCAN_CGROUP_CHARGE_FAIL => self.injected("mem_cgroup_charge"),
+            // A page that was there goes while nobody holds the lock.
+            scan_result_SCAN_FAIL => {
+                refused
+                    || self.changed()
+                    || self.mine(|what| matches!(what, What::Injected(_) | What::Charge(_, false)))
+                    || with(|w| {
+                        w.inode.size < START + HPAGE_PMD_NR
+                            || w.folios.iter().any(|f| !f.uptodate.get())
+                    })
+            }
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,438 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Without others, or with others that do something at one exact place: the result and the traced
+//! index are exactly what the specification says.
+
+use bindings::{
+    rmap::vm_area_struct,
+    world::{self, with},
+    *,
+};
+use collapse_file_test::{
+    actors::*,
+    explore::{checked, report},
+    scenario::*,
+    spec::{name, predict, File, Page},
+};
+use std::collections::BTreeSet;
+
+/// What the results were, of a number of cases.
+#[derive(Default)]
+struct Cases {
+    seen: BTreeSet<u32>,
+    count: usize,
+}
+
+impl Cases {
+    fn run(&mut self, is_khugepaged: bool) -> (u32, usize) {
+        collapse(START, is_khugepaged);
+        let results = checked();
+        let result = *results.last().expect("there was a collapse");
+        self.seen.insert(result.0);
+        self.count += 1;
+        result
+    }
+
+    fn end(self, name: &str) {
+        report(name, "sequential", self.count, &self.seen);
+    }
+}
+
+/// The model of a file as [`file`] makes it.
+fn model(is_shmem: bool, is_khugepaged: bool, pages: &str) -> File {
+    let mut kinds: Vec<char> = pages.chars().collect();
+    kinds.resize(HPAGE_PMD_NR, *kinds.last().expect("at least one page"));
+    File {
+        is_shmem,
+        is_khugepaged,
+        pages: kinds
+            .iter()
+            .map(|&kind| {
+                if kind == '.' {
+                    Page::Missing
+                } else {
+                    Page::There
+                }
+            })
+            .collect(),
+        uffd_missing: false,
+        memory: true,
+        memcg: true,
+        nodes: true,
+        room: true,
+    }
+}
+
+/// Prepares a file and says so to the model; and cleans up behind the collapse.
+type Prepare = fn(&mut File);
+
+fn compare(cases: &mut Cases, is_shmem: bool, pages: &str, prepare: Prepare, clean_up: fn()) {
+    for is_khugepaged in [true, false] {
+        file(is_shmem, pages);
+        let mut model = model(is_shmem, is_khugepaged, pages);
+        prepare(&mut model);
+        collapse(START, is_khugepaged);
+        clean_up();
+        let (result, index) = *checked().last().expect("there was a collapse");
+        let (expected, at) = predict(&model);
+        assert_eq!(
+            (name(result), index),
+            (name(expected), at),
+            "{pages}\n{}",
+            world::timeline()
+        );
+        cases.seen.insert(result);
+        cases.count += 1;
+    }
+}
+
+fn nothing() {}
+
+#[test]
+fn what_a_range_can_be_made_of() {
+    let mut cases = Cases::default();
+    for pages in [
+        "4", "4.", ".4", "..4", "m.", "l.4", "s.", "s", "f.", "f", "22.", "m4.s", "4.sf", ".f",
+        ".s",
+    ] {
+        compare(&mut cases, true, pages, |_| (), nothing);
+    }
+    for pages in ["4", "4.", ".", "m.", "22.4", "l4"] {
+        compare(&mut cases, false, pages, |_| (), nothing);
+    }
+    cases.end("what_a_range_can_be_made_of");
+}
+
+#[test]
+fn what_a_userfaultfd_says() {
+    let mut cases = Cases::default();
+    let last = START + HPAGE_PMD_NR - 1;
+    for (start, nr, counts) in [
+        (START, HPAGE_PMD_NR, true),
+        (START, 1, true),
+        (last, 1, true),
+        (last, 3, true),
+        (START - 1, 2, true),
+        (START - 1, 1, false),
+        (last + 1, 1, false),
+        (last + 2, 1, false),
+    ] {
+        for pages in ["4.", "4"] {
+            file(true, pages);
+            let mut model = model(true, true, pages);
+            model.uffd_missing = counts;
+            // Another mapping of the same file: an alias, or another process's.
+            let vma = vm_area_struct::add(start, nr);
+            register(vma);
+            let (result, index) = cases.run(true);
+            assert_eq!(
+                (name(result), index),
+                (name(predict(&model).0), predict(&model).1),
+                "{start} {nr}"
+            );
+        }
+    }
+    // Gone again.
+    file(true, "4.");
+    register(0);
+    unregister(0);
+    assert_eq!(cases.run(true).0, scan_result_SCAN_SUCCEED);
+    file(true, "4.");
+    register(0);
+    munmap(0);
+    assert_eq!(cases.run(true).0, scan_result_SCAN_SUCCEED);
+    cases.end("what_a_userfaultfd_says");
+}
+
+fn page(index: usize) -> &'static folio {
+    let folio = mapping::cached(index).expect("there is a page");
+    // SAFETY: Folios stay until the next world.
+    unsafe { &*folio }
+}
+
+/// A task that is nowhere else.
+fn somebody() -> usize {
+    world::as_somebody_else(|| with(|w| w.current))
+}
+
+fn fail(call: &'static str) {
+    with(|w| w.fail_all = Some(call));
+}
+
+fn at_call(call: &'static str, action: fn()) {
+    with(|w| w.at_call.push_back((call, 1, action)));
+}
+
+const LAST: usize = HPAGE_PMD_NR - 1;
+const SIZE: usize = 4 * HPAGE_PMD_NR;
+
+/// Each result that does not take a race.
+fn without_a_race(cases: &mut Cases) {
+    let mut shmem = |pages, prepare, clean_up| compare(cases, true, pages, prepare, clean_up);
+
+    shmem(".", |_| (), nothing);
+    let no_memory: Prepare = |model| {
+        fail("alloc_charge_folio");
+        model.memory = false;
+    };
+    shmem("4.", no_memory, nothing);
+    let no_memcg: Prepare = |model| {
+        fail("mem_cgroup_charge");
+        model.memcg = false;
+    };
+    shmem("4.", no_memcg, nothing);
+    let no_nodes: Prepare = |model| {
+        fail("node");
+        // Else the node that the neighbours have is enough.
+        model.nodes = XA_CHUNK_SHIFT >= HPAGE_PMD_ORDER;
+    };
+    shmem("4.", no_nodes, nothing);
+    let no_room: Prepare = |model| {
+        with(|w| w.room = w.inode.blocks);
+        model.room = false;
+    };
+    shmem("4.", no_room, nothing);
+    let no_swap: Prepare = |model| {
+        fail("shmem_get_folio");
+        model.pages[1] = Page::Unavailable;
+    };
+    shmem("4s4", no_swap, nothing);
+    // Allocated beyond the end of the file, as fallocate(KEEP_SIZE) does.
+    let beyond: Prepare = |model| {
+        with(|w| w.inode.size = START + LAST);
+        model.pages[LAST] = Page::Unavailable;
+    };
+    shmem("4.f", beyond, || with(|w| w.inode.size = SIZE));
+    let locked: Prepare = |model| {
+        page(START + 2).locked.set(Some(somebody()));
+        model.pages[2] = Page::Locked;
+    };
+    shmem("4.4", locked, || page(START + 2).locked.set(None));
+    let off_lru: Prepare = |model| {
+        page(START + 2).lru_state.set(Lru::Isolated(somebody()));
+        model.pages[2] = Page::OffLru;
+    };
+    shmem("4.4", off_lru, || {
+        page(START + 2).lru_state.set(Lru::Listed)
+    });
+    let private: Prepare = |model| {
+        page(START + 2).private.set(true);
+        mapping::get(mapping::cached(START + 2).expect("there is a page"));
+        fail("filemap_release_folio");
+        model.pages[2] = Page::Private;
+    };
+    shmem("4.4", private, nothing);
+    let pinned: Prepare = |model| {
+        mapping::get(mapping::cached(START + 2).expect("there is a page"));
+        model.pages[2] = Page::Used;
+    };
+    // SAFETY: The reference is the one taken before.
+    let unpin = || unsafe { folio_put(mapping::cached(START + 2).expect("there is a page")) };
+    shmem("4.4", pinned, unpin);
+    let stays_mapped: Prepare = |model| {
+        fail("try_to_unmap");
+        model.pages[1] = Page::Used;
+    };
+    shmem("4m.", stays_mapped, nothing);
+    let poisoned: Prepare = |model| {
+        page(START + 2).poisoned.set(Some(0));
+        model.pages[2] = Page::Poisoned;
+    };
+    shmem("4.4", poisoned, nothing);
+    let huge: Prepare = |model| {
+        collapse(START, true);
+        model.pages[0] = Page::Huge;
+    };
+    shmem("4.", huge, nothing);
+
+    let mut regular = |pages, prepare, clean_up| compare(cases, false, pages, prepare, clean_up);
+    let beyond: Prepare = |model| {
+        with(|w| w.inode.size = START + LAST);
+        model.pages[LAST] = Page::Unavailable;
+    };
+    regular("4.", beyond, || with(|w| w.inode.size = SIZE));
+    let unreadable: Prepare = |model| {
+        fail("read");
+        model.pages[1] = Page::Unavailable;
+    };
+    regular("4.", unreadable, nothing);
+    let dirty: Prepare = |model| {
+        page(START + 2).dirty.set(true);
+        model.pages[2] = Page::Dirty;
+    };
+    regular("4", dirty, || {
+        assert!(with(|w| w.inode.flushed), "nobody has it open for writing")
+    });
+    let dirty_and_open: Prepare = |model| {
+        page(START + 2).dirty.set(true);
+        with(|w| w.inode.open_for_write = true);
+        model.pages[2] = Page::Dirty;
+    };
+    regular("4", dirty_and_open, || assert!(!with(|w| w.inode.flushed)));
+    let writeback: Prepare = |model| {
+        page(START + 2).writeback.set(true);
+        model.pages[2] = Page::Dirty;
+    };
+    regular("4", writeback, nothing);
+    let dirty_in_page_table: Prepare = |model| {
+        page(START + 1).pte_dirty.set(true);
+        model.pages[1] = Page::Dirty;
+    };
+    regular("4m4", dirty_in_page_table, nothing);
+}
+
+/// Results that take somebody else at the right place.
+fn with_a_race(cases: &mut Cases) {
+    let mut race = |pages, call, action, expected| {
+        file(true, pages);
+        at_call(call, action);
+        let (result, _) = cases.run(true);
+        assert_eq!(
+            name(result),
+            name(expected),
+            "{pages} {call}\n{}",
+            world::timeline()
+        );
+    };
+
+    // A hole is filled after it was counted, or comes back.
+    race(
+        "4.",
+        "shmem_charge",
+        || write(START + 1, 7),
+        scan_result_SCAN_PAGE_FILLED,
+    );
+    race(
+        "4.s",
+        "shmem_get_folio",
+        || write(START + 1, 7),
+        scan_result_SCAN_PAGE_FILLED,
+    );
+    // A page that was to be swapped in is not there any more.
+    race(
+        "4s4",
+        "shmem_get_folio",
+        || punch(START + 1, START + 1),
+        scan_result_SCAN_FAIL,
+    );
+    // The folio that comes begins before the index.
+    race(
+        ".s4",
+        "shmem_get_folio",
+        || {
+            punch(START + 1, START + 1);
+            fill_large(START, 1);
+        },
+        scan_result_SCAN_PAGE_FILLED,
+    );
+    // A userfaultfd is there in time, and one is too late.
+    race(
+        "4.",
+        "shmem_charge",
+        || register(0),
+        scan_result_SCAN_EXCEED_NONE_PTE,
+    );
+    race(
+        "4.",
+        "folio_unlock",
+        || register(0),
+        scan_result_SCAN_SUCCEED,
+    );
+    if XA_CHUNK_SHIFT < HPAGE_PMD_ORDER {
+        // The node of holes only is gone with a page that came and went, and there is no other.
+        race(
+            "44.",
+            "shmem_charge",
+            || {
+                write(START + LAST, 7);
+                punch(START + LAST, START + LAST);
+                fail("node");
+            },
+            scan_result_SCAN_STORE_FAILED,
+        );
+    }
+}
+
+#[test]
+fn each_result() {
+    let mut cases = Cases::default();
+    without_a_race(&mut cases);
+    with_a_race(&mut cases);
+    if XA_CHUNK_SHIFT < HPAGE_PMD_ORDER {
+        for result in [
+            scan_result_SCAN_FAIL,
+            scan_result_SCAN_SUCCEED,
+            scan_result_SCAN_EXCEED_NONE_PTE,
+            scan_result_SCAN_PTE_MAPPED_HUGEPAGE,
+            scan_result_SCAN_PAGE_COUNT,
+            scan_result_SCAN_PAGE_LOCK,
+            scan_result_SCAN_DEL_PAGE_LRU,
+            scan_result_SCAN_ALLOC_HUGE_PAGE_FAIL,
+            scan_result_SCAN_CGROUP_CHARGE_FAIL,
+            scan_result_SCAN_TRUNCATED,
+            scan_result_SCAN_PAGE_HAS_PRIVATE,
+            scan_result_SCAN_STORE_FAILED,
+            scan_result_SCAN_COPY_MC,
+            scan_result_SCAN_PAGE_FILLED,
+            scan_result_SCAN_PAGE_DIRTY_OR_WRITEBACK,
+        ] {
+            assert!(
+                cases.seen.contains(&result),
+                "{} was never seen",
+                name(result)
+            );
+        }
+    }
+    cases.end("each_result");
+}
+
+/// Lets each call fail that can, one at a time.
+#[test]
+fn each_call_fails_once() {
+    let mut cases = Cases::default();
+    for (is_shmem, pages) in [
+        (true, "4m.sf4."),
+        (true, "4.m"),
+        (true, "s.f"),
+        (false, "m.4"),
+        (false, "."),
+    ] {
+        for nth in 1.. {
+            file(is_shmem, pages);
+            with(|w| {
+                w.fallible = 0;
+                w.fail_nth = Some(nth);
+            });
+            let (result, index) = cases.run(true);
+            let Some(failed) = with(|w| w.failed) else {
+                break;
+            };
+            let trouble = |page| {
+                (0..HPAGE_PMD_NR).any(|i| {
+                    let mut model = model(is_shmem, true, pages);
+                    model.pages[i] = page;
+                    predict(&model) == (result, index)
+                })
+            };
+            let mut model = model(is_shmem, true, pages);
+            let right = match failed {
+                "shmem_get_folio" | "read" => trouble(Page::Unavailable),
+                "folio_isolate_lru" => trouble(Page::OffLru),
+                "try_to_unmap" => trouble(Page::Used),
+                "copy_mc_highpage" => trouble(Page::Poisoned),
+                other => {
+                    model.memory = other != "alloc_charge_folio";
+                    model.memcg = other != "mem_cgroup_charge";
+                    model.room = other != "shmem_charge";
+                    predict(&model) == (result, index)
+                }
+            };
+            assert!(
+                right,
+                "{pages}: {failed} failed: {} at {index}",
+                name(result)
+            );
+        }
+    }
+    cases.end("each_call_fails_once");
+}
