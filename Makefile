@@ -15,14 +15,13 @@ MEM ?= 2G
 DEST ?= build/applied
 
 BUILD := build
-FAST := $(BUILD)/linux/build-fast/arch/x86/boot/bzImage
+image = $(BUILD)/linux/build-$(1)/arch/x86/boot/bzImage
 
 # The kernel that tests run in, by what it is to find.
 DEBUG ?= lockdep
 KERNEL_lockdep := debug
 KERNEL_kasan := kasan
 KERNEL_kcsan := kcsan
-DEBUG_KERNEL := $(BUILD)/linux/build-debug/arch/x86/boot/bzImage
 
 CASES ?= 2000
 
@@ -33,7 +32,7 @@ export VNG = $(shell . scripts/lib.sh && echo "$$VNG")
 
 .DEFAULT_GOAL := help
 
-.PHONY: help setup source kernel kernel-debug run test test-all fuzz coverage mutants-vm shell apply lint clean
+.PHONY: help setup source kernel kernel-debug run test test-all fuzz coverage mutants-vm host-test bench bench-locks shell apply lint clean
 
 help:
 	@echo 'collapse_file() of Linux in Rust'
@@ -44,7 +43,10 @@ help:
 	@echo '  make fuzz CASES=N SEED=N       random histories, collapsed in C and in Rust and compared'
 	@echo '  make coverage  which lines of the Rust code the tests come by'
 	@echo '  make mutants-vm [MUTANTS="NAME ..."]   which mistakes the tests would find (an hour or two)'
+	@echo '  make host-test [LONG=1]        the Rust sources on the host, with others in every order'
 	@echo '  make test-all  all of these, which takes hours'
+	@echo '  make bench [ROUNDS=N] [SCENARIOS="NAME ..."]   what a collapse costs in C and in Rust'
+	@echo '  make bench-locks [...]         how often they take locks, and keep interrupts off'
 	@echo '  make shell     a shell in the fast kernel'
 	@echo '  make kernel    build the fast kernel only'
 	@echo '  make apply     the series on a copy of the kernel tree KSRC: a branch of commits if it'
@@ -78,19 +80,20 @@ kernel-debug: source
 
 run: check-options kernel
 	@scripts/build-userspace.sh
-	@scripts/vm.py --kernel $(FAST) --accel $(ACCEL) --memory $(MEM) --disks $(BUILD)/disks \
+	@scripts/vm.py --kernel $(call image,fast) --accel $(ACCEL) --memory $(MEM) --disks $(BUILD)/disks \
 		--console $(BUILD)/logs/demo-console.log -- $(CURDIR)/scripts/guest/demo.sh
 
 test: check-options source
 	@scripts/build-kernel.sh $(KERNEL_$(DEBUG))
 	@scripts/build-userspace.sh tests
-	@scripts/run-tests.py --kernel $(BUILD)/linux/build-$(KERNEL_$(DEBUG))/arch/x86/boot/bzImage \
+	@scripts/run-tests.py --kernel $(call image,$(KERNEL_$(DEBUG))) \
 		--accel $(ACCEL) --memory $(MEM) $(if $(filter-out lockdep,$(DEBUG)),--name test-$(DEBUG) --guest-only) \
 		$(if $(IMPL_GIVEN),--impl $(IMPL_GIVEN)) $(SUITES)
 
-fuzz: check-options kernel-debug
+fuzz: check-options source
+	@scripts/build-kernel.sh fuzz
 	@scripts/build-userspace.sh tests
-	@scripts/fuzz.py --kernel $(DEBUG_KERNEL) --accel $(ACCEL) --memory $(MEM) --cases $(CASES) \
+	@scripts/fuzz.py --kernel $(call image,fuzz) --accel $(ACCEL) --memory $(MEM) --cases $(CASES) \
 		$(if $(SEED),--seed $(SEED))
 
 coverage: check-options source
@@ -102,16 +105,32 @@ mutants-vm: check-options source
 	@scripts/build-userspace.sh tests
 	@scripts/mutants-vm.py --accel $(ACCEL) --memory $(MEM) $(MUTANTS)
 
-test-all: test
+host-test: source
+	@LONG=$(LONG) scripts/host-test.py
+
+test-all: test host-test
 	@$(MAKE) test DEBUG=kasan
 	@$(MAKE) test DEBUG=kcsan
 	@$(MAKE) fuzz
 	@$(MAKE) coverage
 	@$(MAKE) mutants-vm
 
+bench: check-options kernel
+	@scripts/setup.sh plot
+	@scripts/build-userspace.sh tests
+	@scripts/bench.py --kernel $(call image,fast) --accel $(ACCEL) --memory $(MEM) \
+		$(if $(ROUNDS),--rounds $(ROUNDS)) $(SCENARIOS)
+	@. scripts/lib.sh && "$$PLOT_PYTHON" scripts/plot-bench.py $(BUILD)/results/bench.json $(BUILD)/results/bench.svg
+
+bench-locks: check-options source
+	@scripts/build-kernel.sh bench-locks
+	@scripts/build-userspace.sh tests
+	@scripts/bench.py --kernel $(call image,bench-locks) --accel $(ACCEL) --memory $(MEM) --locks \
+		$(if $(ROUNDS),--rounds $(ROUNDS)) $(SCENARIOS)
+
 shell: check-options kernel
 	@scripts/build-userspace.sh
-	@scripts/vm.py --kernel $(FAST) --accel $(ACCEL) --memory $(MEM) --append thp_collapse_file=$(IMPL)
+	@scripts/vm.py --kernel $(call image,fast) --accel $(ACCEL) --memory $(MEM) --append thp_collapse_file=$(IMPL)
 
 apply:
 	@scripts/apply.sh "$(KSRC)" "$(DEST)"
@@ -123,6 +142,7 @@ lint: kernel-debug
 check-options:
 	@case '$(IMPL)' in rust|c) ;; *) echo 'error: IMPL=$(IMPL) is neither rust nor c' >&2; exit 2;; esac
 	@case '$(DEBUG)' in lockdep|kasan|kcsan) ;; *) echo 'error: DEBUG=$(DEBUG) is not one of lockdep, kasan, kcsan' >&2; exit 2;; esac
+	@case '$(ROUNDS)' in *[!0-9]* | 0) echo 'error: ROUNDS=$(ROUNDS) is no number of rounds' >&2; exit 2;; esac
 	@case '$(CASES)$(SEED)' in *[!0-9]*) echo 'error: CASES=$(CASES) is no number, or SEED=$(SEED)' >&2; exit 2;; esac
 	@case '$(ACCEL)' in auto|kvm|tcg) ;; *) echo 'error: ACCEL=$(ACCEL) is not one of auto, kvm, tcg' >&2; exit 2;; esac
 

@@ -14,6 +14,7 @@ LINUX_SERIES=7.3
 LLVM_MAJOR=22
 BINDGEN_VERSION=0.72.1
 VIRTME_NG_VERSION=1.42
+MATPLOTLIB_VERSION=3.11.2
 
 say() { printf '==> %s\n' "$*"; }
 warn() { printf 'warning: %s\n' "$*" >&2; }
@@ -49,3 +50,5 @@ LLVM=${LLVM:--$LLVM_MAJOR}
 RUSTC=${RUSTC:-/usr/bin/rustc}
 BINDGEN=${BINDGEN:-$CACHE/bindgen-$BINDGEN_VERSION/bin/bindgen}
 VNG=$CACHE/virtme-ng-$VIRTME_NG_VERSION/bin/vng
+# Draws what `make bench` measures.
+PLOT_PYTHON=$CACHE/matplotlib-$MATPLOTLIB_VERSION/bin/python

@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # Have every tool that a build and a boot need: Debian's packages, bindgen and
-# virtme-ng, the latter two in the cache. Changes nothing if all is there.
+# virtme-ng, the latter two in the cache; and with an argument "plot" matplotlib, too.
+# Changes nothing if all is there.
 
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -54,6 +55,18 @@ install_virtme_ng() {
 	logged virtme-ng "$dir/bin/pip" install --disable-pip-version-check "virtme-ng==$VIRTME_NG_VERSION"
 }
 
+install_matplotlib() {
+	local dir=$CACHE/matplotlib-$MATPLOTLIB_VERSION
+	[ ! -e "$dir" ] || return 0
+	say "installing matplotlib $MATPLOTLIB_VERSION"
+	rm -rf "$dir.part"
+	logged matplotlib-venv python3 -m venv "$dir.part"
+	# The venv is moved: its python finds what it has, its other programs would not.
+	logged matplotlib "$dir.part/bin/python" -m pip install --disable-pip-version-check "matplotlib==$MATPLOTLIB_VERSION"
+	mv "$dir.part" "$dir"
+}
+
 install_packages
 install_bindgen
 install_virtme_ng
+[ "${1:-}" != plot ] || install_matplotlib

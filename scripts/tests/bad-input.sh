@@ -94,6 +94,8 @@ tap "ACCEL is unknown" refuses 'ACCEL=warp is not one of' "${make[@]}" run ACCEL
 
 tap "DEBUG is unknown" refuses 'DEBUG=more is not one of' "${make[@]}" test DEBUG=more
 tap "there is no such mutant" refuses 'there is no mutant nobody' "$TOP/scripts/mutants-vm.py" nobody
+tap "ROUNDS is no number" refuses 'ROUNDS=many is no number of rounds' "${make[@]}" bench ROUNDS=many
+tap "there is no such scenario" refuses 'there is no scenario nobody: one of mapped, ' "$TOP/scripts/bench.py" --kernel none nobody
 tap "CASES is no number" refuses 'CASES=many is no number' "${make[@]}" fuzz CASES=many
 
 tap "there is no kernel to boot" refuses 'is not there: run .make kernel' "$vm" --kernel "$tap_dir/none" --accel tcg true

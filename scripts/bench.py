@@ -1,0 +1,244 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""What does a collapse cost, in C and in Rust?
+
+collapse_bench runs in the guest, both implementations turn by turn. With KVM it
+measures time, in ns. Without it the guest's clock is made to count instructions,
+which are the same on any machine. The floor is what has to be copied and cleared; the
+targets are for what comes on top of it.
+
+With --locks the kernel is one that counts locks and records when interrupts are off,
+and these are compared. Results go to build/results/bench.json or bench_locks.json.
+"""
+
+import argparse
+import collections
+import json
+import os
+import random
+import re
+import shlex
+import statistics
+import subprocess
+import sys
+
+import vm
+
+LLVM = os.environ.get("LLVM", "-22")
+RESAMPLES = 2000
+# What QEMU's clock may be off when it counts instructions.
+CLOCK_ERROR = 0.001
+# The most that Rust may cost of what C costs, the floor taken off.
+TARGETS = {"mapped": 0.75, "mapped-by-4": 0.75, "not-mapped": 0.80, "half-holes": 0.85, "one-page": 0.95,
+           "order-4": 1.00, "uffd-rollback": 1.00, "filled-rollback": 1.00,
+           "ext4-mapped": 0.75, "ext4-not-mapped": 0.80, "xfs-mapped": 0.75, "xfs-not-mapped": 0.80,
+           # Most of it is the swapping in.
+           "swapped-out": None}
+# The most lock acquisitions, where C takes the lock twice for each of hundreds of pages.
+LOCK_TARGETS = {name: 0.10 for name in ("mapped", "mapped-by-4", "not-mapped", "half-holes", "swapped-out",
+                                        "uffd-rollback", "ext4-mapped", "ext4-not-mapped", "xfs-mapped",
+                                        "xfs-not-mapped")}
+
+
+class Samples:
+    """What collapse_bench has printed."""
+
+    def __init__(self):
+        self.values = collections.OrderedDict()
+        self.causes = collections.defaultdict(collections.Counter)
+        self.bystander = []
+        self.clocks = []
+        self.error = None
+
+    def line(self, text):
+        """Take in a line."""
+        sample = re.match(r"sample (\S+) (c|rust|floor) (\d+)(?: caller=(\S+))?", text)
+        clock = re.match(r"clock (\d+) (\d+)$", text)
+        bystander = re.match(r"bystander (touch|read) (c|rust) (\d+) (\d+) (\d+) (\d+)$", text)
+        if sample:
+            name, impl, value, cause = sample.groups()
+            self.values.setdefault(name, collections.defaultdict(list))[impl].append(int(value))
+            if cause:
+                self.causes[name, impl][cause] += 1
+        elif clock:
+            self.clocks.append((int(clock.group(1)), int(clock.group(2))))
+        elif bystander:
+            self.bystander.append((bystander.group(1), bystander.group(2),
+                                   [int(number) for number in bystander.groups()[2:]]))
+        elif text.startswith("error: "):
+            self.error = text[len("error: "):]
+        elif text:
+            print(text, flush=True)
+
+
+def boot(args, accel, name, options, cpus=1, environment=""):
+    """Run collapse_bench in a guest."""
+    samples = Samples()
+
+    def on_line(text):
+        before = len(samples.values)
+        samples.line(text)
+        if len(samples.values) > before:
+            print(f"    {next(reversed(samples.values))}", flush=True)
+
+    command = f"{environment} {shlex.join([os.path.join(vm.TOP, 'scripts/guest/bench.sh')] + options)} 2>&1"
+    console = os.path.join(vm.BUILD, "logs", f"bench-{name}-console.log")
+    # Of several CPUs that count instructions one runs at a time, and the clock counts those of all.
+    qemu = "-icount shift=0" if accel == "tcg" else ""
+    # Their clocks are the same one, which the kernel would doubt.
+    append = ["tsc=reliable"] if qemu else []
+    line = vm.command_line(args.kernel, accel, args.memory, cpus, append,
+                           vm.make_disks(os.path.join(vm.BUILD, "disks")), command.strip(), qemu)
+    status = vm.run(line, console, on_line)
+    said = vm.splats(console)
+    if samples.error or said:
+        raise vm.Failed(samples.error or f"the kernel said: {said[0]}")
+    if status:
+        raise vm.Failed(f"the guest's script ended with status {status}")
+    if qemu and cpus == 1 and not (samples.clocks and all(abs(time - steps) <= CLOCK_ERROR * steps for steps, time in samples.clocks)):
+        raise vm.Failed(f"the guest's clock does not count instructions: {samples.clocks[:1]}")
+    return samples
+
+
+def interval(c, rust):
+    """Where the ratio of the medians is, with 95 % confidence: by bootstrap."""
+    source = random.Random(0)
+    ratios = sorted(statistics.median(source.choices(rust, k=len(rust))) /
+                    statistics.median(source.choices(c, k=len(c))) for _ in range(RESAMPLES))
+    return [round(ratios[len(ratios) * at // 1000], 4) for at in (25, 975)]
+
+
+def entry(scenario, unit, c, rust, floor=None):
+    """A line of the results' file."""
+    return {"scenario": scenario, "unit": unit, "c": c, "rust": rust,
+            "ratio": round(rust / c, 4) if c else None, "floor": floor}
+
+
+def number(value):
+    """For the table."""
+    return "-" if value is None else f"{value:,}"
+
+
+def verdict(ratio, target):
+    """Whether a target is met."""
+    if target is None or ratio is None:
+        return ""
+    return f"{target:.2f} {'met' if ratio <= target else 'MISSED'}"
+
+
+def table(head, rows):
+    """The first column to the left, the others to the right."""
+    rows = [head] + rows
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    print()
+    for row in rows:
+        print("  ".join(cell.ljust(width) if not column else cell.rjust(width)
+                        for column, (cell, width) in enumerate(zip(row, widths))).rstrip())
+
+
+def times(args, accel, unit):
+    """Each scenario, timed."""
+    samples = boot(args, accel, "time", ["-n", str(args.rounds or (100 if accel == "kvm" else 7))] + args.scenarios)
+    results, rows = [], []
+    for name, values in samples.values.items():
+        c, rust, floor = (round(statistics.median(values[impl])) for impl in ("c", "rust", "floor"))
+        result = entry(name, unit, c, rust, floor)
+        if accel == "kvm":
+            result["ratio_interval"] = interval(values["c"], values["rust"])
+        results.append(result)
+        beyond = (rust - floor) / (c - floor)
+        rows.append([name, number(c), number(rust), f"{rust / c:.3f}" +
+                     ("" if accel != "kvm" else " [{:.3f}, {:.3f}]".format(*result["ratio_interval"])),
+                     number(floor), number(c - floor), number(rust - floor), f"{beyond:.3f}",
+                     verdict(beyond, TARGETS.get(name))])
+    table([unit, "C", "Rust", "ratio", "floor", "C - floor", "Rust - floor", "ratio", "target"], rows)
+    return results
+
+
+def bystander(args, accel, unit):
+    """Another CPU that touches and reads what is collapsed."""
+    samples = boot(args, accel, "bystander", ["-m", "bystander", "-n", str(args.rounds or 50)], 2, "BENCH_DIRS=")
+    found = {(action, impl): values for action, impl, values in samples.bystander}
+    unit += "" if accel == "kvm" else ", of both CPUs"
+    results, rows = [], []
+    for action in ("touch", "read"):
+        for at, what in enumerate(("p50", "p99", "max")):
+            result = entry(f"bystander's {action}, {what}", unit, found[action, "c"][at], found[action, "rust"][at])
+            results.append(result)
+            rows.append([result["scenario"], number(result["c"]), number(result["rust"]), f"{result['ratio']:.3f}"])
+    table([unit, "C", "Rust", "ratio"], rows)
+    return results
+
+
+def locks(args, accel, unit):
+    """How often the page-cache lock is taken, and for how long interrupts are off."""
+    options = ["-n", str(args.rounds or 5)]
+    clock = "x86-tsc" if accel == "tcg" else "mono"
+    counted = boot(args, accel, "locks", ["-m", "locks"] + options + args.scenarios)
+    off = boot(args, accel, "irqs-off", ["-m", "irqs-off", "-c", clock] + options + args.scenarios)
+    results, rows, longest = [], [], []
+    for name, values in counted.values.items():
+        result = entry(name, "page-cache locks", *(round(statistics.median(values[impl])) for impl in ("c", "rust")))
+        results.append(result)
+        rows.append([name, number(result["c"]), number(result["rust"]), f"{result['ratio']:.3f}",
+                     verdict(result["ratio"], LOCK_TARGETS.get(name))])
+    for name, values in off.values.items():
+        result = entry(name, f"{unit} with interrupts off", *(round(statistics.median(values[impl]))
+                                                              for impl in ("c", "rust")))
+        results.append(result)
+        longest.append([name, number(result["c"]), number(result["rust"]), f"{result['ratio']:.3f}",
+                        verdict(result["ratio"], 1.00),
+                        *(off.causes[name, impl].most_common(1)[0][0] for impl in ("c", "rust"))])
+    table(["page-cache locks", "C", "Rust", "ratio", "target"], rows)
+    table([f"longest {unit}, interrupts off", "C", "Rust", "ratio", "target", "C: by", "Rust: by"], longest)
+    return results
+
+
+def code(build):
+    """Size and stack of both, from the kernel's own objects."""
+    output = subprocess.run([os.path.join(vm.TOP, "scripts/code-size.sh"), build], stdout=subprocess.PIPE, text=True,
+                            check=True).stdout
+    results, rows = [], []
+    for line in output.splitlines():
+        what, c, rust = line.split(": ")[0], *map(int, line.split(": ")[1].split())
+        results.append(entry(what, "bytes", c, rust))
+        rows.append([what, number(c), number(rust), f"{rust / c:.3f}"])
+    table(["bytes", "C", "Rust", "ratio"], rows)
+    return results
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
+    parser.add_argument("--kernel", required=True, help="bzImage to boot")
+    parser.add_argument("--accel", default="auto")
+    parser.add_argument("--memory", default="2G")
+    parser.add_argument("--rounds", type=int, help="measurements of each")
+    parser.add_argument("--locks", action="store_true", help="locks and interrupts in place of time")
+    parser.add_argument("scenarios", nargs="*", help="these scenarios only")
+    args = parser.parse_args()
+    vm.end_with_us()
+    for name in args.scenarios:
+        if name not in TARGETS:
+            sys.exit(f"error: there is no scenario {name}: one of {', '.join(TARGETS)}")
+
+    try:
+        accel = vm.accelerator(args.accel, args.kernel)
+        unit = "ns" if accel == "kvm" else "instructions"
+        if args.locks:
+            name, results = "bench_locks", locks(args, accel, unit)
+        else:
+            name, results = "bench", times(args, accel, unit)
+            if not args.scenarios:
+                results += bystander(args, accel, unit) + code(args.kernel.split("/arch/")[0])
+    except vm.Failed as failed:
+        sys.exit(f"error: {failed}; the consoles are in build/logs")
+    path = os.path.join(vm.BUILD, "results", name + ".json")
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w") as file:
+        json.dump(results, file, indent=1)
+        file.write("\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

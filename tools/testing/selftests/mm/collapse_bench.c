@@ -1,0 +1,833 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What a collapse costs, with collapse_file() in C and in Rust, turn by turn in one
+ * boot:
+ *
+ *	collapse_bench [-m WHAT] [-n ROUNDS] [-d DIR] [-c CLOCK] [SCENARIO...]
+ *
+ * WHAT is time, which is that of madvise(MADV_COLLAPSE); locks, which is how often
+ * locks of page caches are taken (CONFIG_LOCK_STAT); irqs-off, which is the longest
+ * time with interrupts off (CONFIG_IRQSOFF_TRACER), by the trace clock CLOCK; or
+ * bystander, which is how long another CPU takes meanwhile to touch a page of the
+ * range, and to read one. With DIR the scenarios are those of a file in that
+ * directory, and without it those of a memfd.
+ *
+ * Prints "clock STEPS TIME", which tells whether the clock counts instructions, and a
+ * line "sample SCENARIO c|rust|floor VALUE" for each measurement. The floor is the
+ * copying and clearing alone.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <limits.h>
+#include <pthread.h>
+#include <sched.h>
+#include <semaphore.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+#include <linux/userfaultfd.h>
+#ifdef __x86_64__
+#include <cpuid.h>
+#endif
+
+#include "collapse_file_util.h"
+#include "vm_util.h"
+
+#define ORDER_SETTING	"/sys/kernel/mm/transparent_hugepage/hugepages-%lukB/shmem_enabled"
+#define LOCK_STAT	"/proc/lock_stat"
+#define LOCK_STAT_ON	"/proc/sys/kernel/lock_stat"
+#define TRACING		"/sys/kernel/tracing/instances/collapse_bench"
+
+#define NR_IMPLS	2
+#define MAX_OTHERS	3
+#define TRIES		20
+#define STEPS		2000000L
+#define MAX_SAMPLES	1000000UL
+
+static const char * const impls[NR_IMPLS] = { "c", "rust" };
+
+struct scenario {
+	const char *name;
+	/* Every @step-th page is there, from @first on. */
+	unsigned long first, step;
+	unsigned int order;
+	unsigned int others;	/* processes that map it, too */
+	bool on_disk, unmapped, swapped;
+	bool uffd;		/* waits for the holes */
+	bool filled;		/* one hole is, while pages are copied */
+	int err;
+	const char *result;
+};
+
+#define SUCCESS	"pte_mapped_hugepage"
+
+static const struct scenario scenarios[] = {
+	{ .name = "mapped", .step = 1, .result = SUCCESS },
+	{ .name = "mapped-by-4", .step = 1, .others = 3, .result = SUCCESS },
+	{ .name = "not-mapped", .step = 1, .unmapped = true, .result = SUCCESS },
+	{ .name = "half-holes", .step = 2, .result = SUCCESS },
+	{ .name = "one-page", .step = NR_PAGES, .result = SUCCESS },
+	{ .name = "order-4", .step = 1, .order = 4, .result = SUCCESS },
+	{ .name = "swapped-out", .step = 1, .swapped = true, .result = SUCCESS },
+	{ .name = "uffd-rollback", .step = 2, .uffd = true, .err = EBUSY,
+	  .result = "exceed_none_pte" },
+	{ .name = "filled-rollback", .first = 1, .step = 1, .filled = true, .err = EAGAIN,
+	  .result = "page_filled" },
+	{ .name = "mapped", .step = 1, .on_disk = true, .result = SUCCESS },
+	{ .name = "not-mapped", .step = 1, .on_disk = true, .unmapped = true, .result = SUCCESS },
+};
+
+/* What is collapsed, and who else has to do with it. */
+struct range {
+	int fd, uffd;
+	char *base;
+	pid_t others[MAX_OTHERS];
+};
+
+static const char *what = "time", *dir, *trace_clock = "mono";
+
+static void __noreturn __printf(1, 2) die(const char *format, ...)
+{
+	va_list args;
+
+	fflush(stdout);
+	fputs("error: ", stderr);
+	va_start(args, format);
+	vfprintf(stderr, format, args);
+	va_end(args);
+	fputc('\n', stderr);
+	exit(1);
+}
+
+static void set(const char *path, const char *text)
+{
+	int err = write_text(path, text);
+
+	if (err)
+		die("%s: %s", path, strerror(err));
+}
+
+static long now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000000000L + ts.tv_nsec;
+}
+
+/* Right behind a tick the next one is as far away as can be. */
+static void wait_for_tick(void)
+{
+	struct timespec before, ts;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &before);
+	do {
+		clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
+	} while (ts.tv_nsec == before.tv_nsec);
+}
+
+static void run_on(int cpu)
+{
+	cpu_set_t cpus;
+
+	CPU_ZERO(&cpus);
+	CPU_SET(cpu, &cpus);
+	if (sched_setaffinity(0, sizeof(cpus), &cpus))
+		die("there is no CPU %d", cpu);
+}
+
+static const char *name_of(const struct scenario *s)
+{
+	static char name[64];
+	char path[256];
+
+	if (!s->on_disk)
+		return s->name;
+	snprintf(path, sizeof(path), "%s", dir);
+	snprintf(name, sizeof(name), "%s-%s", basename(path), s->name);
+	return name;
+}
+
+static bool is_there(const struct scenario *s, unsigned long page)
+{
+	return page >= s->first && !((page - s->first) % s->step);
+}
+
+/*
+ * The floor: what has to be copied and cleared, with the instructions that the kernel
+ * takes for it.
+ */
+static bool fast_strings;
+
+static void find_fast_strings(void)
+{
+#ifdef __x86_64__
+	unsigned int eax, ebx, ecx, edx;
+
+	fast_strings = __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && ebx >> 9 & 1;
+#endif
+}
+
+static void copy(char *to, const char *from, unsigned long len)
+{
+#ifdef __x86_64__
+	if (fast_strings) {
+		asm volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(len) : : "memory");
+		return;
+	}
+#endif
+	memcpy(to, from, len);
+}
+
+static void clear(char *at, unsigned long len)
+{
+#ifdef __x86_64__
+	if (fast_strings) {
+		asm volatile("rep stosb" : "+D"(at), "+c"(len) : "a"(0) : "memory");
+		return;
+	}
+#endif
+	memset(at, 0, len);
+}
+
+static char *huge_buffer(void)
+{
+	char *at = map_range(-1, 0, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS);
+
+	if (!at)
+		die("no memory");
+	madvise(at, HUGE, MADV_HUGEPAGE);
+	memset(at, 1, HUGE);
+	return at;
+}
+
+static long measure_floor(const struct scenario *s)
+{
+	static char *from, *to;
+	unsigned long ends[NR_PAGES], parts = 0, page = 0;
+	bool there = is_there(s, 0);
+	long begun;
+
+	if (!from) {
+		from = huge_buffer();
+		to = huge_buffer();
+	}
+	/* Pages, or holes, in a row are one part. */
+	for (unsigned long end = 1; end <= NR_PAGES; end++)
+		if (end == NR_PAGES || is_there(s, end) != is_there(s, end - 1))
+			ends[parts++] = end;
+
+	wait_for_tick();
+	begun = now();
+	for (unsigned long part = 0; part < parts; part++, there = !there) {
+		unsigned long len = (ends[part] - page) * PAGE;
+
+		if (there)
+			copy(to + page * PAGE, from + page * PAGE, len);
+		else
+			clear(to + page * PAGE, len);
+		page = ends[part];
+	}
+	return now() - begun;
+}
+
+/* How long so many instructions take, if nothing comes in between. */
+static void print_clock(void)
+{
+#ifdef __x86_64__
+	long shortest = LONG_MAX;
+
+	for (int try = 0; try < TRIES; try++) {
+		long left = STEPS / 2, begun;
+
+		wait_for_tick();
+		begun = now();
+		asm volatile("1: dec %0; jnz 1b" : "+r"(left) : : "cc");
+		begun = now() - begun;
+		if (begun < shortest)
+			shortest = begun;
+	}
+	printf("clock %ld %ld\n", STEPS, shortest);
+#endif
+}
+
+static void set_order(unsigned int order, const char *setting)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), ORDER_SETTING, PAGE / 1024 << order);
+	set(path, setting);
+}
+
+static void write_pages(const struct scenario *s, struct range *r)
+{
+	static char content[PAGE];
+
+	for (unsigned long page = 0; page < NR_PAGES; page++) {
+		if (!is_there(s, page))
+			continue;
+		content[0] = page % 255 + 1;
+		if (!s->on_disk && !s->unmapped)
+			r->base[page * PAGE] = content[0];
+		else if (pwrite(r->fd, content, PAGE, page * PAGE) != PAGE)
+			die("%s: write: %s", name_of(s), strerror(errno));
+	}
+}
+
+static bool is_right(const struct scenario *s, const struct range *r)
+{
+	for (unsigned long page = 0; page < NR_PAGES; page++) {
+		char byte = is_there(s, page) ? page % 255 + 1 : 0;
+
+		if (r->base[page * PAGE] != byte)
+			return false;
+	}
+	return true;
+}
+
+static void swap_out(const struct range *r)
+{
+	unsigned char resident[NR_PAGES];
+
+	/* What has been written may take another attempt to be freed. */
+	for (int try = 0; try < TRIES; try++) {
+		madvise(r->base, HUGE, MADV_PAGEOUT);
+		if (!mincore(r->base, HUGE, resident) && !memchr(resident, 1, NR_PAGES))
+			return;
+		usleep(10000);
+	}
+	die("the pages cannot be swapped out: is there swap space?");
+}
+
+/* Processes that have mapped every page, and stay until the pipe is closed. */
+static void fork_others(const struct scenario *s, struct range *r)
+{
+	int ready[2];
+	char byte;
+
+	if (pipe(ready))
+		die("pipe: %s", strerror(errno));
+	for (unsigned int i = 0; i < s->others; i++) {
+		r->others[i] = fork();
+		if (r->others[i] < 0)
+			die("fork: %s", strerror(errno));
+		if (!r->others[i]) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			byte = !is_right(s, r);
+			if (write(ready[1], &byte, 1) != 1)
+				_exit(1);
+			pause();
+			_exit(0);
+		}
+	}
+	for (unsigned int i = 0; i < s->others; i++)
+		if (read(ready[0], &byte, 1) != 1 || byte)
+			die("%s: a process does not see the pages", name_of(s));
+	close(ready[0]);
+	close(ready[1]);
+}
+
+static void prepare(const struct scenario *s, struct range *r)
+{
+	char path[256], *empty;
+
+	memset(r, 0, sizeof(*r));
+	r->uffd = -1;
+	if (s->on_disk) {
+		snprintf(path, sizeof(path), "%s/collapse_bench", dir);
+		r->fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+		unlink(path);
+	} else {
+		r->fd = memfd_create("collapse_bench", MFD_CLOEXEC);
+	}
+	if (r->fd < 0 || ftruncate(r->fd, HUGE))
+		die("%s: no file: %s", name_of(s), strerror(errno));
+	r->base = map_range(r->fd, 0, PROT_READ | PROT_WRITE, MAP_SHARED);
+	if (!r->base)
+		die("%s: mmap: %s", name_of(s), strerror(errno));
+
+	if (s->order)
+		set_order(s->order, "always");
+	write_pages(s, r);
+	if (s->order)
+		set_order(s->order, "never");
+	if (s->on_disk && fsync(r->fd))
+		die("%s: fsync: %s", name_of(s), strerror(errno));
+	if (s->on_disk && !s->unmapped && !is_right(s, r))
+		die("%s: not what was written", name_of(s));
+	if (s->swapped)
+		swap_out(r);
+	fork_others(s, r);
+	if (s->uffd) {
+		struct uffdio_register reg = {
+			.range = { .start = (uintptr_t)r->base, .len = HUGE },
+			.mode = UFFDIO_REGISTER_MODE_MISSING,
+		};
+
+		r->uffd = open_uffd();
+		if (r->uffd < 0 || ioctl(r->uffd, UFFDIO_REGISTER, &reg))
+			die("%s: userfaultfd: %s", name_of(s), strerror(errno));
+	}
+
+	/* Have what is still on its way to the LRU arrive, and what is freed be gone. */
+	empty = map_range(-1, 0, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS);
+	madvise(empty, HUGE, MADV_COLLAPSE);
+	munmap(empty, HUGE);
+	usleep(20000);
+}
+
+static void release(const struct scenario *s, struct range *r)
+{
+	for (unsigned int i = 0; i < s->others; i++) {
+		kill(r->others[i], SIGKILL);
+		waitpid(r->others[i], NULL, 0);
+	}
+	if (r->uffd >= 0)
+		close(r->uffd);
+	munmap(r->base, HUGE);
+	close(r->fd);
+}
+
+/*
+ * Fills the first page at a given time. It runs on the CPU that collapses, and before
+ * everybody else.
+ */
+static struct {
+	sem_t begin, end;
+	long at;
+	int fd;
+} filler;
+
+static void *fill_first(void *unused)
+{
+	struct sched_param param = { .sched_priority = 1 };
+	struct timespec at;
+
+	if (sched_setscheduler(0, SCHED_FIFO, &param))
+		die("no right to be SCHED_FIFO");
+	for (;;) {
+		sem_wait(&filler.begin);
+		at.tv_sec = filler.at / 1000000000;
+		at.tv_nsec = filler.at % 1000000000;
+		clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, NULL);
+		if (pwrite(filler.fd, "", 1, 0) != 1)
+			die("the hole cannot be filled: %s", strerror(errno));
+		sem_post(&filler.end);
+	}
+	return unused;
+}
+
+static void start_filler(void)
+{
+	static pthread_t thread;
+
+	if (thread)
+		return;
+	sem_init(&filler.begin, 0, 0);
+	sem_init(&filler.end, 0, 0);
+	if (pthread_create(&thread, NULL, fill_first, NULL))
+		die("no thread");
+}
+
+static int advise(const struct range *r)
+{
+	return madvise(r->base, HUGE, MADV_COLLAPSE) ? errno : 0;
+}
+
+/* Time of a collapse, with a hole that is filled @fill_after it has begun, if not 0. */
+static long measure_time(const struct range *r, long fill_after, int *err)
+{
+	long begun, ended;
+
+	wait_for_tick();
+	if (fill_after) {
+		filler.at = now() + fill_after;
+		filler.fd = r->fd;
+		sem_post(&filler.begin);
+	}
+	begun = now();
+	*err = advise(r);
+	ended = now();
+	if (fill_after)
+		sem_wait(&filler.end);
+	return ended - begun;
+}
+
+static long measure_locks(const struct range *r, int *err)
+{
+	static const char class[] = "&xa->xa_lock";
+	long acquired = 0, count;
+	char line[512];
+	FILE *file;
+
+	set(LOCK_STAT, "0");
+	set(LOCK_STAT_ON, "1");
+	*err = advise(r);
+	set(LOCK_STAT_ON, "0");
+
+	file = fopen(LOCK_STAT, "r");
+	while (file && fgets(line, sizeof(line), file)) {
+		char *name = line + strspn(line, " "), *field = strchr(line, ':');
+
+		if (strncmp(name, class, strlen(class)) || !field)
+			continue;
+		/* Seven numbers of contention come first. */
+		if (sscanf(field + 1, "%*s %*s %*s %*s %*s %*s %*s %ld", &count) == 1)
+			acquired += count;
+	}
+	if (!acquired)
+		die("%s does not have %s", LOCK_STAT, class);
+	fclose(file);
+	return acquired;
+}
+
+/* The time that a line of the trace begins with: a plain number, or seconds with a point. */
+static long stamp_of(char *line, char *event)
+{
+	char *stamp, *point;
+
+	*event = '\0';
+	stamp = strrchr(line, ' ');
+	if (!stamp)
+		return 0;
+	point = strchr(stamp, '.');
+	if (!point)
+		return strtol(stamp, NULL, 10);
+	return strtol(stamp, NULL, 10) * 1000000000 + strtol(point + 1, NULL, 10) * 1000;
+}
+
+/*
+ * The longest time from an event irq_disable to the irq_enable that follows, and who
+ * began it. What interrupts do is left out, and what does not end before another task
+ * runs.
+ */
+static long longest_irqs_off(FILE *file, char *by, size_t size)
+{
+	long since = 0, longest = 0;
+	char line[512], opener[128] = "";
+
+	while (fgets(line, sizeof(line), file)) {
+		char *off = strstr(line, ": irq_disable: "), *on = strstr(line, ": irq_enable: ");
+
+		if (off) {
+			char *who = strstr(off, "caller=") ?: "";
+
+			snprintf(opener, sizeof(opener), "%s", who);
+			opener[strcspn(opener, "+ ")] = '\0';
+			since = stamp_of(line, off);
+			if (strstr(opener, "irqentry") || strstr(opener, "__schedule"))
+				since = 0;
+		} else if (on && since) {
+			long len = stamp_of(line, on) - since;
+
+			if (len > longest) {
+				longest = len;
+				snprintf(by, size, "%s", opener);
+			}
+			since = 0;
+		}
+	}
+	return longest;
+}
+
+static long measure_irqs_off(const struct range *r, int *err, char *by, size_t size)
+{
+	FILE *file;
+	long longest;
+
+	set(TRACING "/trace", "");
+	set(TRACING "/tracing_on", "1");
+	*err = advise(r);
+	set(TRACING "/tracing_on", "0");
+	file = fopen(TRACING "/trace", "r");
+	longest = file ? longest_irqs_off(file, by, size) : 0;
+	if (!longest)
+		die("no interrupts were turned off");
+	fclose(file);
+	return longest;
+}
+
+static void begin_irqs_off(void)
+{
+	char pid[16];
+
+	if (mkdir(TRACING, 0700) && errno != EEXIST)
+		die("%s: %s", TRACING, strerror(errno));
+	snprintf(pid, sizeof(pid), "%d", getpid());
+	set(TRACING "/tracing_on", "0");
+	set(TRACING "/buffer_size_kb", "16384");
+	set(TRACING "/trace_clock", trace_clock);
+	set(TRACING "/set_event_pid", pid);
+	set(TRACING "/events/preemptirq/irq_disable/enable", "1");
+	set(TRACING "/events/preemptirq/irq_enable/enable", "1");
+}
+
+static void end_irqs_off(void)
+{
+	set(TRACING "/events/preemptirq/enable", "0");
+	rmdir(TRACING);
+}
+
+static void use(const char *impl)
+{
+	if (!choose_implementation(impl))
+		die("this kernel cannot choose between implementations");
+}
+
+/* That a collapse has the result it is to have is seen once, by its trace. */
+static void check(const struct scenario *s, const char *impl, long fill_after)
+{
+	struct outcome outcome = {};
+	struct range r;
+	int err;
+
+	if (!trace_begin())
+		die("collapses cannot be traced");
+	use(impl);
+	for (int try = 0; try < TRIES && strcmp(outcome.result, s->result); try++) {
+		prepare(s, &r);
+		measure_time(&r, fill_after, &err);
+		traced_elsewhere((uintptr_t)r.base, &outcome);
+		release(s, &r);
+	}
+	trace_end();
+	if (strcmp(outcome.result, s->result))
+		die("%s, %s: %s, %s", name_of(s), impl, strerror(err), outcome.result);
+}
+
+static long measure(const struct scenario *s, const char *impl, long fill_after, char *by,
+		    size_t size)
+{
+	struct range r;
+	long value;
+	int err;
+
+	use(impl);
+	for (int try = 0; try < TRIES; try++) {
+		prepare(s, &r);
+		if (!strcmp(what, "locks"))
+			value = measure_locks(&r, &err);
+		else if (!strcmp(what, "irqs-off"))
+			value = measure_irqs_off(&r, &err, by, size);
+		else
+			value = measure_time(&r, fill_after, &err);
+		if (!err && !is_right(s, &r))
+			die("%s, %s: the content is wrong", name_of(s), impl);
+		release(s, &r);
+		if (err == (s->filled && !fill_after ? 0 : s->err) && value > fill_after)
+			return value;
+	}
+	die("%s, %s: %s", name_of(s), impl, strerror(err));
+}
+
+static void run(const struct scenario *s, long rounds)
+{
+	long fill_after = 0;
+	char by[128] = "";
+
+	/* What the filler does would count as well. */
+	if (s->filled && strcmp(what, "time"))
+		return;
+	/* Half of the quicker collapse is over before either has copied everything. */
+	if (s->filled) {
+		start_filler();
+		fill_after = measure(s, impls[0], 0, by, sizeof(by));
+		for (int i = 1; i < NR_IMPLS; i++) {
+			long other = measure(s, impls[i], 0, by, sizeof(by));
+
+			if (other < fill_after)
+				fill_after = other;
+		}
+		fill_after /= 2;
+	}
+	for (int i = 0; i < NR_IMPLS; i++)
+		check(s, impls[i], fill_after);
+	for (long round = 0; round < rounds; round++) {
+		/* None is always the first. */
+		for (int i = 0; i < NR_IMPLS; i++) {
+			const char *impl = impls[(i + round) % NR_IMPLS];
+			long value = measure(s, impl, fill_after, by, sizeof(by));
+
+			printf("sample %s %s %ld %s\n", name_of(s), impl, value, by);
+		}
+		if (!strcmp(what, "time"))
+			printf("sample %s floor %ld\n", name_of(s), measure_floor(s));
+		fflush(stdout);
+	}
+}
+
+/*
+ * The other CPU's part: page by page, in some order, as long as a collapse is under way.
+ * It comes by each page just once. What is read again is activated, for which a batch
+ * holds references, and the collapse fails.
+ */
+static struct {
+	char *alias;
+	int fd;
+	unsigned long collapse;	/* 0, or a number: of the implementation, modulo NR_IMPLS */
+	bool stop;
+	unsigned int count[2][NR_IMPLS];
+	long *samples[2][NR_IMPLS];
+} bystander;
+
+static const char * const bystander_names[2] = { "touch", "read" };
+
+static void look_at_page(unsigned long page, int impl)
+{
+	char *at = bystander.alias + page * PAGE, byte;
+	long times[3];
+
+	madvise(at, PAGE, MADV_DONTNEED);
+	times[0] = now();
+	FORCE_READ(*at);
+	times[1] = now();
+	if (pread(bystander.fd, &byte, 1, page * PAGE) != 1)
+		die("read: %s", strerror(errno));
+	times[2] = now();
+	for (int i = 0; i < 2; i++) {
+		unsigned int *count = &bystander.count[i][impl];
+
+		if (*count < MAX_SAMPLES)
+			bystander.samples[i][impl][(*count)++] = times[i + 1] - times[i];
+	}
+}
+
+static void *stand_by(void *unused)
+{
+	unsigned long seen = 0, page = 0;
+
+	run_on(1);
+	while (!__atomic_load_n(&bystander.stop, __ATOMIC_ACQUIRE)) {
+		unsigned long collapse = __atomic_load_n(&bystander.collapse, __ATOMIC_ACQUIRE);
+
+		if (collapse != seen)
+			page = 0;
+		seen = collapse;
+		if (collapse && page < NR_PAGES)
+			look_at_page(page++ * 197 % NR_PAGES, collapse % NR_IMPLS);
+	}
+	return unused;
+}
+
+static void collapse_beside(const struct scenario *s, struct range *r, int impl)
+{
+	static unsigned long attempts;
+	int err = EAGAIN;
+
+	use(impls[impl]);
+	/* A page that the bystander is just mapping cannot be taken. */
+	for (int try = 0; try < 100 && err == EAGAIN; try++) {
+		fallocate(r->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, HUGE);
+		write_pages(s, r);
+		usleep(5000);
+		attempts++;
+		__atomic_store_n(&bystander.collapse, attempts * NR_IMPLS + impl,
+				 __ATOMIC_RELEASE);
+		err = advise(r);
+		__atomic_store_n(&bystander.collapse, 0, __ATOMIC_RELEASE);
+	}
+	if (err)
+		die("beside a bystander, %s: %s", impls[impl], strerror(err));
+}
+
+static int compare(const void *a, const void *b)
+{
+	long x = *(const long *)a, y = *(const long *)b;
+
+	return (x > y) - (x < y);
+}
+
+static void run_bystander(long rounds)
+{
+	const struct scenario *s = &scenarios[0];
+	pthread_t thread;
+	struct range r;
+
+	prepare(s, &r);
+	bystander.fd = r.fd;
+	bystander.alias = map_range(r.fd, 0, PROT_READ, MAP_SHARED);
+	/* So that what is unmapped does not count as used. */
+	if (!bystander.alias || madvise(bystander.alias, HUGE, MADV_RANDOM))
+		die("mmap: %s", strerror(errno));
+	for (int i = 0; i < 2 * NR_IMPLS; i++)
+		bystander.samples[i / NR_IMPLS][i % NR_IMPLS] = calloc(MAX_SAMPLES, sizeof(long));
+	if (pthread_create(&thread, NULL, stand_by, NULL))
+		die("no thread");
+	for (long round = 0; round < rounds; round++)
+		for (int i = 0; i < NR_IMPLS; i++)
+			collapse_beside(s, &r, (i + round) % NR_IMPLS);
+	__atomic_store_n(&bystander.stop, true, __ATOMIC_RELEASE);
+	pthread_join(thread, NULL);
+
+	for (int i = 0; i < 2 * NR_IMPLS; i++) {
+		unsigned int count = bystander.count[i / NR_IMPLS][i % NR_IMPLS];
+		long *samples = bystander.samples[i / NR_IMPLS][i % NR_IMPLS];
+
+		if (!count)
+			die("the bystander saw no collapse");
+		qsort(samples, count, sizeof(*samples), compare);
+		printf("bystander %s %s %ld %ld %ld %u\n", bystander_names[i / NR_IMPLS],
+		       impls[i % NR_IMPLS], samples[count / 2], samples[count * 99 / 100],
+		       samples[count - 1], count);
+	}
+	release(s, &r);
+}
+
+static bool wanted(const struct scenario *s, char **names)
+{
+	if (s->on_disk != !!dir)
+		return false;
+	if (!*names)
+		return true;
+	while (*names && strcmp(*names, name_of(s)))
+		names++;
+	return *names;
+}
+
+int main(int argc, char **argv)
+{
+	const char *before = implementation();
+	long rounds = 5;
+	int option;
+
+	while ((option = getopt(argc, argv, "m:n:d:c:")) != -1) {
+		if (option == 'm')
+			what = optarg;
+		else if (option == 'n')
+			rounds = strtol(optarg, NULL, 10);
+		else if (option == 'd')
+			dir = optarg;
+		else if (option == 'c')
+			trace_clock = optarg;
+		else
+			return 2;
+	}
+	if (!before)
+		die("this kernel has one collapse_file() only");
+	run_on(0);
+	find_fast_strings();
+	print_clock();
+	if (!strcmp(what, "bystander")) {
+		run_bystander(rounds);
+	} else {
+		if (!strcmp(what, "irqs-off"))
+			begin_irqs_off();
+		for (size_t i = 0; i < sizeof(scenarios) / sizeof(*scenarios); i++)
+			if (wanted(&scenarios[i], argv + optind))
+				run(&scenarios[i], rounds);
+		if (!strcmp(what, "irqs-off"))
+			end_irqs_off();
+	}
+	use(before);
+	return 0;
+}
