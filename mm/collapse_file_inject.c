@@ -26,6 +26,7 @@
  * stand-in, which is an ordinary function, called where the real one would have been:
  * what may sleep there may sleep in the stand-in.
  */
+#include <linux/bio.h>
 #include <linux/debugfs.h>
 #include <linux/delay.h>
 #include <linux/highmem.h>
@@ -82,6 +83,7 @@ enum {
 	HOOK_filemap_flush,
 	HOOK_mapping_rmap_tree_iter_next,
 	HOOK_retract_page_tables,
+	HOOK_submit_bio,
 	NR_HOOKS
 };
 
@@ -201,6 +203,11 @@ STAND_IN_VOID(retract_page_tables, retract_page_tables,
 	      (struct address_space *mapping, pgoff_t start), (mapping, start))
 #endif
 
+/* Of a task that writes back, to have folios under writeback for a while. */
+#ifdef CONFIG_BLOCK
+STAND_IN_VOID(submit_bio, submit_bio, (struct bio *bio), (bio))
+#endif
+
 /* It has no way to fail, so it finds a page table's dirty bit. */
 static void stand_in_for_try_to_unmap(struct folio *folio, enum ttu_flags flags)
 {
@@ -248,6 +255,9 @@ static struct hook hooks[NR_HOOKS] = {
 	     .never_parks = true, .stalls = true),
 #ifdef CONFIG_RUST_COLLAPSE_FILE
 	HOOK(retract_page_tables, "retract_page_tables", .never_fails = true),
+#endif
+#ifdef CONFIG_BLOCK
+	HOOK(submit_bio, "submit_bio", .never_fails = true),
 #endif
 };
 

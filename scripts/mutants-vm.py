@@ -156,7 +156,7 @@ def image_of(mutant):
     return os.path.join(IMAGES, (mutant.name if mutant else "baseline") + ".bzImage")
 
 
-def run_guest(args, mutant, seconds):
+def run_guest(args, mutant, seconds, retried=False):
     """Run the suites. Returns what the guest told and a list of what was wrong."""
     def took_too_long(_number, _frame):
         raise vm.Failed(f"the guest has not ended in {seconds} s")
@@ -191,6 +191,8 @@ def run_guest(args, mutant, seconds):
             ended.append(f"the guest hung: {failed}" if hung else str(failed))
         finally:
             signal.alarm(0)
+    if vm.emulator_tripped(console) and not retried:
+        return run_guest(args, mutant, seconds, retried=True)
     if not run.suites:
         raise Broken(f"the guest did not get to the tests: {ended[0] if ended else 'its script ended before them'}")
 

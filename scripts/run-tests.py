@@ -23,9 +23,10 @@ RESULTS = os.path.join(vm.BUILD, "results")
 HOST_SUITES = ["parser", "scan-results", "variants", "object-code", "stack-frames", "bad-input"]
 
 
-def run_guest(args, suites, console, log):
-    """The suites in the guest. Returns what was wrong with its kernel."""
+def run_guest(args, console, log):
+    """The suites in the guest. Returns them, what was wrong with its kernel, and whether to try again."""
     run = ktap.Run()
+    again = False
 
     def on_line(text):
         print(text, flush=True)
@@ -34,18 +35,20 @@ def run_guest(args, suites, console, log):
 
     command = shlex.join([os.path.join(vm.TOP, "scripts/guest/tests.sh")] +
                          (["-i", args.impl] if args.impl else []) + args.suites)
+    # An earlier guest's says nothing of this one, which may not even start.
+    open(console, "w").close()
     try:
         disks = vm.make_disks(os.path.join(vm.BUILD, "disks"))
-        line = vm.command_line(args.kernel, vm.accelerator(args.accel, args.kernel), args.memory, 2,
-                               vm.TEST_BOOT, disks, command)
+        accel = vm.accelerator(args.accel, args.kernel)
+        line = vm.command_line(args.kernel, accel, args.memory, 2, vm.TEST_BOOT, disks, command)
         status = vm.run(line, console, on_line)
         wrong = [] if status == 0 else [f"the guest's script ended with status {status}"]
     except vm.Failed as failed:
         wrong = [str(failed)]
+        again = vm.emulator_tripped(console)
         sys.stderr.write(vm.tail(console))
     run.ended()
-    suites += run.suites
-    return wrong, vm.splats(console) + run.leaks
+    return run.suites, wrong, vm.splats(console) + run.leaks, again
 
 
 def run_host(names, suites, log):
@@ -102,7 +105,13 @@ def main():
             run_host(host, suites, log)
         wrong, splats = [], []
         if not args.suites or set(args.suites) - set(HOST_SUITES):
-            wrong, splats = run_guest(args, suites, console, log)
+            in_guest, wrong, splats, again = run_guest(args, console, log)
+            if again:
+                kept = console.replace("-console", "-console-1")
+                os.rename(console, kept)
+                print(f"==> the emulator tripped over a breakpoint: once more ({os.path.relpath(kept, vm.TOP)})")
+                in_guest, wrong, splats, _ = run_guest(args, console, log)
+            suites += in_guest
 
     for name in sorted(set(args.suites) - {suite.name for suite in suites}):
         wrong.append(f"there is no suite {name}, or it did not run")

@@ -15,6 +15,7 @@
 #define _GNU_SOURCE
 #include "kselftest_harness.h"
 #include <fcntl.h>
+#include <pthread.h>
 #include <sched.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -44,6 +45,7 @@ enum reached {
 	PAGE_LOCK,
 	FAIL_END_OF_FILE,
 	PAGE_DIRTY,
+	PAGE_WRITEBACK,
 	FAIL_NOT_UPTODATE,
 	ALREADY_HUGE,
 	DEL_PAGE_LRU,
@@ -70,6 +72,7 @@ static const char * const names[NR_REACHED] = {
 	[PAGE_LOCK] = "PAGE_LOCK",
 	[FAIL_END_OF_FILE] = "FAIL: beyond the end of the file",
 	[PAGE_DIRTY] = "PAGE_DIRTY_OR_WRITEBACK",
+	[PAGE_WRITEBACK] = "PAGE_DIRTY_OR_WRITEBACK: writeback",
 	[FAIL_NOT_UPTODATE] = "FAIL: not uptodate",
 	[ALREADY_HUGE] = "PTE_MAPPED_HUGEPAGE: huge already",
 	[DEL_PAGE_LRU] = "DEL_PAGE_LRU",
@@ -644,29 +647,60 @@ TEST_F(results, page_dirty_is_flushed)
 	EXPECT_TRUE(content_is_right(self->base, false));
 }
 
-/* What is on its way to the disk is left alone. */
+static void *write_back(void *arg)
+{
+	int fd = *(int *)arg;
+
+	if (!inject("submit_bio park"))
+		sync_file_range(fd, HUGE, HUGE, SYNC_FILE_RANGE_WRITE);
+	return NULL;
+}
+
+struct collapse {
+	char *at;
+	struct outcome outcome;
+};
+
+static void *run_collapse(void *arg)
+{
+	struct collapse *this = arg;
+
+	this->outcome = collapse(this->at);
+	return NULL;
+}
+
+/* What is on its way to the disk is left alone, and madvise() waits for it. */
 TEST_F(results, page_writeback)
 {
-	int met = 0;
+	pthread_t writer, collapser;
+	struct collapse this;
+	struct outcome first;
+	int tries = 2000;
 
-	if (!on_disk("COLLAPSE_FILE_DIR", 2 * HUGE, &self->fd, &self->base))
+	if (!on_disk("COLLAPSE_FILE_DIR", HUGE, &self->fd, &self->base))
 		SKIP(return, "no COLLAPSE_FILE_DIR");
-	for (int round = 0; round < 30 && !met; round++) {
-		struct outcome outcome;
+	if (!inject_available())
+		SKIP(return, "no collapse_file_inject in debugfs");
+	ASSERT_TRUE(write_file_pages(self->fd, NR_PAGES));
+	/* Of more than there is room for in a bio, some would still be held to be written. */
+	for (unsigned long page = 0; page < 100; page++)
+		ASSERT_TRUE(write_file_page(self->fd, page));
+	ASSERT_EQ(pthread_create(&writer, NULL, write_back, &self->fd), 0);
+	ASSERT_TRUE(inject_wait("submit_bio"));
 
-		for (unsigned long page = 0; page < NR_PAGES; page++)
-			ASSERT_TRUE(write_file_page(self->fd, page));
-		/* It returns with all of them submitted, and none dirty. */
-		ASSERT_EQ(sync_file_range(self->fd, HUGE, HUGE, SYNC_FILE_RANGE_WRITE), 0);
-		outcome = collapse_once(self->base);
-		met = outcome.events > 0 &&
-		      !strcmp(outcome.first_result, "page_dirty_or_writeback");
-		EXPECT_TRUE(content_is_right(self->base, false));
-		ASSERT_EQ(ftruncate(self->fd, HUGE), 0);
-		ASSERT_EQ(ftruncate(self->fd, 2 * HUGE), 0);
-	}
-	if (!met)
-		SKIP(return, "the disk is too fast to be met at it");
+	this.at = self->base;
+	ASSERT_EQ(pthread_create(&collapser, NULL, run_collapse, &this), 0);
+	while (!traced_elsewhere((unsigned long)self->base, &first) && --tries)
+		usleep(1000);
+	ASSERT_EQ(inject("submit_bio off"), 0);
+	pthread_join(writer, NULL);
+	pthread_join(collapser, NULL);
+	EXPECT_EQ(first.events, 1);
+	EXPECT_STREQ(first.result, "page_dirty_or_writeback");
+	EXPECT_EQ(first.index, START);
+	EXPECT_OUTCOME(this.outcome, 0, "pte_mapped_hugepage", END);
+	EXPECT_TRUE(content_is_right(self->base, false));
+	REACHED(PAGE_WRITEBACK);
 }
 
 TEST_F(results, page_dirty_after_unmap)
