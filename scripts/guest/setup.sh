@@ -20,6 +20,9 @@ mount -t ext4 /dev/vda /run/ext4 && mount -t xfs /dev/vdb /run/xfs && swapon /de
 	{ echo "error: the disks are not there"; exit 1; }
 mount -t tmpfs -o huge=advise none /run/tmpfs
 
+# Not to have the scheduler's code patched each time that a test begins to trace. QEMU's emulation was
+# seen, once in some 60 guests, to deliver a breakpoint of the patching when that was long over.
+echo 0 >/sys/kernel/tracing/options/record-cmd
 # For collapse_file and collapse_file_results: files on disk.
 export COLLAPSE_FILE_DIR=/run/xfs COLLAPSE_FILE_SMALL_BLOCKS_DIR=/run/xfs-small-blocks
 # What the tests inject comes and goes with kprobes, which wait for RCU each time.
