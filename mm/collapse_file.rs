@@ -34,11 +34,12 @@ use kernel::{
     alloc::flags::GFP_KERNEL,
     fs::file::LocalFile,
     mm::{
-        folio::{lru_add_drain, LockedFolio},
+        folio::lru_add_drain,
         khugepaged::{
             export_collapse_file,
             trace_collapse_file,
             CollapseControl,
+            FolioBatch,
             NewFolio,
             OldFolios,
             ScanResult, //
@@ -123,11 +124,9 @@ fn replace_range(
     let mut copy = new.into_copy_cursor();
     for folio in old.folios() {
         copy.clear_until(folio.start());
-        for page in 0..folio.nr_pages() {
-            if !copy.copy_page(folio, page) {
-                progress.index = copy.index();
-                return Err(ScanResult::CopyMc);
-            }
+        if !copy.copy_folio(folio) {
+            progress.index = copy.index();
+            return Err(ScanResult::CopyMc);
         }
     }
     let new = copy.clear_rest().mark_uptodate();
@@ -155,7 +154,7 @@ fn replace_range(
     Ok(())
 }
 
-/// Gathers the folios of `range` in `old`.
+/// Gathers the folios of `range` in `old`, a batch at a time.
 ///
 /// At the top of the loop the page-cache lock is held, and every folio in `old` is locked, off the
 /// LRU, unmapped, and had no users but the page cache and us when that was last checked, under the
@@ -172,7 +171,7 @@ fn gather<'w, 'm>(
 
     *index = range.start();
     while *index < range.end() {
-        let (cursor, folio) = match locked.load(*index) {
+        let (cursor, batch) = match locked.load(*index) {
             Entry::Empty if is_shmem => {
                 // Truncation or hole punching may have left nothing at all.
                 if *index == range.start() && locked.rest_is_empty() {
@@ -196,44 +195,56 @@ fn gather<'w, 'm>(
             }
             Entry::Folio(folio) => {
                 let folio = folio.try_lock().ok_or(ScanResult::PageLock)?;
+                let mut batch = FolioBatch::new(*index, folio);
 
-                (locked.unlock(), folio)
+                // Those behind it that want no more than this one.
+                locked.extend(&mut batch, |folio| {
+                    if is_shmem {
+                        folio.is_uptodate()
+                    } else {
+                        !folio.is_dirty() && !folio.is_under_writeback()
+                    }
+                });
+                (locked.unlock(), batch)
             }
         };
 
-        // Truncation takes the folio lock, so the folio stays in the page cache from here on.
-        vm_bug_on!(!folio.is_locked());
+        let batch = batch.isolate(|folio| {
+            // Truncation takes the folio lock, so the folio stays in the page cache from here on.
+            vm_bug_on!(!folio.is_locked());
 
-        if !folio.is_uptodate() {
-            return Err(ScanResult::Fail);
-        }
+            if !folio.is_uptodate() {
+                return Err(ScanResult::Fail);
+            }
 
-        // The range may have been truncated and filled with a huge folio before the first folio
-        // was locked. That shows at the first one.
-        if folio.is_pmd_order() {
-            return Err(ScanResult::PteMappedHugepage);
-        }
+            // The range may have been truncated and filled with a huge folio before the first
+            // folio was locked. That shows at the first one.
+            if folio.is_pmd_order() {
+                return Err(ScanResult::PteMappedHugepage);
+            }
 
-        if !folio.is_in(range.mapping()) {
-            return Err(ScanResult::Truncated);
-        }
+            if !folio.is_in(range.mapping()) {
+                return Err(ScanResult::Truncated);
+            }
 
-        if !is_shmem && (folio.is_dirty() || folio.is_under_writeback()) {
-            return Err(ScanResult::PageDirtyOrWriteback);
-        }
+            if !is_shmem && (folio.is_dirty() || folio.is_under_writeback()) {
+                return Err(ScanResult::PageDirtyOrWriteback);
+            }
 
-        let folio = folio.isolate_lru().map_err(|_| ScanResult::DelPageLru)?;
+            let folio = folio.isolate_lru().map_err(|_| ScanResult::DelPageLru)?;
 
-        if !folio.release_private(GFP_KERNEL) {
-            return Err(ScanResult::PageHasPrivate);
-        }
+            if !folio.release_private(GFP_KERNEL) {
+                return Err(ScanResult::PageHasPrivate);
+            }
 
-        old.unmap(&folio);
+            old.unmap(&folio);
+            Ok(folio)
+        });
+        let end = batch.end();
 
-        let nr_pages = folio.nr_pages();
-        // Somebody who uses the folio by another reference than ours and the page cache's might
+        // Somebody who uses a folio by another reference than ours and the page cache's might
         // write to it at any time: the result is `PageCount`.
-        locked = old.push(cursor, folio, |folio| {
+        let added = old.add(cursor, batch, |folio| {
             // Unmapping may have found a page table's dirty bit. If it did not, nobody makes
             // the folio dirty any more: to write takes the folio lock, for a system call and for
             // the fault that a translation without the dirty bit ends in.
@@ -241,12 +252,21 @@ fn gather<'w, 'm>(
                 return Err(ScanResult::PageDirtyOrWriteback);
             }
             Ok(())
-        })?;
+        });
 
         // A folio that begins before the index is possible: somebody truncated the range where we
         // did not hold the lock and then wrote to it. That makes the number of holes wrong, which
         // is found out in the end.
-        *index += nr_pages;
+        locked = match added {
+            Ok(locked) => {
+                *index = end;
+                locked
+            }
+            Err((failed, result)) => {
+                *index = failed;
+                return Err(result);
+            }
+        };
     }
 
     Ok(locked.unlock())
@@ -257,14 +277,14 @@ fn gather<'w, 'm>(
 fn instantiate<'w, 'm>(
     cursor: Cursor<'w, 'm>,
     index: usize,
-) -> Result<(Cursor<'w, 'm>, LockedFolio), ScanResult> {
+) -> Result<(Cursor<'w, 'm>, FolioBatch), ScanResult> {
     let folio = cursor
         .shmem_get_folio(index)
         .map_err(|_| ScanResult::Fail)?;
 
     // A new folio may still be on its way to the LRU.
     lru_add_drain();
-    Ok((cursor, folio))
+    Ok((cursor, FolioBatch::new(index, folio)))
 }
 
 /// Reads a regular file from `index` up to `end` and locks the folio at `index`.
@@ -273,7 +293,7 @@ fn read_in<'w, 'm>(
     file: &LocalFile,
     index: usize,
     end: usize,
-) -> Result<(Cursor<'w, 'm>, LockedFolio), ScanResult> {
+) -> Result<(Cursor<'w, 'm>, FolioBatch), ScanResult> {
     cursor.readahead(file, index, end - index);
     // New folios may still be on their way to the LRU.
     lru_add_drain();
@@ -281,7 +301,7 @@ fn read_in<'w, 'm>(
         .filemap_lock_folio(index)
         .map_err(|_| ScanResult::Fail)?;
 
-    Ok((cursor, folio))
+    Ok((cursor, FolioBatch::new(index, folio)))
 }
 
 /// Starts writeback of a dirty file, hoping that it is through when khugepaged comes back.

@@ -75,14 +75,43 @@ __rust_helper void rust_helper_folio_mark_uptodate(struct folio *folio)
 	folio_mark_uptodate(folio);
 }
 
+/* Tests are cheaper than atomic operations, and the flags are seldom set. */
 __rust_helper void rust_helper_folio_clear_active(struct folio *folio)
 {
-	folio_clear_active(folio);
+	if (folio_test_active(folio))
+		folio_clear_active(folio);
 }
 
 __rust_helper void rust_helper_folio_clear_unevictable(struct folio *folio)
 {
-	folio_clear_unevictable(folio);
+	if (folio_test_unevictable(folio))
+		folio_clear_unevictable(folio);
+}
+
+__rust_helper bool rust_helper_folio_same_lruvec(const struct folio *a, const struct folio *b)
+{
+#ifdef CONFIG_MEMCG
+	if (a->memcg_data != b->memcg_data)
+		return false;
+#endif
+	return folio_pgdat(a) == folio_pgdat(b);
+}
+
+__rust_helper void rust_helper_folio_batch_init(struct folio_batch *batch)
+{
+	folio_batch_init(batch);
+}
+
+__rust_helper unsigned int rust_helper_folio_batch_add(struct folio_batch *batch,
+						       struct folio *folio)
+{
+	return folio_batch_add(batch, folio);
+}
+
+__rust_helper bool rust_helper_folio_is_placed_in(const struct folio *folio,
+						  const struct address_space *mapping)
+{
+	return folio->mapping == mapping;
 }
 
 __rust_helper unsigned int rust_helper_folio_order(const struct folio *folio)

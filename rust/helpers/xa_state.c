@@ -41,6 +41,11 @@ __rust_helper void rust_helper_xas_set_order(struct xa_state *xas, unsigned long
 	xas_set_order(xas, index, order);
 }
 
+__rust_helper bool rust_helper_xas_is_node(const struct xa_state *xas)
+{
+	return xas_is_node(xas);
+}
+
 __rust_helper void *rust_helper_xas_next(struct xa_state *xas)
 {
 	return xas_next(xas);
@@ -54,6 +59,11 @@ __rust_helper void *rust_helper_xas_next_entry(struct xa_state *xas, unsigned lo
 __rust_helper bool rust_helper_xa_is_value(const void *entry)
 {
 	return xa_is_value(entry);
+}
+
+__rust_helper bool rust_helper_xa_is_internal(const void *entry)
+{
+	return xa_is_internal(entry);
 }
 
 __rust_helper bool rust_helper_xa_is_retry(const void *entry)

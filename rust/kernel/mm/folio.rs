@@ -22,13 +22,13 @@
 use crate::{
     alloc,
     bindings,
-    ffi::c_int,
+    ffi::{c_int, c_uint},
     mm::{page_cache::AddressSpace, rmap::UnmapBatch},
     types::{NotThreadSafe, Opaque}, //
 };
 use core::{
     marker::PhantomData,
-    mem::ManuallyDrop,
+    mem::{ManuallyDrop, MaybeUninit},
     ops::Deref,
     ptr::NonNull, //
 };
@@ -162,6 +162,14 @@ impl Folio {
         unsafe { bindings::folio_mapped(self.as_raw()) }
     }
 
+    /// Whether it says that its place is in `mapping`. Unlike [`LockedFolio::is_in`] this does not
+    /// tell where it is if not there.
+    #[inline]
+    pub(super) fn is_placed_in(&self, mapping: &AddressSpace) -> bool {
+        // SAFETY: The folio is alive by the type invariant.
+        unsafe { bindings::folio_is_placed_in(self.as_raw(), mapping.as_raw()) }
+    }
+
     /// Takes the folio lock if nobody holds it, and a reference with it: `folio_trylock()` and
     /// `folio_get()`.
     #[inline]
@@ -293,31 +301,6 @@ impl IsolatedFolio {
         unsafe { bindings::try_to_unmap(self.as_raw(), flags) };
     }
 
-    /// Gives the folio up for good, after another one has taken its place in the page cache.
-    ///
-    /// # Safety
-    ///
-    /// The folio must have been replaced in the page cache, and the page cache's references must
-    /// have become the caller's.
-    #[inline]
-    pub(super) unsafe fn free_replaced(self) {
-        let nr_pages = self.nr_pages();
-        let folio = ManuallyDrop::new(self).as_raw();
-
-        // SAFETY: The folio is alive, off the LRU, and nobody finds it in the page cache any more:
-        // that we own the lock and all references to it makes these fields ours.
-        unsafe {
-            bindings::folio_clear_mapping(folio);
-            bindings::folio_clear_active(folio);
-            bindings::folio_clear_unevictable(folio);
-        }
-        // SAFETY: The object owned the folio lock.
-        unsafe { bindings::folio_unlock(folio) };
-        // SAFETY: The object owned a reference and the isolation's; the caller handed over one for
-        // each page. A folio's page count fits an `int`.
-        unsafe { bindings::folio_put_refs(folio, 2 + nr_pages as c_int) };
-    }
-
     #[inline]
     fn lru(&self) -> *mut bindings::list_head {
         // SAFETY: The folio is alive.
@@ -418,6 +401,78 @@ impl FolioList {
         Some(IsolatedFolio(LockedFolio(first)))
     }
 
+    /// Appends all of `other`.
+    #[inline]
+    pub fn append(&mut self, other: Self) {
+        let other = ManuallyDrop::new(other).first;
+        let (Some(first), Some(second)) = (self.first, other) else {
+            // INVARIANT: What is not empty of the two is a ring, and owned by `self` from here on.
+            self.first = self.first.or(other);
+            return;
+        };
+
+        // SAFETY: Both are in rings, different ones, that nobody else changes: those of the lists.
+        // Before the first of a ring is its end, and each ring's end is linked to the other's begin.
+        unsafe {
+            let first = bindings::folio_lru(first.as_ptr());
+            let second = bindings::folio_lru(second.as_ptr());
+            let (first_end, second_end) = ((*first).prev, (*second).prev);
+
+            (*first_end).next = second;
+            (*second).prev = first_end;
+            (*second_end).next = first;
+            (*first).prev = second_end;
+        }
+    }
+
+    /// Gives the folios up for good, after another one has taken their place in the page cache.
+    /// They are no longer counted in `stats`.
+    ///
+    /// # Safety
+    ///
+    /// The folios must have been replaced in the page cache, its references must have become the
+    /// caller's, and they must still be counted in `stats`.
+    pub(super) unsafe fn free_replaced(mut self, stats: &[NodeStat]) {
+        let mut refs = [0; bindings::FOLIO_BATCH_SIZE as usize];
+
+        while self.first.is_some() {
+            let mut batch = MaybeUninit::uninit();
+            // SAFETY: `batch` is valid for a write.
+            unsafe { bindings::folio_batch_init(batch.as_mut_ptr()) };
+            let mut run = StatRun::new(stats);
+
+            for refs in &mut refs {
+                let Some(folio) = self.pop() else {
+                    break;
+                };
+                let raw = ManuallyDrop::new(folio).as_raw();
+                // SAFETY: What the list owned keeps the folio alive until the references are given
+                // up below, and that is after `run`.
+                let folio = unsafe { Folio::from_raw(raw) };
+
+                run.sub(folio);
+                // SAFETY: The folio is alive, off the LRU, and nobody finds it in the page cache
+                // any more: that we own the lock and all references to it makes these fields ours.
+                unsafe {
+                    bindings::folio_clear_mapping(raw);
+                    bindings::folio_clear_active(raw);
+                    bindings::folio_clear_unevictable(raw);
+                }
+                // SAFETY: The list owned the folio lock.
+                unsafe { bindings::folio_unlock(raw) };
+                // A reference from when it was locked, the isolation's, and those of the page
+                // cache.
+                *refs = 2 + folio.nr_pages() as c_uint;
+                // SAFETY: Initialized above, and `refs` has as many elements as there is room.
+                unsafe { bindings::folio_batch_add(batch.as_mut_ptr(), raw) };
+            }
+            drop(run);
+            // SAFETY: `batch` holds folios, of whose references those in `refs` are ours: the
+            // list's, and what the caller handed over.
+            unsafe { bindings::folios_put_refs(batch.as_mut_ptr(), refs.as_mut_ptr()) };
+        }
+    }
+
     /// Looks at the folios in order.
     #[inline]
     pub fn iter(&self) -> FolioListIter<'_> {
@@ -439,6 +494,55 @@ impl Drop for FolioList {
     #[inline]
     fn drop(&mut self) {
         while self.pop().is_some() {}
+    }
+}
+
+/// Takes folios out of counters, those that follow one another in the same node and memcg at once.
+struct StatRun<'a> {
+    stats: &'a [NodeStat],
+    last: Option<&'a Folio>,
+    pages: isize,
+}
+
+impl<'a> StatRun<'a> {
+    #[inline]
+    fn new(stats: &'a [NodeStat]) -> Self {
+        Self {
+            stats,
+            last: None,
+            pages: 0,
+        }
+    }
+
+    #[inline]
+    fn sub(&mut self, folio: &'a Folio) {
+        // SAFETY: Both folios are alive.
+        let same =
+            |last: &Folio| unsafe { bindings::folio_same_lruvec(last.as_raw(), folio.as_raw()) };
+
+        if !self.last.is_some_and(same) {
+            self.settle();
+        }
+        self.last = Some(folio);
+        self.pages += folio.nr_pages() as isize;
+    }
+
+    #[inline]
+    fn settle(&mut self) {
+        let Some(folio) = self.last.take() else {
+            return;
+        };
+        for &stat in self.stats {
+            folio.mod_stat(stat, -self.pages);
+        }
+        self.pages = 0;
+    }
+}
+
+impl Drop for StatRun<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.settle();
     }
 }
 

@@ -12,6 +12,8 @@
 //!   [`HugeFolio`] then, which page tables can be retracted for.
 //! - the old folios: [`OldFolios<UnmapBatch>`] gathers them while CPUs may still write to them
 //!   through their TLBs. After the flush it is an [`OldFolios<Flushed>`], which can be copied from.
+//!   On their way there they are together in batches: a [`FolioBatch`] is locked, an
+//!   [`IsolatedBatch`] is off the LRU and unmapped as well.
 //!
 //! Dropped at any point, the new folio is freed, and the old ones are unlocked and go back to the
 //! LRU: that is the rollback.
@@ -23,7 +25,7 @@ use crate::{
     ffi::{c_int, c_ulong},
     fs::file::LocalFile,
     mm::{
-        folio::{Folio, FolioList, IsolatedFolio, NodeStat},
+        folio::{Folio, FolioList, IsolatedFolio, LockedFolio, NodeStat},
         folio::{HPAGE_PMD_NR, HPAGE_PMD_ORDER},
         mmdebug::vm_bug_on,
         page_cache::{Cursor, Entry, LockedCursor, PmdRange},
@@ -288,23 +290,25 @@ impl<'m> CopyCursor<'m> {
         }
     }
 
-    /// Copies page `n` of `from`: `copy_mc_highpage()`.
+    /// Copies the pages of `from`: `copy_mc_highpage()`.
     ///
-    /// Returns whether it could be read. If not, the memory has been reported as failing.
+    /// Returns whether they could be read. If not, the cursor is at the page whose memory has been
+    /// reported as failing.
     #[inline]
     #[must_use]
-    pub fn copy_page(&mut self, from: OldFolio<'_>, n: usize) -> bool {
-        assert!(n < from.nr_pages());
-        // SAFETY: Both pages are parts of their folios. The new folio is ours alone. The old one
-        // had no users but us when it was added to its list, and stays locked.
-        let unread = unsafe {
-            bindings::copy_mc_highpage(self.next_page(), bindings::folio_page(from.as_raw(), n))
-        };
-        if unread > 0 {
-            return false;
+    pub fn copy_folio(&mut self, from: OldFolio<'_>) -> bool {
+        for n in 0..from.nr_pages() {
+            // SAFETY: Both pages are parts of their folios. The new folio is ours alone. The old
+            // one had no users but us when it was added to its list, and stays locked.
+            let unread = unsafe {
+                bindings::copy_mc_highpage(self.next_page(), bindings::folio_page(from.as_raw(), n))
+            };
+            if unread > 0 {
+                return false;
+            }
+            // INVARIANT: One more page is written.
+            self.written += 1;
         }
-        // INVARIANT: One more page is written.
-        self.written += 1;
         true
     }
 
@@ -357,6 +361,126 @@ impl Drop for HugeFolio<'_> {
     }
 }
 
+/// Locked folios that are next to be taken out of use, in order, and the number of holes between
+/// and behind them.
+///
+/// They are in a batch so that the page-cache lock is taken once for all of them. Still it is as if
+/// each had gone all its way before the next one: what a step objects to ends the batch before it,
+/// which fails with that objection in the end, if no later step objects to a folio before that.
+///
+/// # Invariants
+///
+/// - The first `len` of `folios` are folios, and `len` is not zero.
+/// - The first folio is of page `index`. Each of the others begins behind the one before.
+/// - `end` is the page behind all of them and the holes.
+pub struct FolioBatch {
+    folios: [Option<LockedFolio>; FOLIO_BATCH_SIZE],
+    len: usize,
+    index: usize,
+    end: usize,
+    holes: usize,
+}
+
+/// As many as C puts in a batch.
+const FOLIO_BATCH_SIZE: usize = bindings::FOLIO_BATCH_SIZE as usize;
+
+impl FolioBatch {
+    /// Begins with the folio of page `index`.
+    #[inline]
+    pub fn new(index: usize, folio: LockedFolio) -> Self {
+        let end = index + folio.nr_pages();
+        let mut folios = [const { None }; FOLIO_BATCH_SIZE];
+
+        folios[0] = Some(folio);
+        // INVARIANT: One folio. If it begins before `index`, so far as it is looked at here.
+        Self {
+            folios,
+            len: 1,
+            index,
+            end,
+            holes: 0,
+        }
+    }
+
+    /// Where the batch ends if there is room for one more folio.
+    #[inline]
+    pub(super) fn next(&self) -> Option<usize> {
+        (self.len < FOLIO_BATCH_SIZE).then_some(self.end)
+    }
+
+    /// Adds a folio that begins at the end of the batch.
+    ///
+    /// # Panics
+    ///
+    /// If it does not, or there is no room.
+    #[inline]
+    pub(super) fn push(&mut self, folio: LockedFolio) {
+        assert!(folio.start() == self.end);
+        self.end += folio.nr_pages();
+        self.folios[self.len] = Some(folio);
+        // INVARIANT: One more folio, and its pages.
+        self.len += 1;
+    }
+
+    /// Counts a hole at the end of the batch.
+    #[inline]
+    pub(super) fn add_hole(&mut self) {
+        self.holes += 1;
+        self.end += 1;
+    }
+
+    /// Has `isolate` take each folio off the LRU, and do what else there is to be done with it.
+    ///
+    /// Context: may sleep, as far as `isolate` does.
+    #[inline]
+    pub fn isolate(
+        mut self,
+        mut isolate: impl FnMut(LockedFolio) -> Result<IsolatedFolio, ScanResult>,
+    ) -> IsolatedBatch {
+        let mut batch = IsolatedBatch {
+            list: FolioList::new(),
+            index: self.index,
+            end: self.end,
+            holes: self.holes,
+            failed: None,
+        };
+
+        for (n, folio) in self.folios.iter_mut().map_while(Option::take).enumerate() {
+            let index = if n == 0 { self.index } else { folio.start() };
+
+            match isolate(folio) {
+                Ok(folio) => batch.list.push(folio),
+                Err(result) => {
+                    batch.failed = Some((index, result));
+                    break;
+                }
+            }
+        }
+        batch
+    }
+}
+
+/// Folios of a [`FolioBatch`] that are isolated, up to the first with which that failed, if any.
+///
+/// # Invariants
+///
+/// `list` holds folios, the first for page `index`; each of the others begins behind the one before.
+pub struct IsolatedBatch {
+    list: FolioList,
+    index: usize,
+    end: usize,
+    holes: usize,
+    failed: Option<(usize, ScanResult)>,
+}
+
+impl IsolatedBatch {
+    /// The page behind all of them.
+    #[inline]
+    pub fn end(&self) -> usize {
+        self.end
+    }
+}
+
 /// The old folios of a range, in order, and the number of holes between them.
 ///
 /// Dropping it makes the flushes that are due, unlocks the folios and puts them back on the LRU.
@@ -371,6 +495,8 @@ pub struct OldFolios<'m, T> {
     // Dropped in this order: no folio is let go of before the flush.
     tlb: T,
     list: FolioList,
+    /// What does not belong to them after all.
+    rejected: FolioList,
     range: PmdRange<'m>,
     pages: usize,
     holes: usize,
@@ -384,6 +510,7 @@ impl<'m> OldFolios<'m, UnmapBatch> {
         Self {
             tlb: UnmapBatch::new(),
             list: FolioList::new(),
+            rejected: FolioList::new(),
             range,
             pages: 0,
             holes: 0,
@@ -406,43 +533,64 @@ impl<'m> OldFolios<'m, UnmapBatch> {
         }
     }
 
-    /// Takes the page-cache lock and adds a folio of the range, if nobody else uses it and `check`
-    /// has no objection. Both are found out under the lock.
+    /// Takes the page-cache lock and adds folios of the range, if nobody else uses them and `check`
+    /// has no objections. Both are found out under the lock.
     ///
-    /// One reference to the folio is from locking it, one from isolating it, and the page cache
+    /// One reference to a folio is from locking it, one from isolating it, and the page cache
     /// has one for each page. If there are no others, it is unmapped too, and new users have to
     /// come by the page cache and will wait for the folio lock that they need against truncation.
     ///
     /// # Errors
     ///
-    /// [`ScanResult::PageCount`] if there are other references, or what `check` says. The lock is
-    /// released then, and the folio given back after that.
+    /// The first page that something is wrong with, and what: [`ScanResult::PageCount`] if there
+    /// are other references, what `check` says, or why the batch has failed earlier. The lock is
+    /// released then.
     #[inline]
-    pub fn push<'w>(
+    pub fn add<'w>(
         &mut self,
         cursor: Cursor<'w, 'm>,
-        folio: IsolatedFolio,
-        check: impl FnOnce(&IsolatedFolio) -> Result<(), ScanResult>,
-    ) -> Result<LockedCursor<'w, 'm>, ScanResult> {
-        // Dropped before `folio`, as it has to be: locals go before parameters.
+        batch: IsolatedBatch,
+        check: impl Fn(&Folio) -> Result<(), ScanResult>,
+    ) -> Result<LockedCursor<'w, 'm>, (usize, ScanResult)> {
         let mut locked = cursor.lock();
-        let nr_pages = folio.nr_pages();
+        let mut failed = batch.failed;
+        let mut pages = 0;
 
-        // Being locked keeps it there.
-        vm_bug_on!(!matches!(
-            locked.load(folio.start()),
-            Entry::Folio(found) if core::ptr::eq(found, &**folio)
-        ));
-        if folio.ref_count() != 2 + nr_pages {
-            return Err(ScanResult::PageCount);
+        for (n, folio) in batch.list.iter().enumerate() {
+            let nr_pages = folio.nr_pages();
+
+            // Being locked keeps it there.
+            vm_bug_on!(!matches!(
+                locked.load(folio.start()),
+                Entry::Folio(found) if core::ptr::eq(found, folio)
+            ));
+            let outcome = if folio.ref_count() == 2 + nr_pages {
+                check(folio)
+            } else {
+                Err(ScanResult::PageCount)
+            };
+            if let Err(result) = outcome {
+                failed = Some((if n == 0 { batch.index } else { folio.start() }, result));
+                break;
+            }
+            // A folio that was locked for this range is in it. Nothing here would notice otherwise.
+            assert!(
+                folio.is_placed_in(self.range.mapping())
+                    && self.range.indices().contains(&folio.start())
+            );
+            pages += nr_pages;
         }
-        check(&folio)?;
-        // A folio that was locked for this range is in it. Nothing here would notice otherwise.
-        assert!(folio.is_in(self.range.mapping()) && self.range.indices().contains(&folio.start()));
+        if let Some(failed) = failed {
+            drop(locked);
+            // To be flushed for like the others before anybody else gets them.
+            self.rejected.append(batch.list);
+            return Err(failed);
+        }
 
         // INVARIANT: In the mapping and the range, and used by nobody else, by the checks above.
-        self.list.push(folio);
-        self.pages += nr_pages;
+        self.list.append(batch.list);
+        self.pages += pages;
+        self.holes += batch.holes;
         Ok(locked)
     }
 
@@ -453,6 +601,7 @@ impl<'m> OldFolios<'m, UnmapBatch> {
         OldFolios {
             tlb: self.tlb.flush(),
             list: self.list,
+            rejected: self.rejected,
             range: self.range,
             pages: self.pages,
             holes: self.holes,
@@ -523,16 +672,12 @@ impl ReplacedFolios {
 impl Drop for ReplacedFolios {
     #[inline]
     fn drop(&mut self) {
-        while let Some(folio) = self.list.pop() {
-            let pages = folio.nr_pages() as isize;
+        let stats = &[NodeStat::FilePages, NodeStat::Shmem];
 
-            folio.mod_stat(NodeStat::FilePages, -pages);
-            if self.is_shmem {
-                folio.mod_stat(NodeStat::Shmem, -pages);
-            }
-            // SAFETY: By the type invariant.
-            unsafe { folio.free_replaced() };
-        }
+        // SAFETY: By the type invariant.
+        unsafe {
+            core::mem::take(&mut self.list).free_replaced(&stats[..1 + usize::from(self.is_shmem)])
+        };
     }
 }
 

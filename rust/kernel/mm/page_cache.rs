@@ -52,7 +52,15 @@ use crate::{
     fs::file::LocalFile,
     mm::{
         folio::{Folio, LockedFolio, NodeStat, HPAGE_PMD_NR, HPAGE_PMD_ORDER},
-        khugepaged::{FullRange, HugeFolio, NewFolio, OldFolios, ReplacedFolios, Uptodate},
+        khugepaged::{
+            FolioBatch,
+            FullRange,
+            HugeFolio,
+            NewFolio,
+            OldFolios,
+            ReplacedFolios,
+            Uptodate, //
+        },
         rmap::{Flushed, IMmapReadGuard},
         shmem::{self, Charge}, //
     },
@@ -382,9 +390,29 @@ impl<'w, 'm> LockedCursor<'w, 'm> {
     /// Looks at `index`: `xas_load()`.
     #[inline]
     pub fn load(&mut self, index: usize) -> Entry<'_> {
-        self.guard.set(index);
-        let entry = self.guard.load();
+        let entry = self.guard.load_at(index);
         self.entry(entry)
+    }
+
+    /// Adds to `batch` what comes behind it in the range: folios that can be locked at once and
+    /// that are `wanted`, and holes if the file is shmem, up to the first entry that is neither.
+    #[inline]
+    pub fn extend(&mut self, batch: &mut FolioBatch, wanted: impl Fn(&Folio) -> bool) {
+        let is_shmem = self.range.mapping.is_shmem();
+        let end = self.range.end();
+
+        while let Some(index) = batch.next().filter(|&index| index < end) {
+            match self.load(index) {
+                Entry::Empty if is_shmem => batch.add_hole(),
+                Entry::Folio(folio) if folio.start() == index && wanted(folio) => {
+                    let Some(folio) = folio.try_lock() else {
+                        return;
+                    };
+                    batch.push(folio);
+                }
+                _ => return,
+            }
+        }
     }
 
     /// Whether nothing is left between the index last loaded, which was empty, and the end of the

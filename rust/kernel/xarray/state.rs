@@ -45,6 +45,14 @@ impl XaEntry {
         unsafe { bindings::xa_is_value(self.0) }
     }
 
+    /// Whether the entry is the array's own, and neither empty nor a value nor a pointer:
+    /// `xa_is_internal()`.
+    #[inline]
+    pub fn is_internal(self) -> bool {
+        // SAFETY: `xa_is_internal` looks at the bits of the pointer only.
+        unsafe { bindings::xa_is_internal(self.0) }
+    }
+
     /// Whether the entry is `XA_RETRY_ENTRY`, which makes lockless readers look again.
     #[inline]
     pub fn is_retry(self) -> bool {
@@ -212,6 +220,27 @@ impl<'s, 'a> XaLockIrqGuard<'s, 'a> {
     pub fn load(&mut self) -> XaEntry {
         // SAFETY: The lock is held and the cursor is on no stale node, by the invariants.
         XaEntry(unsafe { bindings::xas_load(self.state.as_raw()) })
+    }
+
+    /// The entry at `index`, or the one it is a part of. From the index before that it is but a step,
+    /// for which the array is not walked from its root.
+    ///
+    /// The cursor is to be for single entries.
+    #[inline]
+    pub fn load_at(&mut self, index: usize) -> XaEntry {
+        // SAFETY: Reads the cursor only.
+        let on_node = unsafe { bindings::xas_is_node(self.state.as_raw()) };
+
+        if on_node && self.state.inner.xa_index.wrapping_add(1) == index {
+            let entry = self.next_slot();
+
+            // Behind the first slot of a multi-index entry.
+            if !entry.is_internal() {
+                return entry;
+            }
+        }
+        self.set(index);
+        self.load()
     }
 
     /// Moves to the next index and returns what its slot holds: `xas_next()`.

@@ -228,6 +228,8 @@ folio_fns! {
     fn folio_put(folio) { put(folio, 1); }
     /// Gives up references.
     fn folio_put_refs(folio, refs: c_int) { put(folio, refs); }
+    /// Whether its place is in `mapping`.
+    fn folio_is_placed_in(folio, mapping: *mut address_space) -> bool { folio.mapping.get() == mapping }
     /// Sets the flag of a folio that is nobody else's.
     fn __folio_set_locked(folio) {
         check(!folio.cached.get(), "__folio_set_locked() of a folio that others can find");
@@ -282,6 +284,78 @@ folio_fns! {
         check(folio.lru_state.get() == Lru::Unborn, "folio_add_lru() of a folio that is on an LRU");
         add_lru(folio);
     }
+}
+
+/// `FOLIO_BATCH_SIZE`: few, so that small ranges are more than one batch.
+pub const FOLIO_BATCH_SIZE: u32 = 3;
+
+/// `struct folio_batch`.
+#[repr(C)]
+pub struct folio_batch {
+    nr: u8,
+    folios: [*mut folio; FOLIO_BATCH_SIZE as usize],
+}
+
+/// Empties a batch.
+///
+/// # Safety
+///
+/// `batch` can be written to.
+pub unsafe fn folio_batch_init(batch: *mut folio_batch) {
+    // SAFETY: As the caller says.
+    unsafe {
+        batch.write(folio_batch {
+            nr: 0,
+            folios: [core::ptr::null_mut(); FOLIO_BATCH_SIZE as usize],
+        })
+    };
+}
+
+/// Adds a folio. Returns how many there is room for.
+///
+/// # Safety
+///
+/// `batch` is a batch, and `folio` one of this world.
+pub unsafe fn folio_batch_add(batch: *mut folio_batch, folio: *mut folio) -> u32 {
+    // SAFETY: As the caller says.
+    let batch = unsafe { &mut *batch };
+
+    check((batch.nr as u32) < FOLIO_BATCH_SIZE, "folio_batch_add() to a full batch");
+    batch.folios[batch.nr as usize] = folio;
+    batch.nr += 1;
+    FOLIO_BATCH_SIZE - batch.nr as u32
+}
+
+/// Gives up references to the folios of a batch.
+///
+/// # Safety
+///
+/// `batch` is a batch, and `refs` has a number for each of its folios.
+pub unsafe fn folios_put_refs(batch: *mut folio_batch, refs: *mut u32) {
+    might_sleep("folios_put_refs");
+    // SAFETY: As the caller says.
+    let batch = unsafe { &mut *batch };
+
+    for n in 0..batch.nr as usize {
+        // SAFETY: As the caller says.
+        let (folio, refs) = unsafe { (live(batch.folios[n], "folios_put_refs"), *refs.add(n)) };
+        put(folio, refs as c_int);
+    }
+    batch.nr = 0;
+}
+
+/// Whether two folios count as the same node's and memcg's.
+///
+/// # Safety
+///
+/// Both are folios of this world.
+pub unsafe fn folio_same_lruvec(a: *mut folio, b: *mut folio) -> bool {
+    // SAFETY: As the caller says.
+    unsafe {
+        live(a, "folio_same_lruvec");
+        live(b, "folio_same_lruvec");
+    }
+    true
 }
 
 fn acquired(folio: &folio) {

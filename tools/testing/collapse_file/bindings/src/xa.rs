@@ -27,7 +27,11 @@ impl Default for xarray {
 
 /// `struct xa_state`; its size is checked in C.
 #[repr(C)]
-pub struct xa_state([usize; 7]);
+pub struct xa_state {
+    xa: *mut xarray,
+    pub xa_index: usize,
+    rest: [usize; 5],
+}
 
 extern "C" {
     #[link_name = "rust_helper_xas_init_order"]
@@ -44,12 +48,16 @@ extern "C" {
     pub fn xas_set(xas: *mut xa_state, index: usize);
     #[link_name = "rust_helper_xas_set_order"]
     pub fn xas_set_order(xas: *mut xa_state, index: usize, order: u32);
+    #[link_name = "rust_helper_xas_is_node"]
+    pub fn xas_is_node(xas: *const xa_state) -> bool;
     #[link_name = "rust_helper_xas_next"]
     pub fn xas_next(xas: *mut xa_state) -> *mut c_void;
     #[link_name = "rust_helper_xas_next_entry"]
     pub fn xas_next_entry(xas: *mut xa_state, max: usize) -> *mut c_void;
     #[link_name = "rust_helper_xa_is_value"]
     pub fn xa_is_value(entry: *const c_void) -> bool;
+    #[link_name = "rust_helper_xa_is_internal"]
+    pub fn xa_is_internal(entry: *const c_void) -> bool;
     #[link_name = "rust_helper_xa_is_retry"]
     pub fn xa_is_retry(entry: *const c_void) -> bool;
     #[link_name = "rust_helper_xa_retry_entry"]

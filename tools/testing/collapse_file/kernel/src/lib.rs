@@ -18,6 +18,7 @@ pub mod xarray;
 pub mod ffi {
     pub use core::ffi::c_void;
     pub type c_int = i32;
+    pub type c_uint = u32;
     pub type c_ulong = usize;
 }
 
