@@ -237,10 +237,11 @@ fn gather<'w, 'm>(
                 return Err(ScanResult::PageHasPrivate);
             }
 
-            old.unmap(&folio);
             Ok(folio)
         });
         let end = batch.end();
+
+        old.unmap(&batch);
 
         // Somebody who uses a folio by another reference than ours and the page cache's might
         // write to it at any time: the result is `PageCount`.

@@ -23,7 +23,10 @@ use crate::{
     alloc,
     bindings,
     ffi::{c_int, c_uint},
-    mm::{page_cache::AddressSpace, rmap::UnmapBatch},
+    mm::{
+        page_cache::AddressSpace,
+        rmap::{IMmapReadGuard, UnmapBatch}, //
+    },
     types::{NotThreadSafe, Opaque}, //
 };
 use core::{
@@ -287,20 +290,6 @@ impl IsolatedFolio {
         unsafe { bindings::filemap_release_folio(self.as_raw(), gfp.as_raw()) }
     }
 
-    /// Removes the folio from all page tables, mlocked or not: `try_to_unmap()`.
-    ///
-    /// Dirty bits found there move to the folio. It may fail, and then the folio's reference count
-    /// tells. CPUs may go on using the old translation until `batch` is flushed.
-    ///
-    /// Context: may sleep; takes `i_mmap_rwsem`.
-    #[inline]
-    pub fn unmap(&self, _batch: &mut UnmapBatch) {
-        let flags = bindings::ttu_flags_TTU_IGNORE_MLOCK | bindings::ttu_flags_TTU_BATCH_FLUSH;
-
-        // SAFETY: The folio is alive and locked. That there is an `UnmapBatch` sees to the flush.
-        unsafe { bindings::try_to_unmap(self.as_raw(), flags) };
-    }
-
     #[inline]
     fn lru(&self) -> *mut bindings::list_head {
         // SAFETY: The folio is alive.
@@ -422,6 +411,31 @@ impl FolioList {
             (*second).prev = first_end;
             (*second_end).next = first;
             (*first).prev = second_end;
+        }
+    }
+
+    /// Removes the folios from all page tables, mlocked or not: `try_to_unmap()`.
+    ///
+    /// Dirty bits found there move to the folios. It may fail, and then a folio's reference count
+    /// tells. CPUs may go on using the old translations until `batch` is flushed.
+    ///
+    /// Context: may sleep; takes `i_mmap_rwsem`, once for all of them.
+    ///
+    /// # Panics
+    ///
+    /// If a folio is not in `mapping`.
+    pub(super) fn unmap(&self, mapping: &AddressSpace, _batch: &mut UnmapBatch) {
+        let flags = bindings::ttu_flags_TTU_IGNORE_MLOCK
+            | bindings::ttu_flags_TTU_BATCH_FLUSH
+            | bindings::ttu_flags_TTU_RMAP_LOCKED;
+        let mut i_mmap = None;
+
+        for folio in self.iter().filter(|folio| folio.is_mapped()) {
+            assert!(folio.is_placed_in(mapping));
+            i_mmap.get_or_insert_with(|| IMmapReadGuard::new(mapping));
+            // SAFETY: The folio is alive and locked, and the `i_mmap_rwsem` of its mapping is held.
+            // That there is an `UnmapBatch` sees to the flush.
+            unsafe { bindings::try_to_unmap(folio.as_raw(), flags) };
         }
     }
 

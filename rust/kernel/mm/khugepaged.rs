@@ -523,14 +523,16 @@ impl<'m> OldFolios<'m, UnmapBatch> {
         self.holes += 1;
     }
 
-    /// Removes `folio` from all page tables that map it: `try_to_unmap()`.
+    /// Removes the folios of `batch` from all page tables that map them: `try_to_unmap()`.
     ///
     /// Context: may sleep; takes `i_mmap_rwsem`.
+    ///
+    /// # Panics
+    ///
+    /// If they are not all in the file's mapping.
     #[inline]
-    pub fn unmap(&mut self, folio: &IsolatedFolio) {
-        if folio.is_mapped() {
-            folio.unmap(&mut self.tlb);
-        }
+    pub fn unmap(&mut self, batch: &IsolatedBatch) {
+        batch.list.unmap(self.range.mapping(), &mut self.tlb);
     }
 
     /// Takes the page-cache lock and adds folios of the range, if nobody else uses them and `check`

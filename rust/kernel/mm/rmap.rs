@@ -2,9 +2,9 @@
 
 //! Reverse mapping: from a file's pages to the VMAs and page tables that map them.
 //!
-//! Lock order: folio lock > `i_mmap_rwsem` > page-table lock > page-cache lock. What finds page
-//! tables here ([`IsolatedFolio::unmap`](super::folio::IsolatedFolio::unmap)) takes
-//! `i_mmap_rwsem` itself, so it is not to be called while an [`IMmapReadGuard`] is held.
+//! Lock order: folio lock > `i_mmap_rwsem` > page-table lock > page-cache lock. What unmaps folios
+//! ([`OldFolios::unmap`](super::khugepaged::OldFolios::unmap)) takes `i_mmap_rwsem` itself, so it
+//! is not to be called while an [`IMmapReadGuard`] is held.
 //!
 //! C headers: [`include/linux/rmap.h`](srctree/include/linux/rmap.h),
 //! [`include/linux/mm.h`](srctree/include/linux/mm.h)

@@ -13,6 +13,7 @@ use std::cell::Cell;
 pub type ttu_flags = u32;
 pub const ttu_flags_TTU_IGNORE_MLOCK: ttu_flags = 0x8;
 pub const ttu_flags_TTU_BATCH_FLUSH: ttu_flags = 0x40;
+pub const ttu_flags_TTU_RMAP_LOCKED: ttu_flags = 0x80;
 
 /// `struct vm_area_struct`.
 pub struct vm_area_struct {
@@ -216,7 +217,14 @@ pub unsafe fn try_to_unmap(folio: *mut folio, flags: ttu_flags) {
         flags & ttu_flags_TTU_BATCH_FLUSH != 0,
         "try_to_unmap() of a file's folio without batching the flush",
     );
-    walk();
+    if flags & ttu_flags_TTU_RMAP_LOCKED == 0 {
+        walk();
+    } else {
+        check(
+            with(|w| w.i_mmap_readers.contains(&w.current)),
+            "try_to_unmap() says that i_mmap_rwsem is held",
+        );
+    }
     if (this.mlocked.get() && flags & ttu_flags_TTU_IGNORE_MLOCK == 0) || fails("try_to_unmap") {
         return;
     }
