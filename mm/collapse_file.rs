@@ -34,7 +34,7 @@ use kernel::{
     alloc::flags::GFP_KERNEL,
     fs::file::LocalFile,
     mm::{
-        folio::lru_add_drain,
+        folio::{lru_add_drain, Folio},
         khugepaged::{
             export_collapse_file,
             trace_collapse_file,
@@ -209,7 +209,7 @@ fn gather<'w, 'm>(
             }
         };
 
-        let batch = batch.isolate(|folio| {
+        let mut batch = batch.isolate(|folio| {
             // Truncation takes the folio lock, so the folio stays in the page cache from here on.
             vm_bug_on!(!folio.is_locked());
 
@@ -239,21 +239,23 @@ fn gather<'w, 'm>(
 
             Ok(folio)
         });
-        let end = batch.end();
 
-        old.unmap(&batch);
-
-        // Somebody who uses a folio by another reference than ours and the page cache's might
-        // write to it at any time: the result is `PageCount`.
-        let added = old.add(cursor, batch, |folio| {
-            // Unmapping may have found a page table's dirty bit. If it did not, nobody makes
-            // the folio dirty any more: to write takes the folio lock, for a system call and for
-            // the fault that a translation without the dirty bit ends in.
+        // Unmapping may have found a page table's dirty bit. If it did not, nobody makes the folio
+        // dirty any more: to write takes the folio lock, for a system call and for the fault that a
+        // translation without the dirty bit ends in.
+        let stays_clean = |folio: &Folio| {
             if !is_shmem && folio.is_dirty() {
                 return Err(ScanResult::PageDirtyOrWriteback);
             }
             Ok(())
-        });
+        };
+
+        old.unmap(&mut batch, stays_clean);
+
+        // Somebody who uses a folio by another reference than ours and the page cache's might
+        // write to it at any time: the result is `PageCount`.
+        let end = batch.end();
+        let added = old.add(cursor, batch, stays_clean);
 
         // A folio that begins before the index is possible: somebody truncated the range where we
         // did not hold the lock and then wrote to it. That makes the number of holes wrong, which

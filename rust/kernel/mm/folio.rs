@@ -414,7 +414,9 @@ impl FolioList {
         }
     }
 
-    /// Removes the folios from all page tables, mlocked or not: `try_to_unmap()`.
+    /// Removes the folios from all page tables, mlocked or not, one after the other:
+    /// `try_to_unmap()`. Returns those behind the first one after which `go_on` says no,
+    /// which stay mapped.
     ///
     /// Dirty bits found there move to the folios. It may fail, and then a folio's reference count
     /// tells. CPUs may go on using the old translations until `batch` is flushed.
@@ -424,18 +426,63 @@ impl FolioList {
     /// # Panics
     ///
     /// If a folio is not in `mapping`.
-    pub(super) fn unmap(&self, mapping: &AddressSpace, _batch: &mut UnmapBatch) {
+    pub(super) fn unmap(
+        &mut self,
+        mapping: &AddressSpace,
+        _batch: &mut UnmapBatch,
+        mut go_on: impl FnMut(usize, &Folio) -> bool,
+    ) -> Self {
         let flags = bindings::ttu_flags_TTU_IGNORE_MLOCK
             | bindings::ttu_flags_TTU_BATCH_FLUSH
             | bindings::ttu_flags_TTU_RMAP_LOCKED;
         let mut i_mmap = None;
+        let last = self.iter().enumerate().find(|&(n, folio)| {
+            if folio.is_mapped() {
+                assert!(folio.is_placed_in(mapping));
+                i_mmap.get_or_insert_with(|| IMmapReadGuard::new(mapping));
+                // SAFETY: The folio is alive and locked, and the `i_mmap_rwsem` of its mapping is
+                // held. That there is an `UnmapBatch` sees to the flush.
+                unsafe { bindings::try_to_unmap(folio.as_raw(), flags) };
+            }
+            !go_on(n, folio)
+        });
 
-        for folio in self.iter().filter(|folio| folio.is_mapped()) {
-            assert!(folio.is_placed_in(mapping));
-            i_mmap.get_or_insert_with(|| IMmapReadGuard::new(mapping));
-            // SAFETY: The folio is alive and locked, and the `i_mmap_rwsem` of its mapping is held.
-            // That there is an `UnmapBatch` sees to the flush.
-            unsafe { bindings::try_to_unmap(folio.as_raw(), flags) };
+        match last.map(|(_, folio)| folio.as_raw()) {
+            // SAFETY: Found in the list.
+            Some(last) => unsafe { self.split_off(last) },
+            None => Self::new(),
+        }
+    }
+
+    /// Removes and returns the folios behind `last`.
+    ///
+    /// # Safety
+    ///
+    /// `last` must be in the list.
+    unsafe fn split_off(&mut self, last: *mut bindings::folio) -> Self {
+        let Some(first) = self.first else {
+            return Self::new();
+        };
+        // SAFETY: All are in the list's ring, which nobody else changes, and everything in it is a
+        // folio's `lru`. The first folio is linked to what is then its end, `last`, and the begin of
+        // the others to their end.
+        unsafe {
+            let first = bindings::folio_lru(first.as_ptr());
+            let last = bindings::folio_lru(last);
+            let (rest, end) = ((*last).next, (*first).prev);
+
+            if rest == first {
+                return Self::new();
+            }
+            (*last).next = first;
+            (*first).prev = last;
+            (*end).next = rest;
+            (*rest).prev = end;
+            // INVARIANT: A ring of folios that `self` does not own any more.
+            Self {
+                first: NonNull::new(bindings::lru_folio(rest)),
+                _not_send: NotThreadSafe,
+            }
         }
     }
 

@@ -361,8 +361,8 @@ impl Drop for HugeFolio<'_> {
     }
 }
 
-/// Locked folios that are next to be taken out of use, in order, and the number of holes between
-/// and behind them.
+/// Locked folios that are next to be taken out of use, in order, and the holes between and behind
+/// them.
 ///
 /// They are in a batch so that the page-cache lock is taken once for all of them. Still it is as if
 /// each had gone all its way before the next one: what a step objects to ends the batch before it,
@@ -378,7 +378,6 @@ pub struct FolioBatch {
     len: usize,
     index: usize,
     end: usize,
-    holes: usize,
 }
 
 /// As many as C puts in a batch.
@@ -398,7 +397,6 @@ impl FolioBatch {
             len: 1,
             index,
             end,
-            holes: 0,
         }
     }
 
@@ -422,10 +420,9 @@ impl FolioBatch {
         self.len += 1;
     }
 
-    /// Counts a hole at the end of the batch.
+    /// There is a hole at the end of the batch.
     #[inline]
     pub(super) fn add_hole(&mut self) {
-        self.holes += 1;
         self.end += 1;
     }
 
@@ -441,7 +438,6 @@ impl FolioBatch {
             list: FolioList::new(),
             index: self.index,
             end: self.end,
-            holes: self.holes,
             failed: None,
         };
 
@@ -469,7 +465,6 @@ pub struct IsolatedBatch {
     list: FolioList,
     index: usize,
     end: usize,
-    holes: usize,
     failed: Option<(usize, ScanResult)>,
 }
 
@@ -502,6 +497,22 @@ pub struct OldFolios<'m, T> {
     holes: usize,
 }
 
+/// Checks that nobody has a reference to an isolated folio but we and the page cache, and what else
+/// there is to be checked.
+///
+/// One reference is from locking it, one from isolating it, and the page cache has one for each
+/// page. If there are no others, it is unmapped, too.
+#[inline]
+fn check_unused(
+    folio: &Folio,
+    check: impl Fn(&Folio) -> Result<(), ScanResult>,
+) -> Result<(), ScanResult> {
+    if folio.ref_count() != 2 + folio.nr_pages() {
+        return Err(ScanResult::PageCount);
+    }
+    check(folio)
+}
+
 impl<'m> OldFolios<'m, UnmapBatch> {
     /// Begins with nothing, for `range`.
     #[inline]
@@ -525,22 +536,41 @@ impl<'m> OldFolios<'m, UnmapBatch> {
 
     /// Removes the folios of `batch` from all page tables that map them: `try_to_unmap()`.
     ///
+    /// The first one that has other users, or that `check` objects to, ends the batch as in
+    /// [`OldFolios::add`]. What is behind it stays mapped.
+    ///
     /// Context: may sleep; takes `i_mmap_rwsem`.
     ///
     /// # Panics
     ///
     /// If they are not all in the file's mapping.
     #[inline]
-    pub fn unmap(&mut self, batch: &IsolatedBatch) {
-        batch.list.unmap(self.range.mapping(), &mut self.tlb);
+    pub fn unmap(
+        &mut self,
+        batch: &mut IsolatedBatch,
+        check: impl Fn(&Folio) -> Result<(), ScanResult>,
+    ) {
+        let (first, mut failed) = (batch.index, batch.failed);
+        let behind = batch
+            .list
+            .unmap(self.range.mapping(), &mut self.tlb, |n, folio| {
+                let outcome = check_unused(folio, &check);
+
+                if let Err(result) = outcome {
+                    failed = Some((if n == 0 { first } else { folio.start() }, result));
+                }
+                outcome.is_ok()
+            });
+
+        drop(behind);
+        batch.failed = failed;
     }
 
     /// Takes the page-cache lock and adds folios of the range, if nobody else uses them and `check`
     /// has no objections. Both are found out under the lock.
     ///
-    /// One reference to a folio is from locking it, one from isolating it, and the page cache
-    /// has one for each page. If there are no others, it is unmapped too, and new users have to
-    /// come by the page cache and will wait for the folio lock that they need against truncation.
+    /// New users have to come by the page cache and will wait for the folio lock that they need
+    /// against truncation.
     ///
     /// # Errors
     ///
@@ -566,12 +596,7 @@ impl<'m> OldFolios<'m, UnmapBatch> {
                 locked.load(folio.start()),
                 Entry::Folio(found) if core::ptr::eq(found, folio)
             ));
-            let outcome = if folio.ref_count() == 2 + nr_pages {
-                check(folio)
-            } else {
-                Err(ScanResult::PageCount)
-            };
-            if let Err(result) = outcome {
+            if let Err(result) = check_unused(folio, &check) {
                 failed = Some((if n == 0 { batch.index } else { folio.start() }, result));
                 break;
             }
@@ -592,7 +617,7 @@ impl<'m> OldFolios<'m, UnmapBatch> {
         // INVARIANT: In the mapping and the range, and used by nobody else, by the checks above.
         self.list.append(batch.list);
         self.pages += pages;
-        self.holes += batch.holes;
+        self.holes += batch.end - batch.index - pages;
         Ok(locked)
     }
 
