@@ -9,6 +9,8 @@
 //!   userfaultfd that waits for missing pages.
 //! - [`failure_changes_nothing`]: a collapse that fails replaces nothing, one that succeeds does so
 //!   once, and retracts page tables then.
+//! - [`no_mapping_is_lost_in_vain`]: what is behind a folio that is refused stays mapped, if nobody
+//!   else does anything meanwhile.
 //! - [`retry_is_not_left`]: no entry to retry on is there when the lock is released.
 //! - [`lookups_are_right`]: who looks without a lock sees what was there at some time while it
 //!   looked.
@@ -25,7 +27,7 @@ use crate::{scenario::START, spec};
 use bindings::{
     event::{Event, Seen, Slot, What},
     mapping::{cached, Cursor},
-    scan_result_SCAN_PTE_MAPPED_HUGEPAGE, scan_result_SCAN_SUCCEED,
+    scan_result_SCAN_COPY_MC, scan_result_SCAN_PTE_MAPPED_HUGEPAGE, scan_result_SCAN_SUCCEED,
     world::{violation, with},
     xa::{evict, slot},
     Lru, HPAGE_PMD_NR, HPAGE_PMD_ORDER,
@@ -41,6 +43,9 @@ pub fn check() {
     let history = History::new(&events);
     observers_are_told(&events, &history);
     failure_changes_nothing(&events);
+    if !with(|w| w.started) {
+        no_mapping_is_lost_in_vain(&events);
+    }
     retry_is_not_left(&events);
     lookups_are_right(&events, &history);
     if with(|w| w.started) {
@@ -228,6 +233,28 @@ fn was_retry(events: &[Event], at: usize, index: usize) -> bool {
             _ => None,
         })
         .is_some_and(|slot| slot == Slot::Retry)
+}
+
+fn no_mapping_is_lost_in_vain(events: &[Event]) {
+    let mut unmapped = Vec::new();
+    for event in events {
+        match event.what {
+            What::Begin => unmapped.clear(),
+            What::Unmap(folio) => unmapped.push(folio),
+            // To be copied, all have to be unmapped.
+            What::End(scan_result_SCAN_COPY_MC, _) => (),
+            What::End(_, failed) => {
+                for &folio in &unmapped {
+                    if with(|w| w.folios[folio].index.get()) > failed {
+                        violation(format!(
+                            "folio {folio} is unmapped by a collapse that fails at {failed}"
+                        ));
+                    }
+                }
+            }
+            _ => (),
+        }
+    }
 }
 
 fn retry_is_not_left(events: &[Event]) {

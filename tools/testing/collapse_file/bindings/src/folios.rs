@@ -320,7 +320,10 @@ pub unsafe fn folio_batch_add(batch: *mut folio_batch, folio: *mut folio) -> u32
     // SAFETY: As the caller says.
     let batch = unsafe { &mut *batch };
 
-    check((batch.nr as u32) < FOLIO_BATCH_SIZE, "folio_batch_add() to a full batch");
+    check(
+        (batch.nr as u32) < FOLIO_BATCH_SIZE,
+        "folio_batch_add() to a full batch",
+    );
     batch.folios[batch.nr as usize] = folio;
     batch.nr += 1;
     FOLIO_BATCH_SIZE - batch.nr as u32
