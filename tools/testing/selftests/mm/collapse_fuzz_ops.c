@@ -735,16 +735,16 @@ static struct outcome collapse_twin(struct twin *twin)
 
 /*
  * Where a collapse can be made to wait: with nothing done yet, with the first of the
- * folios locked, or with all of them.
+ * folios locked, and as many more as an implementation likes, or with all of them.
  */
 static const struct {
 	const char *function, *action;
-	bool locks_first, locks_all;
+	bool locks;
 } places[] = {
-	{ "__mem_cgroup_charge", "park-after", false, false },
-	{ "folio_isolate_lru", "park", true, false },
-	{ "try_to_unmap_flush", "park", true, true },
-	{ "shmem_charge", "park", true, true },
+	{ "__mem_cgroup_charge", "park-after", false },
+	{ "folio_isolate_lru", "park", true },
+	{ "try_to_unmap_flush", "park", true },
+	{ "shmem_charge", "park", true },
 };
 
 static bool twin_is_hole(struct twin *twin, unsigned int page)
@@ -752,18 +752,6 @@ static bool twin_is_hole(struct twin *twin, unsigned int page)
 	off_t at = twin->start + page * PAGE;
 
 	return lseek(twin->fd, at, SEEK_DATA) != at;
-}
-
-/* Who uses a locked folio would wait for the collapse, which waits for us. */
-static bool may_be_locked(struct twin *twin, unsigned int place, unsigned int page)
-{
-	unsigned int first = 0;
-
-	while (first < NR_PAGES && twin_is_hole(twin, first))
-		first++;
-	/* The first one may be large, though not as large as what it would become. */
-	return places[place].locks_all ||
-	       (places[place].locks_first && page < first + NR_PAGES / 2);
 }
 
 static void fill_hole(struct twin *twin, unsigned int page)
@@ -796,7 +784,8 @@ static void do_meanwhile(struct twin *twin, unsigned int place, unsigned int dee
 {
 	bool needs_lock = deed > REGISTER || (twin->regular && deed != REGISTER);
 
-	if (needs_lock && may_be_locked(twin, place, page))
+	/* Who uses a locked folio would wait for the collapse, which waits for us. */
+	if (needs_lock && places[place].locks)
 		return;
 	switch (deed) {
 	case FILL_HOLE:
