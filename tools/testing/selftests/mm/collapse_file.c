@@ -1140,7 +1140,7 @@ static void *make_nodes(void *arg)
 /* Somebody else makes the nodes that a collapse has got memory for: it is given back. */
 TEST_F_TIMEOUT(collapse_file, unused_node_is_freed, 120)
 {
-	const int rounds = 60;
+	const int rounds = 100;
 	pthread_t thread;
 	long before;
 

@@ -734,15 +734,15 @@ static struct outcome collapse_twin(struct twin *twin)
 }
 
 /*
- * Where a collapse can be made to wait: with nothing done yet, with the first of the
- * folios locked, and as many more as an implementation likes, or with all of them.
+ * Where a collapse can be made to wait: with nothing done yet, or with all folios locked.
+ * How far it has looked in between is up to the implementation, and with it whether a hole
+ * that is filled is seen at once or in the end.
  */
 static const struct {
 	const char *function, *action;
 	bool locks;
 } places[] = {
 	{ "__mem_cgroup_charge", "park-after", false },
-	{ "folio_isolate_lru", "park", true },
 	{ "try_to_unmap_flush", "park", true },
 	{ "shmem_charge", "park", true },
 };
