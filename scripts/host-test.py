@@ -4,9 +4,10 @@
 
 The sizes are the order of what a PMD maps and the number of bits that a node of
 the XArray resolves. The small ones are explored in every order of the tasks that
-matters, the large ones at random. LONG=1 explores more of both.
+matters, the large ones at random. LONG=1 explores more of both. And once, what must
+not compile is tried.
 
-build/results/host.json has what was explored, the logs are in build/logs.
+Prints TAP. build/results/host.json has what was explored, the logs are in build/logs.
 """
 
 import json
@@ -35,7 +36,9 @@ CONFIGS = [
 ]
 
 PASS = re.compile(r"^\s*PASS \[.*?\] +(?:\(.*?\) +)?\S+ (\S+)|^test (\S+) \.\.\. ok")
-FAIL = re.compile(r"^\s*(?:FAIL|SIG\w+|ABORT|TIMEOUT|LEAK-FAIL) \[.*?\] +(?:\(.*?\) +)?\S+ (\S+)|^test (\S+) \.\.\. FAILED")
+FAIL = re.compile(r"^\s*(?:FAIL|SIG\w+|ABORT|TIMEOUT|LEAK-FAIL) \[.*?\] +(?:\(.*?\) +)?\S+ (\S+)"
+                  r"|^test (\S+) \.\.\. (?:FAILED|mismatch|error|wip)")
+IGNORED = re.compile(r"^test (\S+) \.\.\. ignored, (.*)")
 
 
 def die(what):
@@ -51,19 +54,27 @@ def kernel_tree():
     die("no kernel source: run `make source`, or set KSRC to a Linux 7.3 tree")
 
 
-def check_tools():
-    """Whether all that it takes is there. Returns whether nextest is."""
-    for tool, mend in (("cargo", "install Rust, from the distribution or by rustup"),
-                       ("cc", "install gcc or clang")):
-        if not shutil.which(tool):
-            die(f"{tool} is missing: {mend}")
-    return subprocess.run(["cargo", "nextest", "--version"], stdout=subprocess.DEVNULL,
+def tools():
+    """The compiler, which is the kernel's, and a cargo. rustup's cargo would take its own compiler if it were
+    not told."""
+    rustc = subprocess.run(["bash", "-c", '. "$0" && echo "$RUSTC"', os.path.join(TOP, "scripts", "lib.sh")],
+                           stdout=subprocess.PIPE, check=True, text=True).stdout.strip()
+    cargo = shutil.which("/usr/bin/cargo") or shutil.which("cargo")
+    for tool, path in ((rustc, shutil.which(rustc)), ("cargo", cargo), ("cc", shutil.which("cc"))):
+        if not path:
+            die(f"{tool} is not here: run `make setup`, or give a compiler with RUSTC=")
+    return rustc, cargo
+
+
+def has_nextest(cargo):
+    """Whether tests can be run by it."""
+    return subprocess.run([cargo, "nextest", "--version"], stdout=subprocess.DEVNULL,
                           stderr=subprocess.DEVNULL).returncode == 0
 
 
-def host_triple():
+def host_triple(rustc):
     """What the compiler builds for."""
-    text = subprocess.run(["rustc", "-vV"], stdout=subprocess.PIPE, check=True, universal_newlines=True).stdout
+    text = subprocess.run([rustc, "-vV"], stdout=subprocess.PIPE, check=True, text=True).stdout
     return re.search(r"^host: (\S+)", text, re.M).group(1)
 
 
@@ -84,102 +95,120 @@ class Run:
     """What has been found in all configurations."""
 
     def __init__(self):
-        self.tests, self.passed, self.failed, self.seen = [], 0, 0, set()
+        self.tests, self.passed, self.failed, self.skipped, self.seen = [], 0, 0, 0, set()
 
-    def config(self, number, config, environment, nextest):
-        """Run the tests in one size."""
-        name, order, shift, sanitizer, binaries = config
-        reports = os.path.join(BUILD, "host", "reports", str(number))
-        shutil.rmtree(reports, ignore_errors=True)
-        os.makedirs(reports)
-        environment = dict(environment, COLLAPSE_ORDER=str(order), COLLAPSE_XA_SHIFT=str(shift),
-                           HOST_TEST_REPORT=reports)
-        environment.pop("COLLAPSE_SANITIZE", None)
-        command = ["cargo"] + (["nextest", "run", "--no-fail-fast", "--no-output-indent", "-j1"] if nextest
-                               else ["test", "--no-fail-fast"])
-        if sanitizer:
-            environment["COLLAPSE_SANITIZE"] = sanitizer
-        if sanitizer == "address":
-            # The runtime comes first, for its malloc() to be the one.
-            triple = host_triple().upper().replace("-", "_")
-            environment["ASAN_OPTIONS"] = "detect_leaks=0"
-            environment[f"CARGO_TARGET_{triple}_RUNNER"] = f"env LD_PRELOAD={asan_runtime()}"
-        for binary in binaries:
-            command += ["--test", binary]
-        if not nextest:
-            command += ["--", "--test-threads=1"]
+    def result(self, what, wrong=None, skip=None):
+        """A line for one test."""
+        self.passed += not wrong and not skip
+        self.failed += bool(wrong)
+        self.skipped += bool(skip)
+        number = self.passed + self.failed + self.skipped
+        print(f"{'not ' if wrong else ''}ok {number} {what}" + (f"; {wrong}" if wrong else "") +
+              (f" # SKIP {skip}" if skip else ""), flush=True)
 
-        log = os.path.join(BUILD, "logs", f"host-test-{number}.log")
+    def cargo(self, name, log, command, environment, reports=None):
+        """Run tests, which are told of in the log, and in the directory with reports if there is one."""
+        log = os.path.join(BUILD, "logs", log)
         begin = time.time()
         with open(log, "w") as output:
             status = subprocess.run(command, cwd=TESTS, env=environment, stdin=subprocess.DEVNULL,
                                     stdout=output, stderr=subprocess.STDOUT).returncode
         with open(log, errors="replace") as output:
             text = output.read()
-        passed, failed = set(), set()
+        passed, failed, ignored = {}, {}, {}
         for line in text.splitlines():
             for kind, found in ((passed, PASS.match(line)), (failed, FAIL.match(line))):
                 if found:
-                    kind.add(found.group(1) or found.group(2))
+                    kind[found.group(1) or found.group(2)] = None
+            found = IGNORED.match(line)
+            if found:
+                ignored[found.group(1)] = found.group(2)
         if status and not failed:
-            failed.add("build or start")
-        if not status and not passed:
-            failed.add("no test was found")
-        print(f"\n{name}: {len(passed)} passed, {len(failed)} failed, {time.time() - begin:.0f} s")
-        self.reports(name, reports)
-        for test in sorted(failed):
-            print(f"  {test}: FAILED")
-        if failed:
-            error = re.search(r"^\s*error: .*", text, re.M)
-            if error and not passed:
-                print(f"  {error.group(0).strip()}")
-            print(f"  the whole log, with a timeline, is {os.path.relpath(log, TOP)}")
-        self.passed += len(passed - failed)
-        self.failed += len(failed)
-        sys.stdout.flush()
+            error = re.search(r"^\s*(error: .*)", text, re.M)
+            failed["build, start or end" + (f" ({error.group(1)})" if error else "")] = None
+        if not status and not passed and not ignored:
+            failed["no test was found"] = None
+
+        passed = [test for test in passed if test not in failed]
+        print(f"# {name}: {len(passed)} passed, {len(failed)} failed, {time.time() - begin:.0f} s")
+        explored = self.reports(name, reports) if reports else {}
+        for test in passed:
+            self.result(f"{test}: {name}{explored.get(test, '')}")
+        for test, why in ignored.items():
+            self.result(f"{test}: {name}", skip=why)
+        for test in failed:
+            self.result(f"{test}: {name}", wrong=f"the whole log, with a timeline, is {os.path.relpath(log, TOP)}")
+
+    def config(self, number, config, environment, cargo, rustc):
+        """Run the tests in one size."""
+        name, order, shift, sanitizer, binaries = config
+        if sanitizer == "address" and not asan_runtime():
+            self.result(name, skip="the C compiler has no libasan.so")
+            return
+        reports = os.path.join(BUILD, "host", "reports", str(number))
+        shutil.rmtree(reports, ignore_errors=True)
+        os.makedirs(reports)
+        environment = dict(environment, COLLAPSE_ORDER=str(order), COLLAPSE_XA_SHIFT=str(shift),
+                           HOST_TEST_REPORT=reports)
+        nextest = has_nextest(cargo)
+        command = [cargo] + (["nextest", "run", "--no-fail-fast", "--no-output-indent", "-j1"] if nextest
+                             else ["test", "--no-fail-fast"])
+        if sanitizer:
+            environment["COLLAPSE_SANITIZE"] = sanitizer
+        if sanitizer == "address":
+            # The runtime comes first, for its malloc() to be the one.
+            triple = host_triple(rustc).upper().replace("-", "_")
+            environment["ASAN_OPTIONS"] = "detect_leaks=0"
+            environment[f"CARGO_TARGET_{triple}_RUNNER"] = f"env LD_PRELOAD={asan_runtime()}"
+        for binary in binaries:
+            command += ["--test", binary]
+        if not nextest:
+            command += ["--", "--test-threads=1"]
+        self.cargo(name, f"host-test-{number}.log", command, environment, reports)
 
     def reports(self, config, directory):
-        """Take in what the tests tell."""
+        """Take in what the tests tell. Returns what each has explored, in words."""
+        explored = {}
         for file in sorted(os.listdir(directory)):
             with open(os.path.join(directory, file)) as report:
                 test = json.load(report)
             self.seen.update(test.pop("results"))
-            unit = "cases" if test["mode"] == "sequential" else "schedules"
-            print(f"  {test['name']:32} {test['mode']:34} {test['schedules']:8} {unit}")
             self.tests.append(dict(test, name=f"{config}: {test['name']}"))
+            # Some tests explore several times, with a number each.
+            name = re.sub(r"-\d+$", "", test["name"])
+            explored[name] = (test["mode"], explored.get(name, ("", 0))[1] + test["schedules"])
+        return {name: f", {number} cases" if mode == "sequential" else f", {mode}, {number} schedules"
+                for name, (mode, number) in explored.items()}
 
     def save(self):
         """Write it down."""
         os.makedirs(os.path.dirname(RESULTS), exist_ok=True)
         with open(RESULTS, "w") as file:
-            json.dump({"tests": self.tests, "failed": self.failed}, file, indent=1)
+            json.dump({"tests": self.tests, "passed": self.passed, "failed": self.failed, "skipped": self.skipped},
+                      file, indent=1)
             file.write("\n")
 
 
 def main():
-    nextest = check_tools()
-    environment = dict(os.environ, KSRC=kernel_tree(), CARGO_TARGET_DIR=os.path.join(BUILD, "host"),
-                       CARGO_TERM_COLOR="never", RUST_BACKTRACE="0")
-    # One execution alone, or the shortest failure, are for whoever looks at one test.
-    for name in ("REPLAY", "SHORTEST", "SEED"):
+    rustc, cargo = tools()
+    environment = dict(os.environ, KSRC=kernel_tree(), RUSTC=rustc, CARGO_TARGET_DIR=os.path.join(BUILD, "host"),
+                       CARGO_TERM_COLOR="never", NO_COLOR="1", RUST_BACKTRACE="0")
+    # One execution alone, or the shortest failure, are for whoever looks at one test; the sizes are chosen here.
+    for name in ("REPLAY", "SHORTEST", "SEED", "TRYBUILD", "COLLAPSE_ORDER", "COLLAPSE_XA_SHIFT", "COLLAPSE_SANITIZE"):
         environment.pop(name, None)
     os.makedirs(os.path.join(BUILD, "logs"), exist_ok=True)
     run = Run()
     for number, config in enumerate(CONFIGS):
-        if config[3] == "address" and not asan_runtime():
-            print(f"\n{config[0]}: left out, the C compiler has no libasan.so")
-            continue
-        run.config(number, config, environment, nextest)
+        run.config(number, config, environment, cargo, rustc)
+    # Not by nextest, which does not tell what the cases are, nor why a test is ignored.
+    run.cargo("does not compile", "host-test-compile-fail.log",
+              [cargo, "test", "-p", "compile-fail", "--test", "mistakes"], environment)
     missing = expected_results() - run.seen
-    if missing:
-        run.failed += 1
-        print(f"\nnever seen: {', '.join(sorted(missing))}: FAILED")
-    else:
-        run.passed += 1
-        print(f"\nall {len(run.seen)} results were seen")
+    run.result("every result was seen", wrong=f"not {', '.join(sorted(missing))}" if missing else None)
     run.save()
-    print(f"{sum(t['schedules'] for t in run.tests)} executions; {os.path.relpath(RESULTS, TOP)}")
-    print(f"{run.passed} passed, {run.failed} failed")
+    print(f"1..{run.passed + run.failed + run.skipped}")
+    print(f"# {sum(t['schedules'] for t in run.tests)} executions; {os.path.relpath(RESULTS, TOP)}")
+    print(f"{run.passed} passed, {run.failed} failed, {run.skipped} skipped")
     sys.exit(1 if run.failed else 0)
 
 

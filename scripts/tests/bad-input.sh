@@ -47,6 +47,7 @@ prepare="$TOP/scripts/prepare-source.sh"
 make=(make -C "$TOP")
 debug_kernel=$BUILD/linux/build-debug/arch/x86/boot/bzImage
 vm="$TOP/scripts/vm.py"
+host_test="$TOP/scripts/host-test.py"
 
 tap "rustc is missing" refuses 'rustc is not here: install' env RUSTC="$tap_dir/none/rustc" "$kernel" fast
 fake_tool rustc 'rustc 1.60.0 (fake)'
@@ -68,6 +69,8 @@ mkdir "$tap_dir/empty"
 tap "KSRC is no kernel tree" refuses 'not a kernel source tree' env KSRC="$tap_dir/empty" "$prepare"
 fake_tree "$tap_dir/old" 6 12
 tap "KSRC is another version" refuses 'is Linux 6.12, and the series is for 7.3' env KSRC="$tap_dir/old" "$prepare"
+tap "KSRC is no kernel tree: host tests" refuses 'no kernel source: run .make source., or set KSRC' env KSRC="$tap_dir/empty" "$host_test"
+tap "rustc is missing: host tests" refuses 'rustc is not here: run .make setup.' env RUSTC="$tap_dir/none/rustc" "$host_test"
 tap "KSRC is another version: apply" refuses 'is Linux 6.12' "$apply" "$tap_dir/old" "$tap_dir/dest"
 git_tree "$tap_dir/git"
 echo '/* mine */' >>"$tap_dir/git/mm/khugepaged.c"
@@ -94,6 +97,7 @@ tap "ACCEL is unknown" refuses 'ACCEL=warp is not one of' "${make[@]}" run ACCEL
 
 tap "DEBUG is unknown" refuses 'DEBUG=more is not one of' "${make[@]}" test DEBUG=more
 tap "there is no such mutant" refuses 'there is no mutant nobody' "$TOP/scripts/mutants-vm.py" nobody
+tap "nor one for the host" refuses 'there is no mutant nobody' "$TOP/scripts/mutants-host.py" nobody
 tap "ROUNDS is no number" refuses 'ROUNDS=many is no number of rounds' "${make[@]}" bench ROUNDS=many
 tap "there is no such scenario" refuses 'there is no scenario nobody: one of mapped, ' "$TOP/scripts/bench.py" --kernel none nobody
 tap "CASES is no number" refuses 'CASES=many is no number' "${make[@]}" fuzz CASES=many

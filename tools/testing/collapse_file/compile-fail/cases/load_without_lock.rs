@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Without the lock the walk goes through nodes that are being freed, and what it finds may be
+//! gone before it is looked at.
+
+#![forbid(unsafe_code)]
+
+use kernel::mm::page_cache::{Cursor, Entry};
+
+fn is_hole(mut cursor: Cursor<'_, '_>, index: usize) -> bool {
+    matches!(cursor.load(index), Entry::Empty)
+}
+
+fn main() {}

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Without the lock anybody may free the node that the cursor is on: the next step reads freed
+//! memory.
+
+#![forbid(unsafe_code)]
+
+use kernel::mm::page_cache::LockedCursor;
+
+fn look_once_more(mut locked: LockedCursor<'_, '_>) -> bool {
+    locked.load(0);
+    let cursor = locked.unlock();
+    cursor.filemap_flush();
+    locked.rest_is_empty()
+}
+
+fn main() {}
