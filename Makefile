@@ -32,7 +32,7 @@ export VNG = $(shell . scripts/lib.sh && echo "$$VNG")
 
 .DEFAULT_GOAL := help
 
-.PHONY: help setup source kernel kernel-debug run test test-all fuzz coverage mutants-vm host-test bench bench-locks shell apply lint clean
+.PHONY: help setup source kernel kernel-debug run test test-all fuzz coverage mutants-vm mutants-host host-test bench bench-locks shell apply lint clean
 
 help:
 	@echo 'collapse_file() of Linux in Rust'
@@ -43,6 +43,7 @@ help:
 	@echo '  make fuzz CASES=N SEED=N       random histories, collapsed in C and in Rust and compared'
 	@echo '  make coverage  which lines of the Rust code the tests come by'
 	@echo '  make mutants-vm [MUTANTS="NAME ..."]   which mistakes the tests would find (an hour or two)'
+	@echo '  make mutants-host [MUTANTS="NAME ..."]    the same for the tests on the host (some minutes)'
 	@echo '  make host-test [LONG=1]        the Rust sources on the host, with others in every order'
 	@echo '  make test-all  all of these, which takes hours'
 	@echo '  make bench [ROUNDS=N] [SCENARIOS="NAME ..."]   what a collapse costs in C and in Rust'
@@ -108,7 +109,11 @@ mutants-vm: check-options source
 host-test: source
 	@LONG=$(LONG) scripts/host-test.py
 
-test-all: test host-test
+mutants-host: source
+	@scripts/setup.sh mutants
+	@. scripts/lib.sh && CARGO_MUTANTS="$$CARGO_MUTANTS" scripts/mutants-host.py $(MUTANTS)
+
+test-all: test mutants-host
 	@$(MAKE) test DEBUG=kasan
 	@$(MAKE) test DEBUG=kcsan
 	@$(MAKE) fuzz

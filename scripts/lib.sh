@@ -15,6 +15,7 @@ LLVM_MAJOR=22
 BINDGEN_VERSION=0.72.1
 VIRTME_NG_VERSION=1.42
 MATPLOTLIB_VERSION=3.11.2
+CARGO_MUTANTS_VERSION=27.1.0
 
 say() { printf '==> %s\n' "$*"; }
 warn() { printf 'warning: %s\n' "$*" >&2; }
@@ -52,3 +53,5 @@ BINDGEN=${BINDGEN:-$CACHE/bindgen-$BINDGEN_VERSION/bin/bindgen}
 VNG=$CACHE/virtme-ng-$VIRTME_NG_VERSION/bin/vng
 # Draws what `make bench` measures.
 PLOT_PYTHON=$CACHE/matplotlib-$MATPLOTLIB_VERSION/bin/python
+# Makes the mutants of `make mutants-host` that are not patches.
+CARGO_MUTANTS=$CACHE/cargo-mutants-$CARGO_MUTANTS_VERSION/bin/cargo-mutants

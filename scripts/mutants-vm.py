@@ -27,6 +27,7 @@ import threading
 import time
 
 import ktap
+import mutant_patch
 import vm
 
 LINUX = os.path.join(vm.BUILD, "linux")
@@ -46,52 +47,28 @@ class Broken(Exception):
     """Why a kernel cannot be tested, in a line."""
 
 
-class Mutant:
-    """A patch: what it breaks and for whom, then a unified diff."""
+class Mutant(mutant_patch.Patch):
+    """A patch to build/linux, and what came of it."""
 
     def __init__(self, name):
-        self.name = name
-        self.path = os.path.join(PATCHES, name + ".patch")
-        with open(self.path) as file:
-            text = file.read()
-        header = re.match(r"(.+)\nImpl: (c|rust)\n---\n", text)
-        if not header:
-            sys.exit(f"error: {os.path.relpath(self.path, vm.TOP)} does not begin with what it breaks, Impl: and ---")
-        self.what, self.impl = header.groups()
-        self.files = [os.path.join(LINUX, path) for path in re.findall(r"^\+\+\+ b/(\S+)", text, re.MULTILINE)]
+        super().__init__(PATCHES, name)
         self.caught_by = []
         self.broken = None
-
-    def patch(self, *options):
-        """Apply it to build/linux, where it has to fit to the letter. Returns why it does not."""
-        done = subprocess.run(["patch", "-p1", "--force", "--fuzz=0", "--no-backup-if-mismatch", "--reject-file=-",
-                               "-d", LINUX, "-i", self.path, *options], stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, text=True, check=False)
-        if not done.returncode:
-            return None
-        misfit = re.search(r"^Hunk.*FAILED.*|^can't find file.*", done.stdout, re.MULTILINE)
-        return f"{os.path.relpath(self.path, vm.TOP)} does not fit build/linux: " + (
-            misfit.group() if misfit else done.stdout.strip())
 
     @contextlib.contextmanager
     def applied(self):
         """build/linux with the mutant in it. Afterwards the files are as before, and newer than what was built."""
-        originals = {}
-        for path in self.files:
-            with open(path, "rb") as file:
-                originals[path] = file.read()
+        originals = self.read(LINUX)
         try:
-            misfit = self.patch()
+            misfit = self.apply(LINUX)
             if misfit:
                 raise Broken(misfit)
             yield
             # What was built then may have had nothing wrong with it.
-            if self.patch("--dry-run", "--reverse"):
+            if self.apply(LINUX, "--dry-run", "--reverse"):
                 raise Broken("somebody else changed the sources during the build")
         finally:
-            for path, content in originals.items():
-                with open(path, "wb") as file:
-                    file.write(content)
+            mutant_patch.write(originals)
 
     def verdict(self):
         """What came of it, for the table."""
@@ -270,7 +247,7 @@ def interrupted(_number, _frame):
 
 def check_fit(mutants):
     """Every patch has to fit before anything is built."""
-    misfits = [mutant.patch("--dry-run") for mutant in mutants]
+    misfits = [mutant.apply(LINUX, "--dry-run") for mutant in mutants]
     if any(misfits):
         sys.exit("\n".join("error: " + misfit for misfit in misfits if misfit))
 
@@ -286,11 +263,7 @@ def main():
     parser.add_argument("names", nargs="*", metavar="NAME", help="these mutants only")
     args = parser.parse_args()
 
-    known = sorted(name.removesuffix(".patch") for name in os.listdir(PATCHES) if name.endswith(".patch"))
-    for name in args.names:
-        if name not in known:
-            sys.exit(f"error: there is no mutant {name}: --list tells which there are")
-    mutants = [Mutant(name) for name in known if not args.names or name in args.names]
+    mutants = [Mutant(name) for name in mutant_patch.choose(PATCHES, args.names)]
     if args.list:
         for mutant in mutants:
             print(f"{mutant.name:<38} {mutant.impl:<5} {mutant.what}")

@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # Have every tool that a build and a boot need: Debian's packages, bindgen and
-# virtme-ng, the latter two in the cache; and with an argument "plot" matplotlib, too.
-# Changes nothing if all is there.
+# virtme-ng, the latter two in the cache; and with an argument "plot" matplotlib, with
+# "mutants" cargo-mutants, too. Changes nothing if all is there.
 
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -35,15 +35,27 @@ install_packages() {
 		apt-get install -y --no-install-recommends "${missing[@]}"
 }
 
+# Builds a program and has it in the cache.
+#   cargo_install CRATE VERSION DIR
+cargo_install() {
+	local cargo=/usr/bin/cargo
+	[ -x $cargo ] || cargo=cargo
+	command -v $cargo >/dev/null || die "cargo is missing, which builds $1: install it"
+	say "building $1 $2 (some minutes)"
+	RUSTC=$RUSTC logged "$1" $cargo install "$1" --version "$2" --locked --root "$3.part"
+	mv "$3.part" "$3"
+}
+
 install_bindgen() {
-	local dir=$CACHE/bindgen-$BINDGEN_VERSION cargo=/usr/bin/cargo
+	local dir=$CACHE/bindgen-$BINDGEN_VERSION
 	# One that the user gave is used as it is.
 	[ "$BINDGEN" = "$dir/bin/bindgen" ] && [ ! -x "$BINDGEN" ] || return 0
-	[ -x $cargo ] || cargo=cargo
-	command -v $cargo >/dev/null || die "cargo is missing, which builds bindgen: install it, or give a bindgen with BINDGEN="
-	say "building bindgen $BINDGEN_VERSION (2 minutes)"
-	RUSTC=$RUSTC logged bindgen $cargo install bindgen-cli --version "$BINDGEN_VERSION" --locked --root "$dir.part"
-	mv "$dir.part" "$dir"
+	cargo_install bindgen-cli "$BINDGEN_VERSION" "$dir"
+}
+
+install_cargo_mutants() {
+	[ -x "$CARGO_MUTANTS" ] ||
+		cargo_install cargo-mutants "$CARGO_MUTANTS_VERSION" "$CACHE/cargo-mutants-$CARGO_MUTANTS_VERSION"
 }
 
 install_virtme_ng() {
@@ -70,3 +82,4 @@ install_packages
 install_bindgen
 install_virtme_ng
 [ "${1:-}" != plot ] || install_matplotlib
+[ "${1:-}" != mutants ] || install_cargo_mutants

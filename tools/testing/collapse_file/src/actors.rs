@@ -324,6 +324,20 @@ pub fn pin(index: usize) {
     }
 }
 
+/// Writes to a page that is mapped by a reference to it, as a device does that `pin_user_pages()` was
+/// called for.
+pub fn write_pinned(vma: usize, index: usize, content: u64) {
+    point();
+    if let Some(folio) = rmap::mapped(vma, index) {
+        mapping::get(folio);
+        log(What::Get(this(folio).id));
+        point();
+        write_page(folio, index, content);
+        // SAFETY: The reference was taken above.
+        unsafe { folio_put(folio) };
+    }
+}
+
 /// Has a page locked for a while.
 pub fn lock_for_a_while(index: usize) {
     if let Some(folio) = mapping::lock_folio(index) {

@@ -9,8 +9,9 @@
 //! From the environment:
 //!
 //! - `REPLAY`: what a failure printed, to run that execution alone and print its timeline.
-//! - `SHORTEST`: go on after a violation, for so many failing executions (1: for 500), and print
-//!   the one with the fewest switches of tasks, then events.
+//! - `SHORTEST`: begin with orders without preemptions, then allow one more each time; go on after a
+//!   violation, for so many failing executions (1: for 500), and print the one with the fewest
+//!   switches of tasks, then events.
 //! - `LONG`: explore more.
 //! - `HOST_TEST_REPORT`: a directory to tell in what was explored and which results were seen.
 
@@ -119,6 +120,8 @@ impl Scheduler for Shared {
         inner.preemptions = 0;
         inner.steps.clear();
         SEED.set(inner.seed);
+        // What was left of the last one would be asked who can run.
+        world::forget();
         Some(schedule)
     }
 
@@ -277,45 +280,101 @@ fn seen() -> BTreeSet<u32> {
     })
 }
 
+type Scenario = Arc<dyn Fn() -> Vec<Actor> + Send + Sync>;
+
+/// What came of a search.
+struct Outcome {
+    mode: String,
+    executions: usize,
+    failures: usize,
+    best: Option<Failure>,
+    results: BTreeSet<u32>,
+}
+
 /// Explores a scenario: a function that makes a world and the tasks in it.
 ///
 /// # Panics
 ///
 /// With the timeline, if a violation is found.
 pub fn explore(name: &str, mode: Mode, scenario: impl Fn() -> Vec<Actor> + Send + Sync + 'static) {
-    let base = env::var("SEED")
-        .ok()
-        .and_then(|s| s.parse().ok())
-        .unwrap_or(1);
-    let record = env::var("REPLAY").ok();
-    let replay = record
-        .as_deref()
-        .map(|r| decode(r).expect("REPLAY is what a failure printed"));
-    let (scheduler, bound, seed): (Box<dyn Scheduler + Send>, _, _) = match (&replay, mode) {
-        (Some((wanted, ..)), _) if *wanted != name => return,
-        (Some((_, seed, steps)), _) => (
-            Box::new(Replay {
-                steps: steps.clone(),
+    let scenario: Scenario = Arc::new(scenario);
+    let number = |name| env::var(name).ok().and_then(|s| s.parse().ok());
+    let seed = number("SEED").unwrap_or(1);
+
+    if let Ok(record) = env::var("REPLAY") {
+        let (wanted, seed, steps) = decode(&record).expect("REPLAY is what a failure printed");
+        if wanted == name {
+            let replay = Replay {
+                steps,
                 at: 0,
                 started: false,
-            }),
-            None,
-            *seed,
-        ),
-        (None, Mode::Dfs) => (Box::new(DfsScheduler::new(None, false)), None, base),
-        (None, Mode::Bounded(n)) => (Box::new(DfsScheduler::new(None, false)), Some(n), base),
-        (None, Mode::Pct(depth, n)) => (
-            Box::new(PctScheduler::new_from_seed(base, depth, n * effort())),
-            None,
-            base,
-        ),
-        (None, Mode::Random(n)) => (
-            Box::new(RandomScheduler::new_from_seed(base, n * effort())),
-            None,
-            base,
-        ),
+            };
+            judge(name, search(name, mode, Some(replay), seed, 1, &scenario));
+            println!("{}", world::timeline());
+        }
+        return;
+    }
+
+    let failures = match number("SHORTEST") {
+        None | Some(0) => 1,
+        Some(1) => 500,
+        Some(n) => n as usize,
     };
+    if failures > 1 {
+        let bounds = match mode {
+            Mode::Dfs => 0..4,
+            Mode::Bounded(n) => 0..n,
+            Mode::Pct(..) | Mode::Random(_) => 0..0,
+        };
+        for bound in bounds {
+            let mode = Mode::Bounded(bound);
+            judge(name, search(name, mode, None, seed, failures, &scenario));
+        }
+    }
+    let outcome = judge(name, search(name, mode, None, seed, failures, &scenario));
+    report(name, &outcome.mode, outcome.executions, &outcome.results);
+}
+
+/// Tells of a failure, if there was one.
+fn judge(name: &str, outcome: Outcome) -> Outcome {
+    let Some(best) = outcome.best else {
+        return outcome;
+    };
+    eprintln!(
+        "{name}: {} of {} executions failed\n\n{}\n{} events, {} switches; again: REPLAY='{}'",
+        outcome.failures,
+        outcome.executions,
+        best.timeline,
+        best.events,
+        best.switches,
+        best.replay
+    );
+    // The backtrace of the test would tell nothing.
+    panic::resume_unwind(Box::new("a violation was found"));
+}
+
+/// Runs a scenario in all orders that a mode has, or until so many have failed.
+fn search(
+    name: &str,
+    mode: Mode,
+    replay: Option<Replay>,
+    seed: u64,
+    enough: usize,
+    scenario: &Scenario,
+) -> Outcome {
     let dfs = replay.is_none() && matches!(mode, Mode::Dfs | Mode::Bounded(_));
+    let bound = match mode {
+        Mode::Bounded(n) if dfs => Some(n),
+        _ => None,
+    };
+    let scheduler: Box<dyn Scheduler + Send> = match (replay, mode) {
+        (Some(replay), _) => Box::new(replay),
+        (None, Mode::Dfs | Mode::Bounded(_)) => Box::new(DfsScheduler::new(None, false)),
+        (None, Mode::Pct(depth, n)) => {
+            Box::new(PctScheduler::new_from_seed(seed, depth, n * effort()))
+        }
+        (None, Mode::Random(n)) => Box::new(RandomScheduler::new_from_seed(seed, n * effort())),
+    };
     let shared = Shared(Arc::new(Mutex::new(Inner {
         scheduler,
         bound,
@@ -327,22 +386,16 @@ pub fn explore(name: &str, mode: Mode, scenario: impl Fn() -> Vec<Actor> + Send 
         exhausted: false,
     })));
     note_assertions(name, &shared);
-    let shortest: usize = match env::var("SHORTEST").ok().and_then(|s| s.parse().ok()) {
-        Some(1) => 500,
-        Some(n) => n,
-        None => 0,
-    };
-    let scenario = Arc::new(scenario);
     let results = Arc::new(Mutex::new(BTreeSet::new()));
     let mut failures = 0;
     let mut best: Option<Failure> = None;
 
-    loop {
+    while failures < enough {
         let mut config = Config::new();
         config.stack_size = 256 << 10;
         config.failure_persistence = FailurePersistence::None;
         config.max_steps = MaxSteps::FailAfter(10_000_000);
-        let (scenario, results) = (Arc::clone(&scenario), Arc::clone(&results));
+        let (scenario, results) = (Arc::clone(scenario), Arc::clone(&results));
         let runner = Runner::new(shared.clone(), config);
         let ran = panic::catch_unwind(AssertUnwindSafe(|| {
             runner.run(move || {
@@ -371,24 +424,9 @@ pub fn explore(name: &str, mode: Mode, scenario: impl Fn() -> Vec<Actor> + Send 
         {
             best = Some(failure);
         }
-        if failures >= shortest {
-            break;
-        }
     }
 
     let inner = shared.inner();
-    if let Some(best) = best {
-        eprintln!(
-            "{name}: {failures} of {} executions failed\n\n{}\n{} events, {} switches; again: REPLAY='{}'",
-            inner.executions, best.timeline, best.events, best.switches, best.replay
-        );
-        // The backtrace of the test would tell nothing.
-        panic::resume_unwind(Box::new("a violation was found"));
-    }
-    if replay.is_some() {
-        println!("{}", world::timeline());
-        return;
-    }
     let mode = match mode {
         Mode::Dfs if inner.exhausted => "dfs exhaustive".into(),
         Mode::Bounded(n) if inner.exhausted => format!("dfs exhaustive to {n} preemptions"),
@@ -397,12 +435,14 @@ pub fn explore(name: &str, mode: Mode, scenario: impl Fn() -> Vec<Actor> + Send 
         Mode::Pct(..) => "pct".into(),
         Mode::Random(_) => "random".into(),
     };
-    report(
-        name,
-        &mode,
-        inner.executions,
-        &results.lock().expect("nobody panics with it"),
-    );
+    let results = results.lock().expect("nobody panics with it").clone();
+    Outcome {
+        mode,
+        executions: inner.executions,
+        failures,
+        best,
+        results,
+    }
 }
 
 fn effort() -> usize {

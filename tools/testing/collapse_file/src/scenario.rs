@@ -25,7 +25,7 @@ pub fn content(index: usize) -> u64 {
 /// - `4`: a small page
 /// - `m`: one that is mapped by VMA 0; `l`: and mlocked
 /// - `.`: a hole
-/// - `s`: swapped out
+/// - `s`: swapped out; of a regular file: reclaimed, its shadow is there
 /// - `f`: allocated and not written
 /// - `2`: with the next one, a folio of order 1
 ///
@@ -56,8 +56,10 @@ fn page(index: usize, kind: char) {
         's' => {
             let value = with(|w| {
                 w.swap.push(content(index));
-                w.inode.swapped += 1;
-                w.inode.blocks += 1;
+                if w.mapping.is_shmem {
+                    w.inode.swapped += 1;
+                    w.inode.blocks += 1;
+                }
                 w.swap.len() - 1
             });
             add_value(index, value);

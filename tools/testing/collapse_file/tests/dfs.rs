@@ -124,6 +124,8 @@ tests! {
     write_to_fallocated: Mode::Dfs, "f.4", nothing, [write: write(START, 7)];
     /// Somebody uses a page.
     pinned_page: Mode::Dfs, "4.4", nothing, [pin: pin(START)];
+    /// Somebody uses a page, and writes to it in the end.
+    pinned_page_written: Mode::Dfs, "m.4", nothing, [write: write_pinned(0, START, 7)];
     /// Somebody has a page locked.
     locked_page: Mode::Dfs, "4.4", nothing, [lock: lock_for_a_while(START)];
     /// Two holes are filled by one folio.

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Without others, or with others that do something at one exact place: the result and the traced
-//! index are exactly what the specification says.
+//! index are exactly what the specification says. And what the abstractions assert because no type
+//! says it.
 
 use bindings::{
     rmap::vm_area_struct,
@@ -14,7 +15,22 @@ use collapse_file_test::{
     scenario::*,
     spec::{name, predict, File, Page},
 };
-use std::collections::BTreeSet;
+use kernel::{
+    fs::file::LocalFile,
+    mm::{
+        khugepaged::{CollapseControl, NewFolio, OldFolios, Uptodate},
+        page_cache::{AddressSpace, Cursor, Entry, PmdRange},
+        rmap::Flushed,
+        Mm,
+    },
+};
+use std::{
+    cell::RefCell,
+    collections::BTreeSet,
+    panic,
+    sync::{mpsc, Once},
+    thread,
+};
 
 /// What the results were, of a number of cases.
 #[derive(Default)]
@@ -97,7 +113,7 @@ fn what_a_range_can_be_made_of() {
     ] {
         compare(&mut cases, true, pages, |_| (), nothing);
     }
-    for pages in ["4", "4.", ".", "m.", "22.4", "l4"] {
+    for pages in ["4", "4.", ".", "m.", "22.4", "l4", "4s.4", "s"] {
         compare(&mut cases, false, pages, |_| (), nothing);
     }
     cases.end("what_a_range_can_be_made_of");
@@ -117,11 +133,14 @@ fn what_a_userfaultfd_says() {
         (last + 1, 1, false),
         (last + 2, 1, false),
     ] {
-        for pages in ["4.", "4"] {
+        // With and without another mapping of all the range.
+        for (pages, alone) in [("4.", false), ("4.", true), ("4", false)] {
             file(true, pages);
             let mut model = model(true, true, pages);
             model.uffd_missing = counts;
-            // Another mapping of the same file: an alias, or another process's.
+            if alone {
+                munmap(0);
+            }
             let vma = vm_area_struct::add(start, nr);
             register(vma);
             let (result, index) = cases.run(true);
@@ -142,6 +161,18 @@ fn what_a_userfaultfd_says() {
     munmap(0);
     assert_eq!(cases.run(true).0, scan_result_SCAN_SUCCEED);
     cases.end("what_a_userfaultfd_says");
+}
+
+/// It is for the caller not to ask for such a file.
+#[test]
+fn no_large_folios() {
+    for (is_shmem, warns) in [(false, true), (true, false)] {
+        file(is_shmem, "4");
+        with(|w| w.mapping.pmd_folios = false);
+        collapse(START, true);
+        let warned = world::found().is_some_and(|found| found.contains("WARN_ON"));
+        assert_eq!(warned, warns);
+    }
 }
 
 fn page(index: usize) -> &'static folio {
@@ -274,6 +305,13 @@ fn without_a_race(cases: &mut Cases) {
         model.pages[2] = Page::Dirty;
     };
     regular("4", writeback, nothing);
+    // What it is waiting for may be the end of it: that somebody has it locked tells less.
+    let locked_too: Prepare = |model| {
+        page(START + 2).writeback.set(true);
+        page(START + 2).locked.set(Some(somebody()));
+        model.pages[2] = Page::Dirty;
+    };
+    regular("4", locked_too, || page(START + 2).locked.set(None));
     let dirty_in_page_table: Prepare = |model| {
         page(START + 1).pte_dirty.set(true);
         model.pages[1] = Page::Dirty;
@@ -284,7 +322,8 @@ fn without_a_race(cases: &mut Cases) {
 /// Results that take somebody else at the right place.
 fn with_a_race(cases: &mut Cases) {
     let mut race = |pages, call, action, expected| {
-        file(true, pages);
+        let regular_file = expected == scan_result_SCAN_PAGE_DIRTY_OR_WRITEBACK;
+        file(!regular_file, pages);
         at_call(call, action);
         let (result, _) = cases.run(true);
         assert_eq!(
@@ -324,6 +363,19 @@ fn with_a_race(cases: &mut Cases) {
             fill_large(START, 1);
         },
         scan_result_SCAN_PAGE_FILLED,
+    );
+    // A page that was read in is dirty before it is locked, or being written already.
+    race(
+        "4.",
+        "filemap_lock_folio",
+        || write(START + 1, 7),
+        scan_result_SCAN_PAGE_DIRTY_OR_WRITEBACK,
+    );
+    race(
+        "4.",
+        "filemap_lock_folio",
+        || page(START + 1).writeback.set(true),
+        scan_result_SCAN_PAGE_DIRTY_OR_WRITEBACK,
     );
     // A userfaultfd is there in time, and one is too late.
     race(
@@ -435,4 +487,145 @@ fn each_call_fails_once() {
         }
     }
     cases.end("each_call_fails_once");
+}
+
+thread_local! {
+    static TELL: RefCell<Option<mpsc::Sender<String>>> = const { RefCell::new(None) };
+}
+
+/// What the assertion says that ends `case`; nothing if none does. It is not unwound, as it is not
+/// in the kernel: what is dropped on the way would find the locks held.
+fn asserted(case: fn()) -> String {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let hook = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            let Some(tell) = TELL.take() else {
+                return hook(info);
+            };
+            tell.send(info.to_string()).expect("somebody listens");
+            loop {
+                thread::park();
+            }
+        }));
+    });
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || {
+        TELL.set(Some(tell.clone()));
+        case();
+        tell.send(String::new()).expect("somebody listens");
+    });
+    told.recv().expect("either is told")
+}
+
+/// The mapping of the file there is.
+fn address_space() -> &'static AddressSpace {
+    // SAFETY: The file stays until the next world.
+    AddressSpace::of(unsafe { LocalFile::from_raw_file(with(|w| &raw const *w.file)) })
+}
+
+fn range_at(start: usize) -> PmdRange<'static> {
+    address_space().pmd_range(start)
+}
+
+fn new_at(start: usize) -> NewFolio<'static, Uptodate> {
+    let mm = mm_struct::default();
+    let mut cc = collapse_control {
+        is_khugepaged: true,
+    };
+    // SAFETY: Both are valid for the call.
+    let (mm, cc) = unsafe {
+        (
+            Mm::from_raw(&raw const mm),
+            CollapseControl::from_raw(&raw mut cc),
+        )
+    };
+    let new = NewFolio::alloc_charged(mm, cc, range_at(start)).expect("there is memory");
+    new.into_copy_cursor().clear_rest().mark_uptodate()
+}
+
+/// The folios at the first `nr` indices of a range.
+fn old_at(start: usize, nr: usize) -> OldFolios<'static, Flushed> {
+    let range = range_at(start);
+    let mut walk = range.walk();
+    let mut old = OldFolios::new(range);
+    let mut locked = Cursor::new(&mut walk).lock();
+    for index in start..start + nr {
+        let Entry::Folio(folio) = locked.load(index) else {
+            continue;
+        };
+        let folio = folio.try_lock().expect("nobody has it locked");
+        let cursor = locked.unlock();
+        let Ok(folio) = folio.isolate_lru() else {
+            panic!("it is on the LRU");
+        };
+        let pushed = old.push(cursor, folio, |_| Ok(()));
+        locked = pushed.unwrap_or_else(|result| panic!("{result:?}"));
+    }
+    drop(locked);
+    old.flush()
+}
+
+/// Replaces a range with one page, by what may belong to another.
+fn commit(new_start: usize, charged: usize, old: (usize, usize)) {
+    file(true, "4.");
+    let mut walk = range_at(START).walk();
+    let cursor = Cursor::new(&mut walk);
+    let old = old_at(old.0, old.1);
+    let charge = cursor.charge_holes(charged).expect("there is room");
+    let new = new_at(new_start);
+    let i_mmap = cursor.i_mmap_read();
+    let sealed = cursor
+        .lock_with_slots()
+        .and_then(|locked| locked.fill_holes())
+        .and_then(|filled| filled.expect_holes(HPAGE_PMD_NR - 1))
+        .and_then(|counted| counted.check_userfaultfd(i_mmap))
+        .expect("nothing is in the way");
+    let (huge, replaced) = sealed.commit(new, charge, old);
+    huge.unlock();
+    replaced.release();
+    assert_eq!(world::found(), None);
+}
+
+/// No type says that what is committed belongs together.
+#[test]
+fn values_of_two_collapses() {
+    const HOLES: usize = HPAGE_PMD_NR - 1;
+    const OTHER: usize = START + HPAGE_PMD_NR;
+
+    assert_eq!(asserted(|| commit(START, HOLES, (START, 1))), "");
+    let cases: [fn(); 4] = [
+        || commit(OTHER, HOLES, (START, 1)),
+        || commit(START, HOLES - 1, (START, 1)),
+        || commit(START, HOLES, (START, 0)),
+        || commit(START, HOLES, (OTHER, 1)),
+    ];
+    for case in cases {
+        assert!(asserted(case).contains("new.range() == *range"));
+    }
+    let sealed = asserted(|| {
+        file(true, "4");
+        let old = old_at(START, HPAGE_PMD_NR);
+        let mut walk = range_at(OTHER).walk();
+        let full = old.full_range().expect("there are no holes");
+        let _ = Cursor::new(&mut walk).lock().seal_full(full);
+    });
+    assert!(sealed.contains("full.is_of"));
+}
+
+/// What only assertions ask, as long as all is well.
+#[test]
+fn folio_that_is_not_ours() {
+    file(true, "4");
+    let mut walk = range_at(START).walk();
+    let mut locked = Cursor::new(&mut walk).lock();
+    let Entry::Folio(folio) = locked.load(START) else {
+        panic!("there is a page");
+    };
+    assert!(!folio.is_locked());
+    let folio = folio.try_lock().expect("nobody has it locked");
+    drop(locked);
+    assert!(folio.is_locked() && folio.is_in(address_space()));
+    mapping::remove_folio(folio.as_raw(), event::Slot::Hole);
+    assert!(!folio.is_in(address_space()));
 }

@@ -2,7 +2,7 @@
 
 //! What has happened, in order: the properties are judged by it, and a failure is told with it.
 
-use crate::world::Task;
+use crate::{khugepaged::SCAN_RESULTS, world::Task};
 use std::fmt;
 
 /// What an index of the page cache holds.
@@ -111,19 +111,24 @@ pub enum What {
     Note(&'static str),
 }
 
+/// `1 << order` indices.
+pub fn place(index: usize, order: u32) -> String {
+    match order {
+        0 => format!("[{index}]"),
+        _ => format!("[{index}..{}]", index + (1 << order)),
+    }
+}
+
 impl fmt::Display for What {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             What::Lock => write!(f, "lock page cache"),
             What::Unlock => write!(f, "unlock page cache"),
-            What::Store(index, 0, slot) => write!(f, "store [{index}] = {slot}"),
-            What::Store(index, order, slot) => {
-                write!(f, "store [{index}..{}] = {slot}", index + (1 << order))
-            }
-            What::Stored => write!(f, "stored"),
+            What::Store(index, order, slot) => write!(f, "store {} = {slot}", place(index, order)),
+            What::Stored => write!(f, "... stored"),
             What::FolioLock(id) => write!(f, "lock folio {id}"),
             What::FolioLockFailed(id) => write!(f, "folio {id} is locked"),
-            What::Get(id) => write!(f, "looks up folio {id}"),
+            What::Get(id) => write!(f, "look up folio {id}"),
             What::FolioUnlock(id) => write!(f, "unlock folio {id}"),
             What::Alloc(id, order) => write!(f, "alloc folio {id} order {order}"),
             What::Free(id) => write!(f, "free folio {id}"),
@@ -150,10 +155,13 @@ impl fmt::Display for What {
             What::Saw(_, index, Seen::Data) => write!(f, "sees page at {index}"),
             What::Saw(_, index, Seen::Content(value)) => write!(f, "reads {value} at {index}"),
             What::Missing(_, index) => write!(f, "uffd event for {index}"),
-            What::Injected(call) => write!(f, "{call} is to fail"),
+            What::Injected(call) => write!(f, "{call}() fails"),
             What::NodeRefused => write!(f, "no node"),
             What::Begin => write!(f, "collapse"),
-            What::End(result, index) => write!(f, "= {result} at {index}"),
+            What::End(result, index) => {
+                let name = SCAN_RESULTS[result as usize].trim_start_matches("scan_result_");
+                write!(f, "= {name} at {index}")
+            }
             What::Note(note) => write!(f, "{note}"),
         }
     }

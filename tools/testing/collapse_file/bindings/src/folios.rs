@@ -138,6 +138,11 @@ impl folio {
         1 << self.order
     }
 
+    /// A number that is the folio's own.
+    pub fn pfn(&self) -> usize {
+        self.id << 10
+    }
+
     /// Writes a page.
     pub fn write(&self, page: usize, content: u64) {
         self.pages[page].content.set(content);
@@ -201,8 +206,8 @@ folio_fns! {
     fn folio_nr_pages(folio) -> usize { folio.nr() }
     /// Its base-2 logarithm.
     fn folio_order(folio) -> u32 { folio.order }
-    /// A number that is the folio's own.
-    fn folio_pfn(folio) -> usize { folio.id << 10 }
+    /// The first page's number.
+    fn folio_pfn(folio) -> usize { folio.pfn() }
     /// `folio->index`.
     fn folio_start(folio) -> usize { folio.index.get() }
     /// Whether somebody has it locked.

@@ -8,6 +8,7 @@ use crate::{
     mapping::{address_space, file},
     rmap,
     world::{self, check, fails, log, might_sleep, violation, with},
+    HPAGE_PMD_NR, HPAGE_PMD_ORDER,
 };
 use std::ffi::c_int;
 
@@ -125,7 +126,7 @@ pub unsafe fn retract_page_tables(_mapping: *mut address_space, start: usize) {
             w.folios.iter().any(|f| {
                 f.cached.get()
                     && f.index.get() == start
-                    && f.order == crate::HPAGE_PMD_ORDER
+                    && f.order == HPAGE_PMD_ORDER
                     && f.locked.get() == Some(w.current)
             })
         }),
@@ -153,16 +154,24 @@ pub unsafe fn trace_mm_khugepaged_collapse_file(
 ) {
     // SAFETY: The file is that of the world.
     let really_shmem = unsafe { (*(*file).mapping).is_shmem };
-    if is_shmem != really_shmem || nr as usize != crate::HPAGE_PMD_NR {
+    if is_shmem != really_shmem || nr as usize != HPAGE_PMD_NR {
         violation("the trace event's arguments are wrong");
     }
     let none = [
         scan_result_SCAN_ALLOC_HUGE_PAGE_FAIL,
         scan_result_SCAN_CGROUP_CHARGE_FAIL,
     ];
+    let told = if none.contains(&(result as u32)) {
+        new_pfn == usize::MAX
+    } else {
+        with(|w| {
+            let mut huge = w.folios.iter().filter(|f| f.order == HPAGE_PMD_ORDER);
+            huge.any(|f| f.pfn() == new_pfn)
+        })
+    };
     check(
-        (new_pfn == usize::MAX) == none.contains(&(result as u32)),
-        "the trace event tells of a folio that is none, or not of one",
+        told,
+        "the trace event tells of another folio than the new one",
     );
     log(What::End(result as u32, index));
 }

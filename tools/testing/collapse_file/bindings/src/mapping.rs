@@ -9,7 +9,7 @@ use crate::{
         live,
     },
     shmem,
-    world::{self, check, fails, might_sleep, violation, with, Wait},
+    world::{self, check, fails, might_sleep, stop, violation, with, Wait},
     xa::{
         self, mk_value, slot, xa_state, xarray, xas_init_order, xas_load, xas_lock_irq, xas_reset,
     },
@@ -36,6 +36,8 @@ pub struct address_space {
     pub host: *mut inode,
     pub nrpages: usize,
     pub is_shmem: bool,
+    /// The file system can have folios of PMD size.
+    pub pmd_folios: bool,
 }
 
 impl address_space {
@@ -46,6 +48,7 @@ impl address_space {
             host: core::ptr::null_mut(),
             nrpages: 0,
             is_shmem,
+            pmd_folios: true,
         })
     }
 }
@@ -298,6 +301,7 @@ pub fn add_value(index: usize, value: usize) {
 
 /// Looks an index up without the lock and takes a reference to the folio: `filemap_get_entry()`.
 pub fn lookup(index: usize) -> Slot {
+    let mut retried_at = None;
     loop {
         world::point();
         with(|w| w.me().rcu += 1);
@@ -325,16 +329,20 @@ pub fn lookup(index: usize) -> Slot {
             other => Some(other),
         };
         drop(cursor);
-        let retry = found.is_none();
         rcu_unlock();
         if let Some(found) = found {
             return found;
         }
-        if retry {
-            // Spins, in C. Whoever has the lock is going to release it, and has then removed all
-            // entries to retry on.
-            world::wait_until(Wait::Lock);
+        // Spins, in C. Whoever has the lock is going to release it, and has then removed all
+        // entries to retry on. What is found again with nothing done since is there for ever.
+        let now = with(|w| w.events.len());
+        if retried_at == Some(now) && with(|w| w.lock_owner.is_none()) {
+            stop(format!(
+                "spins on XA_RETRY_ENTRY at {index}, and nobody holds the lock"
+            ));
         }
+        retried_at = Some(now);
+        world::wait_until(Wait::Lock);
     }
 }
 
@@ -472,8 +480,9 @@ pub unsafe fn shmem_mapping(mapping: *mut address_space) -> bool {
 /// # Safety
 ///
 /// `mapping` is that of the world.
-pub unsafe fn mapping_pmd_folio_support(_mapping: *const address_space) -> bool {
-    true
+pub unsafe fn mapping_pmd_folio_support(mapping: *const address_space) -> bool {
+    // SAFETY: As the caller says.
+    unsafe { (*mapping).pmd_folios }
 }
 
 /// # Safety
@@ -507,6 +516,10 @@ pub unsafe fn page_cache_sync_readahead(
 ) {
     might_sleep("page_cache_sync_readahead");
     check(!with(|w| w.mapping.is_shmem), "readahead in shmem");
+    check(
+        (index + nr) % HPAGE_PMD_NR == 0,
+        "readahead ends elsewhere than the range",
+    );
     world::called("page_cache_sync_readahead");
     let size = with(|w| w.inode.size);
     for i in index..(index + nr).min(size) {
@@ -545,6 +558,7 @@ pub unsafe fn page_cache_sync_readahead(
 /// `mapping` is that of the world.
 pub unsafe fn filemap_lock_folio(_mapping: *mut address_space, index: usize) -> *mut folio {
     might_sleep("filemap_lock_folio");
+    world::called("filemap_lock_folio");
     match lock_folio(index) {
         Some(folio) => folio,
         None => (-ENOENT) as *mut folio,

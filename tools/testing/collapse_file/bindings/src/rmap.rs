@@ -179,6 +179,14 @@ pub unsafe fn map(vma: usize, index: usize, folio: *mut folio) {
     }
 }
 
+/// The folio that a page-table entry maps.
+pub fn mapped(vma: usize, index: usize) -> Option<*mut folio> {
+    with(|w| {
+        let found = w.ptes.iter().find(|p| (p.0, p.1) == (vma, index))?;
+        Some(found.2)
+    })
+}
+
 /// Clears page-table entries for which `which` says so.
 pub fn unmap(which: impl Fn(usize, usize, *mut folio) -> bool) -> Vec<*mut folio> {
     let cleared: Vec<*mut folio> = with(|w| {

@@ -25,7 +25,7 @@
 //! sleeps.
 
 use crate::{
-    event::{Event, What},
+    event::{place, Event, Slot, What},
     folios::folio,
     mapping::{address_space, file, file_ra_state, inode},
     rmap::vm_area_struct,
@@ -33,7 +33,7 @@ use crate::{
 };
 use std::{
     cell::RefCell,
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
 };
 
 /// Who: 0 is the test itself.
@@ -238,6 +238,12 @@ impl World {
     }
 }
 
+/// There is no world any more, until the next one is made.
+pub fn forget() {
+    let old = WORLD.with(|w| w.borrow_mut().take());
+    drop(old);
+}
+
 /// Looks at the world. Not to be nested, and not to be left by switching to another task.
 pub fn with<R>(f: impl FnOnce(&mut World) -> R) -> R {
     WORLD.with(|w| f(w.borrow_mut().as_mut().expect("World::reset() comes first")))
@@ -416,34 +422,37 @@ pub fn random(n: usize) -> usize {
     })
 }
 
-/// The timeline: one line for each event, one column for each task.
+/// The timeline: what the file holds, then one line for each event and one column for each task.
 pub fn timeline() -> String {
     with(|w| {
         const WIDTH: usize = 30;
-        let columns: Vec<usize> = (0..w.tasks.len())
-            .filter(|&t| w.events.iter().any(|e| e.task == t))
-            .collect();
-        let mut text = String::new();
-        for &task in &columns {
-            let name = if task == 0 {
-                "test"
-            } else {
-                w.tasks[task].name
-            };
-            text.push_str(&format!("{:WIDTH$}", format!("{task} {name}")));
-        }
-        text.push('\n');
         let begin = w.events.iter().position(|e| e.task != 0).unwrap_or(0);
-        let mut last = What::Begin;
-        for event in &w.events[begin..] {
-            let at_once = matches!(last, What::Store(..)) && event.what == What::Stored;
-            last = event.what;
-            if at_once {
-                continue;
+        let (before, events) = w.events.split_at(begin);
+        let tasks: BTreeSet<Task> = events.iter().map(|e| e.task).collect();
+        let column = |task: Task| tasks.range(..task).count() * WIDTH;
+        let mut text = contents(before);
+        for &task in &tasks {
+            text.push_str(&format!("{:WIDTH$}", w.tasks[task].name));
+        }
+        text.truncate(text.trim_end().len());
+        text.push('\n');
+        let mut rest = events.iter().peekable();
+        while let Some(event) = rest.next() {
+            let next = rest.peek().filter(|e| e.task == event.task);
+            let (line, both) = match (event.what, next.map(|e| e.what)) {
+                (What::Store(..), Some(What::Stored)) => (event.what.to_string(), true),
+                (What::Store(..), _) => (format!("{} ...", event.what), false),
+                (What::Lock, Some(What::Unlock)) => ("lock and unlock page cache".into(), true),
+                (What::IMmapRead, Some(What::IMmapUnlock)) => {
+                    ("lock and unlock i_mmap".into(), true)
+                }
+                _ => (event.what.to_string(), false),
+            };
+            if both {
+                rest.next();
             }
-            let column = columns.iter().position(|&c| c == event.task).unwrap_or(0);
-            text.push_str(&" ".repeat(WIDTH * column));
-            text.push_str(&event.what.to_string());
+            text.push_str(&" ".repeat(column(event.task)));
+            text.push_str(&line);
             text.push('\n');
         }
         if let Some(violation) = &w.violation {
@@ -451,6 +460,24 @@ pub fn timeline() -> String {
         }
         text
     })
+}
+
+/// What the pages of the file are after these events, but for the holes.
+fn contents(events: &[Event]) -> String {
+    let mut slots = BTreeMap::new();
+    for event in events {
+        if let What::Store(index, order, slot) = event.what {
+            slots.insert((index, order), slot);
+        }
+    }
+    let pages: Vec<String> = slots
+        .into_iter()
+        .filter(|(_, slot)| *slot != Slot::Hole)
+        .map(|((index, order), slot)| format!("{} {slot}", place(index, order)))
+        .collect();
+    let shown = pages.len().min(16);
+    let more = if shown < pages.len() { ", ..." } else { "" };
+    format!("file: {}{more}\n", pages[..shown].join(", "))
 }
 
 /// Whether the named task can run, for the scheduler. Without a world everything can.

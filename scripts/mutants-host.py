@@ -1,0 +1,299 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""Break collapse_file() on purpose and see whether the tests on the host notice.
+
+Two kinds of mutants, both in copies of the tree. Each patch in scripts/mutants-host/
+breaks one step of the protocol, and the types that forbid that as far as it takes; it is
+caught if one of the tests in every order (tests/dfs.rs) fails. Of all failures the one
+with the fewest switches of tasks is told, as a timeline in build/results/timelines.
+
+The others are made by cargo-mutants, of mm/collapse_file.rs and rust/kernel/: operators
+and results are replaced one by one. The quick tests come first, and what they do not
+catch goes on to the next stage. scripts/mutants-host/survivors.txt tells of each that
+survives them all why; one that is not in there fails the run, and so does one that is in
+there and is caught.
+
+The results go to build/results/mutants.json. With names of patches, only these are tried.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import mutant_patch
+
+host_test = importlib.import_module("host-test")
+
+TOP = mutant_patch.TOP
+BUILD = os.path.join(TOP, "build")
+WORK = os.path.join(BUILD, "mutants-host")
+TREE = os.path.join(WORK, "tree")
+SOURCES = ["mm", "rust", "tools/testing/collapse_file"]
+TESTS = os.path.join(TREE, "tools/testing/collapse_file")
+PATCHES = os.path.join(TOP, "scripts/mutants-host")
+RESULTS = os.path.join(BUILD, "results", "mutants.json")
+TIMELINES = os.path.join(BUILD, "results", "timelines")
+LOGS = os.path.join(BUILD, "logs")
+# What a test takes a second of processor time for, a mutant may loop in. The time on the clock says little: there may
+# be others.
+LIMITED = ["prlimit", "--cpu=60"]
+
+CARGO_MUTANTS = os.environ.get("CARGO_MUTANTS", "cargo-mutants")
+SURVIVORS = os.path.join(PATCHES, "survivors.txt")
+# Order, bits of a node, test binary. Most mutants do not get beyond the first stage, of a second.
+STAGES = [(2, 1, "sequential"), (2, 1, "dfs"), (3, 2, "sequential"), (2, 6, "sequential"), (3, 2, "random")]
+
+FAILURE = re.compile(r"again: REPLAY='(\S+)'")
+
+
+class Broken(Exception):
+    """Why there is nothing to test, in a line."""
+
+
+def copy_tree(tree):
+    """A fresh copy of what is tested; the files are newer than all that was built."""
+    shutil.rmtree(tree, ignore_errors=True)
+    for path in SOURCES:
+        shutil.copytree(os.path.join(TOP, path), os.path.join(tree, path), copy_function=shutil.copy,
+                        ignore=shutil.ignore_patterns("target"))
+
+
+def environment(**more):
+    """What cargo and the tests get to see."""
+    result = dict(os.environ, KSRC=host_test.kernel_tree(), RUSTC=host_test.tools()[0], CARGO_TARGET_DIR=os.path.join(WORK, "target"),
+                  CARGO_TERM_COLOR="never", CARGO_PROFILE_DEV_DEBUG="0", RUST_BACKTRACE="0")
+    for name in ("REPLAY", "SHORTEST", "SEED", "LONG", "HOST_TEST_REPORT", "COLLAPSE_ORDER", "COLLAPSE_XA_SHIFT",
+                 "COLLAPSE_SANITIZE"):
+        result.pop(name, None)
+    return dict(result, **more)
+
+
+class Dfs:
+    """The tests in every order, in the copy of the tree."""
+
+    def __init__(self):
+        self.environment = environment(SHORTEST="1")
+
+    def build(self):
+        """Compile. Returns the program."""
+        built = subprocess.run(["cargo", "test", "--quiet", "--no-run", "--test", "dfs", "--message-format=json"],
+                               cwd=TESTS, env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True, check=False)
+        messages = [json.loads(line) for line in built.stdout.splitlines() if line.startswith("{")]
+        if built.returncode:
+            errors = [m["message"]["rendered"] for m in messages
+                      if m["reason"] == "compiler-message" and m["message"]["level"] == "error"]
+            raise Broken("it does not compile: " + ("\n".join(errors) or built.stderr).strip())
+        return next(m["executable"] for m in messages if m.get("executable") and m["target"]["name"] == "dfs")
+
+    def run(self, program, *arguments, **more):
+        """Run it. Returns whether it went well, and what it said."""
+        done = subprocess.run([*LIMITED, program, *arguments], env=dict(self.environment, **more),
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              text=True, errors="replace", check=False)
+        return not done.returncode, done.stdout
+
+    def failures(self):
+        """Build and run all tests. Returns those that fail, as (switches, events, test, output)."""
+        program = self.build()
+        tests = re.findall(r"^(\w+): test$", self.run(program, "--list")[1], re.MULTILINE)
+        if not tests:
+            raise Broken("there are no tests")
+        found = []
+        for test in tests:
+            passed, output = self.run(program, "--exact", test, "--nocapture")
+            if passed:
+                continue
+            replay = FAILURE.search(output)
+            if not replay:
+                found.append((sys.maxsize, sys.maxsize, test, output))
+                continue
+            replay = replay.group(1)
+            timeline = re.search(r"^\w\S*: \d+ of \d+ executions failed\n\n(.*)", output, re.MULTILINE | re.DOTALL)
+            text = timeline.group(1) if timeline else self.run(program, "--exact", test, "--nocapture", REPLAY=replay)[1]
+            text = text[:text.find(f"REPLAY='{replay}'")] + f"REPLAY='{replay}'\n"
+            found.append((replay.count("."), text.count("\n"), test, text))
+        return sorted(found)
+
+
+def test(dfs, mutant):
+    """Run the tests with a mutant. Returns a line about it."""
+    originals = mutant.read(TREE)
+    misfit = mutant.apply(TREE)
+    if misfit:
+        raise Broken(misfit)
+    try:
+        failures = dfs.failures()
+    finally:
+        mutant_patch.write(originals)
+    mutant.caught_by = [f"dfs::{failure[2]}" for failure in failures]
+    if not failures:
+        return f"SURVIVED: {mutant.what}"
+    mutant.switches, _, name, output = failures[0]
+    with open(os.path.join(TIMELINES, mutant.name + ".txt"), "w") as file:
+        file.write(f"{mutant.name}: {mutant.what}\ndfs::{name}\n\n{output}")
+    more = f", and by {len(failures) - 1} more" if len(failures) > 1 else ""
+    return f"caught by dfs::{name} ({mutant.switches} switches){more}"
+
+
+def load():
+    """What was found before."""
+    if not os.path.exists(RESULTS):
+        return {}
+    with open(RESULTS) as file:
+        return json.load(file)
+
+
+def save(**new):
+    """Write down what is known, beside what was."""
+    results = dict(load(), **new)
+    with open(RESULTS, "w") as file:
+        json.dump(results, file, indent=1)
+        file.write("\n")
+
+
+def protocol(names):
+    """Try the patches. Returns how many are not caught."""
+    mutants = [mutant_patch.Patch(PATCHES, name) for name in names]
+    dfs = Dfs()
+    copy_tree(TREE)
+    misfits = [misfit for misfit in (mutant.apply(TREE, "--dry-run") for mutant in mutants) if misfit]
+    if misfits:
+        sys.exit("\n".join("error: " + misfit for misfit in misfits))
+    failed = [failure[2] for failure in dfs.failures()]
+    if failed:
+        sys.exit(f"error: without a mutant fails dfs::{failed[0]}: run scripts/host-test.py")
+    print("without a mutant: passed", flush=True)
+    escaped = 0
+    for number, mutant in enumerate(mutants, start=1):
+        mutant.caught_by = []
+        try:
+            outcome = test(dfs, mutant)
+        except Broken as error:
+            outcome = f"BROKEN: {error}"
+        escaped += not mutant.caught_by
+        print(f"[{number:2}/{len(mutants)}] {mutant.name}: {outcome}", flush=True)
+    told = {old["name"]: old for old in load().get("protocol", ())
+            if old["name"] not in names and os.path.exists(os.path.join(PATCHES, old["name"] + ".patch"))}
+    told.update((m.name, {"name": m.name, "what": m.what, "caught_by": m.caught_by[0], "switches": m.switches})
+                for m in mutants if m.caught_by)
+    save(protocol=[told[name] for name in sorted(told)])
+    print(f"\n{len(names)} mutants of the protocol, {len(names) - escaped} caught\n", flush=True)
+    return escaped
+
+
+def make_workspace(tree):
+    """A copy in which all that is to be mutated is below the root of the workspace: cargo-mutants sees nothing else."""
+    copy_tree(tree)
+    tests = os.path.join(tree, "tools/testing/collapse_file")
+    manifest = os.path.join(tests, "Cargo.toml")
+    with open(manifest) as file:
+        text = file.read()
+    sections = re.split(r"^(?=\[)", text, flags=re.MULTILINE)
+    of_root = [section for section in sections if re.match(r"\[(workspace|profile)\b", section)]
+    members = re.search(r"^members = (.*)$", text, re.MULTILINE).group(1)
+    paths = [os.path.normpath(os.path.join("tools/testing/collapse_file", member)) for member in json.loads(members)]
+    with open(os.path.join(tree, "Cargo.toml"), "w") as file:
+        file.write("".join(of_root).replace(members, json.dumps(paths)).replace("[workspace]", "[workspace]\nresolver = \"2\""))
+    with open(manifest, "w") as file:
+        file.write("".join(section for section in sections if section not in of_root))
+    os.rename(os.path.join(tests, "Cargo.lock"), os.path.join(tree, "Cargo.lock"))
+
+
+class Generated:
+    """A mutant that cargo-mutants has made."""
+
+    def __init__(self, tree, outcome):
+        mutant = outcome["scenario"]["Mutant"]
+        path = os.path.normpath(mutant["file"])
+        with open(os.path.join(tree, path)) as file:
+            line = file.read().splitlines()[mutant["span"]["start"]["line"] - 1].strip()
+        self.verdict = outcome["summary"]
+        # Without the number of the line, which changes too often.
+        self.name = f"{path} | {line} | " + re.sub(r"^.*?:\d+:\d+: ", "", mutant["name"])
+
+
+def stage(tree, number):
+    """Try what has not been caught in the stages before."""
+    order, shift, binary = STAGES[number]
+    runner = f"CARGO_TARGET_{host_test.host_triple(host_test.tools()[0]).upper().replace('-', '_')}_RUNNER"
+    seen = environment(COLLAPSE_ORDER=str(order), COLLAPSE_XA_SHIFT=str(shift), **{runner: " ".join(LIMITED)})
+    log = os.path.join(LOGS, f"mutants-host-{number + 1}.log")
+    with open(log, "w") as output:
+        streams = {"cwd": tree, "env": seen, "stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
+        if subprocess.run(["cargo", "test", "--package=collapse-file-test", f"--test={binary}"], check=False, **streams).returncode:
+            sys.exit(f"error: {binary} fails without a mutant: see {os.path.relpath(log, TOP)}")
+        # Its own first run would be of the packages that the mutants are in, which have no tests.
+        subprocess.run([CARGO_MUTANTS, "mutants", "--in-place", "--iterate", "--baseline=skip", "--colors=never",
+                        "--output", WORK, "--file=**/mm/collapse_file.rs", "--file=**/rust/kernel/**",
+                        "--test-package=collapse-file-test", f"--cargo-arg=--test={binary}",
+                        "--timeout=3600", "--build-timeout=3600"], check=False, **streams)
+    with open(os.path.join(WORK, "mutants.out", "outcomes.json")) as file:
+        outcomes = json.load(file)["outcomes"]
+    mutants = [Generated(tree, outcome) for outcome in outcomes if outcome["scenario"] != "Baseline"]
+    missed = [mutant.name for mutant in mutants if mutant.verdict == "MissedMutant"]
+    print(f"{binary}, {1 << order} pages, nodes of {1 << shift}: {len(mutants)} mutants, {len(missed)} left", flush=True)
+    return mutants, missed
+
+
+def reasons():
+    """Why each survives that is known to."""
+    with open(SURVIVORS) as file:
+        lines = [line.strip() for line in file if line.strip() and not line.startswith("#")]
+    return dict(line.rsplit(" | ", 1) for line in lines)
+
+
+def generated():
+    """Try what cargo-mutants makes. Returns how many verdicts are not the ones expected."""
+    tree = os.path.join(WORK, "workspace")
+    make_workspace(tree)
+    for old in ("mutants.out", "mutants.out.old"):
+        shutil.rmtree(os.path.join(WORK, old), ignore_errors=True)
+    mutants, survived = stage(tree, 0)
+    unviable = sum(mutant.verdict == "Unviable" for mutant in mutants)
+    for number in range(1, len(STAGES)):
+        if survived:
+            survived = stage(tree, number)[1]
+    viable = len(mutants) - unviable
+    caught = viable - len(survived)
+    save(total=len(mutants), caught=caught, unviable=unviable, survived=survived)
+    known = reasons()
+    new = [name for name in survived if name not in known]
+    gone = [name for name in known if name not in survived]
+    for name in new:
+        print(f"SURVIVED: {name}")
+    for name in gone:
+        print(f"caught, and not to be in {os.path.relpath(SURVIVORS, TOP)} any more: {name}")
+    print(f"{len(mutants)} mutants made by cargo-mutants, {unviable} do not compile; of the others {caught} caught, "
+          f"{len(survived)} survived ({100 * caught / viable:.1f} % caught)")
+    return len(new) + len(gone)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
+    parser.add_argument("--list", action="store_true", help="list the mutants that are patches and do nothing")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="these patches, and nothing made by cargo-mutants")
+    args = parser.parse_args()
+    names = mutant_patch.choose(PATCHES, args.names)
+    if args.list:
+        for name in names:
+            print(f"{name:<38} {mutant_patch.Patch(PATCHES, name).what}")
+        return 0
+    host_test.tools()
+    if not args.names and not shutil.which(CARGO_MUTANTS):
+        sys.exit("error: cargo-mutants is missing: run `scripts/setup.sh mutants`, or `make mutants-host`")
+    for directory in (WORK, TIMELINES, LOGS):
+        os.makedirs(directory, exist_ok=True)
+    wrong = protocol(names)
+    if not args.names:
+        wrong += generated()
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
