@@ -33,6 +33,7 @@ checkpatch=(perl "$linux/scripts/checkpatch.pl" "--root=$linux" --strict --no-su
 #   MISSING_SIGN_OFF, FROM_SIGN_OFF_MISMATCH  to sign off is for who mails them
 #   PARENTHESIS_ALIGNMENT  a changed first line leaves the kernel's other lines as they are
 #   EMBEDDED_FILENAME  it takes the path in mm/Kconfig's "source" for the file's own name
+#   COMMIT_LOG_LONG_LINE  the paths of some files are long
 #   FILE_PATH_CHANGES  MAINTAINERS is for who takes the series
 #   UNKNOWN_COMMIT_ID  there is no history of the kernel here
 #   COMPLEX_MACRO, in files: a macro that defines a function
@@ -42,7 +43,7 @@ checkpatch_patches() {
 	local patch bad=0
 	for patch in patches/*.patch; do
 		# By its name it would be taken for a source file, as it is one of this repository.
-		"${checkpatch[@]}" --ignore MISSING_SIGN_OFF,PARENTHESIS_ALIGNMENT,EMBEDDED_FILENAME,FILE_PATH_CHANGES,UNKNOWN_COMMIT_ID \
+		"${checkpatch[@]}" --ignore MISSING_SIGN_OFF,PARENTHESIS_ALIGNMENT,EMBEDDED_FILENAME,COMMIT_LOG_LONG_LINE,FILE_PATH_CHANGES,UNKNOWN_COMMIT_ID \
 			- <"$patch" 2>"$LOGS/lint.log" || { echo "in $patch"; bad=1; }
 	done
 	return "$bad"

@@ -401,7 +401,7 @@ impl FolioList {
         };
 
         // SAFETY: Both are in rings, different ones, that nobody else changes: those of the lists.
-        // Before the first of a ring is its end, and each ring's end is linked to the other's begin.
+        // Before the first of a ring is its end. Each ring's end is linked to the other's begin.
         unsafe {
             let first = bindings::folio_lru(first.as_ptr());
             let second = bindings::folio_lru(second.as_ptr());
@@ -464,8 +464,8 @@ impl FolioList {
             return Self::new();
         };
         // SAFETY: All are in the list's ring, which nobody else changes, and everything in it is a
-        // folio's `lru`. The first folio is linked to what is then its end, `last`, and the begin of
-        // the others to their end.
+        // folio's `lru`. The first folio is linked to what is then its end, `last`, and the begin
+        // of the others to their end.
         unsafe {
             let first = bindings::folio_lru(first.as_ptr());
             let last = bindings::folio_lru(last);

@@ -460,7 +460,8 @@ impl FolioBatch {
 ///
 /// # Invariants
 ///
-/// `list` holds folios, the first for page `index`; each of the others begins behind the one before.
+/// `list` holds folios, the first for page `index`. Each of the others begins behind the one
+/// before.
 pub struct IsolatedBatch {
     list: FolioList,
     index: usize,

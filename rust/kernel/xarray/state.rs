@@ -222,8 +222,8 @@ impl<'s, 'a> XaLockIrqGuard<'s, 'a> {
         XaEntry(unsafe { bindings::xas_load(self.state.as_raw()) })
     }
 
-    /// The entry at `index`, or the one it is a part of. From the index before that it is but a step,
-    /// for which the array is not walked from its root.
+    /// The entry at `index`, or the one it is a part of. From the index before that it is but a
+    /// step, for which the array is not walked from its root.
     ///
     /// The cursor is to be for single entries.
     #[inline]

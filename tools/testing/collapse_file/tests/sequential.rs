@@ -18,7 +18,7 @@ use collapse_file_test::{
 use kernel::{
     fs::file::LocalFile,
     mm::{
-        khugepaged::{CollapseControl, NewFolio, OldFolios, Uptodate},
+        khugepaged::{CollapseControl, FolioBatch, NewFolio, OldFolios, Uptodate},
         page_cache::{AddressSpace, Cursor, Entry, PmdRange},
         rmap::Flushed,
         Mm,
@@ -556,11 +556,12 @@ fn old_at(start: usize, nr: usize) -> OldFolios<'static, Flushed> {
         };
         let folio = folio.try_lock().expect("nobody has it locked");
         let cursor = locked.unlock();
-        let Ok(folio) = folio.isolate_lru() else {
-            panic!("it is on the LRU");
-        };
-        let pushed = old.push(cursor, folio, |_| Ok(()));
-        locked = pushed.unwrap_or_else(|result| panic!("{result:?}"));
+        let batch = FolioBatch::new(index, folio).isolate(|folio| {
+            let isolated = folio.isolate_lru();
+            Ok(isolated.unwrap_or_else(|_| panic!("it is on the LRU")))
+        });
+        let added = old.add(cursor, batch, |_| Ok(()));
+        locked = added.unwrap_or_else(|failed| panic!("{failed:?}"));
     }
     drop(locked);
     old.flush()
