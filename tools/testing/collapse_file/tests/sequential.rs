@@ -24,13 +24,7 @@ use kernel::{
         Mm,
     },
 };
-use std::{
-    cell::RefCell,
-    collections::BTreeSet,
-    panic,
-    sync::{mpsc, Once},
-    thread,
-};
+use std::{collections::BTreeSet, env, panic, process};
 
 /// What the results were, of a number of cases.
 #[derive(Default)]
@@ -489,35 +483,6 @@ fn each_call_fails_once() {
     cases.end("each_call_fails_once");
 }
 
-thread_local! {
-    static TELL: RefCell<Option<mpsc::Sender<String>>> = const { RefCell::new(None) };
-}
-
-/// What the assertion says that ends `case`; nothing if none does. It is not unwound, as it is not
-/// in the kernel: what is dropped on the way would find the locks held.
-fn asserted(case: fn()) -> String {
-    static HOOK: Once = Once::new();
-    HOOK.call_once(|| {
-        let hook = panic::take_hook();
-        panic::set_hook(Box::new(move |info| {
-            let Some(tell) = TELL.take() else {
-                return hook(info);
-            };
-            tell.send(info.to_string()).expect("somebody listens");
-            loop {
-                thread::park();
-            }
-        }));
-    });
-    let (tell, told) = mpsc::channel();
-    thread::spawn(move || {
-        TELL.set(Some(tell.clone()));
-        case();
-        tell.send(String::new()).expect("somebody listens");
-    });
-    told.recv().expect("either is told")
-}
-
 /// The mapping of the file there is.
 fn address_space() -> &'static AddressSpace {
     // SAFETY: The file stays until the next world.
@@ -589,29 +554,52 @@ fn commit(new_start: usize, charged: usize, old: (usize, usize)) {
 }
 
 /// No type says that what is committed belongs together.
+///
+/// Each case has a process of its own, which an assertion ends at once, as it ends a kernel: what
+/// is dropped on the way would find the locks held.
 #[test]
 fn values_of_two_collapses() {
     const HOLES: usize = HPAGE_PMD_NR - 1;
     const OTHER: usize = START + HPAGE_PMD_NR;
+    const CASE: &str = "VALUES_OF_TWO_COLLAPSES";
+    const BELONG: &str = "new.range() == *range";
 
-    assert_eq!(asserted(|| commit(START, HOLES, (START, 1))), "");
-    let cases: [fn(); 4] = [
-        || commit(OTHER, HOLES, (START, 1)),
-        || commit(START, HOLES - 1, (START, 1)),
-        || commit(START, HOLES, (START, 0)),
-        || commit(START, HOLES, (OTHER, 1)),
+    let cases: [(fn(), &str); 6] = [
+        (|| commit(START, HOLES, (START, 1)), ""),
+        (|| commit(OTHER, HOLES, (START, 1)), BELONG),
+        (|| commit(START, HOLES - 1, (START, 1)), BELONG),
+        (|| commit(START, HOLES, (START, 0)), BELONG),
+        (|| commit(START, HOLES, (OTHER, 1)), BELONG),
+        (seal_another, "full.is_of"),
     ];
-    for case in cases {
-        assert!(asserted(case).contains("new.range() == *range"));
+    if let Ok(number) = env::var(CASE) {
+        panic::set_hook(Box::new(|info| {
+            eprintln!("{info}");
+            process::exit(1);
+        }));
+        let number: usize = number.parse().expect("it is set below");
+        cases[number].0();
+        process::exit(0);
     }
-    let sealed = asserted(|| {
-        file(true, "4");
-        let old = old_at(START, HPAGE_PMD_NR);
-        let mut walk = range_at(OTHER).walk();
-        let full = old.full_range().expect("there are no holes");
-        let _ = Cursor::new(&mut walk).lock().seal_full(full);
-    });
-    assert!(sealed.contains("full.is_of"));
+    for (number, (_, assertion)) in cases.iter().enumerate() {
+        let program = env::current_exe().expect("it is running");
+        let done = process::Command::new(program)
+            .args(["--exact", "values_of_two_collapses", "--nocapture"])
+            .env(CASE, number.to_string())
+            .output()
+            .expect("it can be run");
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert_eq!(done.status.success(), assertion.is_empty(), "{said}");
+        assert!(said.contains(assertion), "{said}");
+    }
+}
+
+fn seal_another() {
+    file(true, "4");
+    let old = old_at(START, HPAGE_PMD_NR);
+    let mut walk = range_at(START + HPAGE_PMD_NR).walk();
+    let full = old.full_range().expect("there are no holes");
+    let _ = Cursor::new(&mut walk).lock().seal_full(full);
 }
 
 /// What only assertions ask, as long as all is well.
