@@ -1,0 +1,173 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""Where does a collapse spend its instructions, in C and in Rust?
+
+A guest that QEMU emulates logs every instruction of the kernel while collapse_bench runs
+once. Those of madvise(MADV_COLLAPSE) are counted by the function that they are in; what is
+inlined counts for the one it is inlined into, as collapse_file() in C does. Interrupts come
+too seldom to matter. Prints a table, and keeps it in build/results/profile.json.
+"""
+
+import argparse
+import bisect
+import collections
+import json
+import os
+import re
+import shlex
+import shutil
+import socket
+import sys
+import threading
+
+import vm
+
+WORK = os.path.join(vm.BUILD, "profile")
+RESULTS = os.path.join(vm.BUILD, "results", "profile.json")
+ENTRY, RETURN = "madvise_collapse", "do_syscall_64"
+# What has been called at the end tells what the call was about: anonymous memory is collapsed without either.
+RUST = "rust_collapse_file"
+FILE = "xas_create_range"
+LINE = re.compile(r"^Trace \d+: \S+ \[[0-9a-f]+/([0-9a-f]+)/")
+
+
+class Symbols:
+    """The functions of a kernel, by address."""
+
+    def __init__(self, path):
+        found = {}
+        self.at = {}
+        with open(path) as file:
+            for line in file:
+                address, kind, name = line.split()[:3]
+                if kind in "tTwW" and not name.startswith(("__pfx_", "__cfi_")):
+                    self.at[name] = int(address, 16)
+                    found.setdefault(self.at[name], name)
+        self.addresses = sorted(found)
+        self.names = [found[address] for address in self.addresses]
+
+    def find(self, address):
+        """Name of the function that an address is in."""
+        return self.names[bisect.bisect_right(self.addresses, address) - 1]
+
+
+class Counts:
+    """Instructions of collapses, by implementation and function."""
+
+    def __init__(self, symbols):
+        self.symbols = symbols
+        self.collapses = collections.Counter()
+        self.instructions = {impl: collections.Counter() for impl in ("c", "rust")}
+
+    def add(self, call):
+        """A call of madvise_collapse() is over."""
+        if FILE in call:
+            impl = "rust" if RUST in call else "c"
+            self.collapses[impl] += 1
+            self.instructions[impl] += call
+
+    def read(self, log):
+        """Take in QEMU's log, to its end."""
+        entry = self.symbols.at[ENTRY]
+        functions = {}
+        call = None
+        for line in log:
+            found = LINE.match(line)
+            if not found:
+                continue
+            address = int(found.group(1), 16)
+            if call is None:
+                if address != entry:
+                    continue
+                call = collections.Counter()
+            name = functions.get(address)
+            if name is None:
+                name = functions[address] = self.symbols.find(address)
+            if name == RETURN:
+                self.add(call)
+                call = None
+            else:
+                call[name] += 1
+
+
+def tell(monitor, *commands):
+    """Give QEMU's monitor commands."""
+    prompt = b"(qemu) "
+    with socket.socket(socket.AF_UNIX) as channel:
+        channel.settimeout(60)
+        channel.connect(monitor)
+        for command in ("",) + commands:
+            if command:
+                channel.sendall(command.encode() + b"\n")
+            said = b""
+            while not said.endswith(prompt):
+                said += channel.recv(4096)
+
+
+def record(args, counts):
+    """Run the guest with its log going into counts."""
+    monitor, log = (os.path.join(WORK, name) for name in ("monitor", "log"))
+    shutil.rmtree(WORK, ignore_errors=True)
+    os.makedirs(WORK)
+    os.mkfifo(log)
+    text = [counts.symbols.at[name] for name in ("_stext", "_etext")]
+    qemu = (f"-icount shift=0 -monitor unix:{monitor},server,nowait -D {log} "
+            f"-dfilter {text[0]:#x}..{text[1]:#x}")
+    command = [os.path.join(vm.TOP, "scripts/guest/profile.sh"), *args.scenario]
+    line = vm.command_line(args.kernel, "tcg", args.memory, 1, ["tsc=reliable", "nokaslr"],
+                           vm.make_disks(os.path.join(vm.BUILD, "disks")), shlex.join(command), qemu)
+
+    def on_line(text):
+        if text == "profile: begin":
+            tell(monitor, "singlestep on", "log exec,nochain")
+        elif text == "profile: end":
+            tell(monitor, "log none", "singlestep off")
+        elif text.startswith("error: "):
+            raise vm.Failed(text[len("error: "):])
+
+    def read():
+        with open(log, errors="replace") as file:
+            counts.read(file)
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    status = vm.run(line, os.path.join(vm.BUILD, "logs", "profile-console.log"), on_line)
+    reader.join(timeout=60)
+    if status:
+        raise vm.Failed(f"the guest's script ended with status {status}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
+    parser.add_argument("--kernel", required=True, help="bzImage to boot, with its System.map three directories up")
+    parser.add_argument("--memory", default="2G")
+    parser.add_argument("--lines", type=int, default=25, help="functions in the table")
+    parser.add_argument("scenario", nargs="?", default="mapped", help="one of collapse_bench's")
+    args = parser.parse_args()
+    args.scenario = [args.scenario]
+    vm.end_with_us()
+
+    counts = Counts(Symbols(os.path.join(args.kernel.split("/arch/")[0], "System.map")))
+    try:
+        record(args, counts)
+    except vm.Failed as failed:
+        sys.exit(f"error: {failed}; the console is in build/logs/profile-console.log")
+    if len(counts.collapses) != len(counts.instructions):
+        sys.exit("error: there was no collapse with each of C and Rust in QEMU's log")
+    profile = {impl: {name: round(number / counts.collapses[impl]) for name, number in found.most_common()}
+               for impl, found in counts.instructions.items()}
+    os.makedirs(os.path.dirname(RESULTS), exist_ok=True)
+    with open(RESULTS, "w") as file:
+        json.dump({"scenario": args.scenario[0], "unit": "instructions", **profile}, file, indent=1)
+        file.write("\n")
+    print(f"{'C':>9}  {'Rust':>9}  {args.scenario[0]}, instructions")
+    print(f"{sum(profile['c'].values()):9,}  {sum(profile['rust'].values()):9,}  together")
+    names = sorted(set(profile["c"]) | set(profile["rust"]),
+                   key=lambda name: -max(profile[impl].get(name, 0) for impl in profile))
+    for name in names[:args.lines]:
+        print(f"{profile['c'].get(name, 0):9,}  {profile['rust'].get(name, 0):9,}  {name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
