@@ -40,6 +40,7 @@ use kernel::{
             trace_collapse_file,
             CollapseControl,
             FolioBatch,
+            FolioSlots,
             NewFolio,
             OldFolios,
             ScanResult, //
@@ -168,10 +169,11 @@ fn gather<'w, 'm>(
 ) -> Result<Cursor<'w, 'm>, ScanResult> {
     let is_shmem = range.mapping().is_shmem();
     let index = &mut progress.index;
+    let mut slots = FolioSlots::new();
 
     *index = range.start();
     while *index < range.end() {
-        let (cursor, batch) = match locked.load(*index) {
+        let (cursor, mut batch) = match locked.load(*index) {
             Entry::Empty if is_shmem => {
                 // Truncation or hole punching may have left nothing at all.
                 if *index == range.start() && locked.rest_is_empty() {
@@ -182,10 +184,12 @@ fn gather<'w, 'm>(
                 continue;
             }
             Entry::Folio(folio) if is_shmem && !folio.is_uptodate() => {
-                instantiate(locked.unlock(), *index)?
+                instantiate(locked.unlock(), *index, &mut slots)?
             }
-            Entry::Value if is_shmem => instantiate(locked.unlock(), *index)?,
-            Entry::Empty | Entry::Value => read_in(locked.unlock(), file, *index, range.end())?,
+            Entry::Value if is_shmem => instantiate(locked.unlock(), *index, &mut slots)?,
+            Entry::Empty | Entry::Value => {
+                read_in(locked.unlock(), file, *index, range.end(), &mut slots)?
+            }
             Entry::Folio(folio) if !is_shmem && folio.is_dirty() => {
                 flush_if_read_only(&locked.unlock());
                 return Err(ScanResult::PageDirtyOrWriteback);
@@ -195,7 +199,7 @@ fn gather<'w, 'm>(
             }
             Entry::Folio(folio) => {
                 let folio = folio.try_lock().ok_or(ScanResult::PageLock)?;
-                let mut batch = FolioBatch::new(*index, folio);
+                let mut batch = FolioBatch::new(&mut slots, *index, folio);
 
                 // Those behind it that want no more than this one.
                 locked.extend(&mut batch, |folio| {
@@ -209,7 +213,7 @@ fn gather<'w, 'm>(
             }
         };
 
-        let mut batch = batch.isolate(|folio| {
+        batch.check(|folio| {
             // Truncation takes the folio lock, so the folio stays in the page cache from here on.
             vm_bug_on!(!folio.is_locked());
 
@@ -231,14 +235,11 @@ fn gather<'w, 'm>(
                 return Err(ScanResult::PageDirtyOrWriteback);
             }
 
-            let folio = folio.isolate_lru().map_err(|_| ScanResult::DelPageLru)?;
-
-            if !folio.release_private(GFP_KERNEL) {
-                return Err(ScanResult::PageHasPrivate);
-            }
-
-            Ok(folio)
+            Ok(())
         });
+
+        let mut batch = batch.isolate_lru();
+        batch.release_private(GFP_KERNEL);
 
         // Unmapping may have found a page table's dirty bit. If it did not, nobody makes the folio
         // dirty any more: to write takes the folio lock, for a system call and for the fault that a
@@ -277,26 +278,28 @@ fn gather<'w, 'm>(
 
 /// Gets and locks a folio of shmem that was swapped out, or allocated by `fallocate()` and never
 /// written.
-fn instantiate<'w, 'm>(
+fn instantiate<'w, 'm, 's>(
     cursor: Cursor<'w, 'm>,
     index: usize,
-) -> Result<(Cursor<'w, 'm>, FolioBatch), ScanResult> {
+    slots: &'s mut FolioSlots,
+) -> Result<(Cursor<'w, 'm>, FolioBatch<'s>), ScanResult> {
     let folio = cursor
         .shmem_get_folio(index)
         .map_err(|_| ScanResult::Fail)?;
 
     // A new folio may still be on its way to the LRU.
     lru_add_drain();
-    Ok((cursor, FolioBatch::new(index, folio)))
+    Ok((cursor, FolioBatch::new(slots, index, folio)))
 }
 
 /// Reads a regular file from `index` up to `end` and locks the folio at `index`.
-fn read_in<'w, 'm>(
+fn read_in<'w, 'm, 's>(
     cursor: Cursor<'w, 'm>,
     file: &LocalFile,
     index: usize,
     end: usize,
-) -> Result<(Cursor<'w, 'm>, FolioBatch), ScanResult> {
+    slots: &'s mut FolioSlots,
+) -> Result<(Cursor<'w, 'm>, FolioBatch<'s>), ScanResult> {
     cursor.readahead(file, index, end - index);
     // New folios may still be on their way to the LRU.
     lru_add_drain();
@@ -304,7 +307,7 @@ fn read_in<'w, 'm>(
         .filemap_lock_folio(index)
         .map_err(|_| ScanResult::Fail)?;
 
-    Ok((cursor, FolioBatch::new(index, folio)))
+    Ok((cursor, FolioBatch::new(slots, index, folio)))
 }
 
 /// Starts writeback of a dirty file, hoping that it is through when khugepaged comes back.

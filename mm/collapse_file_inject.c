@@ -73,7 +73,6 @@ enum {
 	HOOK_xas_nomem,
 	HOOK_shmem_get_folio,
 	HOOK_folio_mapping,
-	HOOK_folio_isolate_lru,
 	HOOK_filemap_release_folio,
 	HOOK_try_to_unmap,
 	HOOK_try_to_unmap_flush,
@@ -84,6 +83,7 @@ enum {
 	HOOK_mapping_rmap_tree_iter_next,
 	HOOK_retract_page_tables,
 	HOOK_submit_bio,
+	HOOK_reclaim_pages,
 	NR_HOOKS
 };
 
@@ -181,7 +181,6 @@ STAND_IN(shmem_get_folio, int, -ENOMEM, shmem_get_folio,
 	 (inode, index, write_end, foliop, sgp))
 STAND_IN(folio_mapping, struct address_space *, NULL, folio_mapping,
 	 (const struct folio *folio), (folio))
-STAND_IN(folio_isolate_lru, bool, false, folio_isolate_lru, (struct folio *folio), (folio))
 STAND_IN(filemap_release_folio, bool, false, filemap_release_folio,
 	 (struct folio *folio, gfp_t gfp), (folio, gfp))
 STAND_IN_VOID(try_to_unmap_flush, try_to_unmap_flush, (void), ())
@@ -207,6 +206,9 @@ STAND_IN_VOID(retract_page_tables, retract_page_tables,
 #ifdef CONFIG_BLOCK
 STAND_IN_VOID(submit_bio, submit_bio, (struct bio *bio), (bio))
 #endif
+
+/* Of a task that reclaims, to have folios off the LRU for a while. */
+STAND_IN(reclaim_pages, unsigned long, 0, reclaim_pages, (struct list_head *folios), (folios))
 
 /* It has no way to fail, so it finds a page table's dirty bit. */
 static void stand_in_for_try_to_unmap(struct folio *folio, enum ttu_flags flags)
@@ -240,7 +242,6 @@ static struct hook hooks[NR_HOOKS] = {
 	HOOK(xas_nomem, "xas_nomem"),
 	HOOK(shmem_get_folio, "shmem_get_folio"),
 	HOOK(folio_mapping, "folio_mapping", .never_parks = true),
-	HOOK(folio_isolate_lru, "folio_isolate_lru"),
 	HOOK(filemap_release_folio, "filemap_release_folio"),
 	HOOK(try_to_unmap, "try_to_unmap"),
 	HOOK(try_to_unmap_flush, "try_to_unmap_flush", .never_fails = true),
@@ -259,6 +260,7 @@ static struct hook hooks[NR_HOOKS] = {
 #ifdef CONFIG_BLOCK
 	HOOK(submit_bio, "submit_bio", .never_fails = true),
 #endif
+	HOOK(reclaim_pages, "reclaim_pages", .never_fails = true),
 };
 
 static void let_go(struct hook *hook)

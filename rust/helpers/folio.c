@@ -3,7 +3,9 @@
 #include <linux/highmem.h>
 #include <linux/huge_mm.h>
 #include <linux/lockdep.h>
+#include <linux/memcontrol.h>
 #include <linux/mm.h>
+#include <linux/mm_inline.h>
 #include <linux/page-flags.h>
 #include <linux/pagemap.h>
 #include <linux/vmstat.h>
@@ -154,6 +156,27 @@ __rust_helper void rust_helper_folio_set_place(struct folio *folio,
 __rust_helper void rust_helper_folio_clear_mapping(struct folio *folio)
 {
 	folio->mapping = NULL;
+}
+
+__rust_helper bool rust_helper_folio_test_clear_lru(struct folio *folio)
+{
+	return folio_test_clear_lru(folio);
+}
+
+__rust_helper struct lruvec *rust_helper_folio_lruvec_relock_irq(struct folio *folio,
+								 struct lruvec *locked)
+{
+	return folio_lruvec_relock_irq(folio, locked);
+}
+
+__rust_helper void rust_helper_lruvec_unlock_irq(struct lruvec *lruvec)
+{
+	lruvec_unlock_irq(lruvec);
+}
+
+__rust_helper void rust_helper_lruvec_del_folio(struct lruvec *lruvec, struct folio *folio)
+{
+	lruvec_del_folio(lruvec, folio);
 }
 
 __rust_helper struct list_head *rust_helper_folio_lru(struct folio *folio)

@@ -229,23 +229,6 @@ impl LockedFolio {
         // SAFETY: The folio is alive and locked by the type invariant.
         unsafe { bindings::folio_mapping(self.as_raw()) == mapping.as_raw() }
     }
-
-    /// Takes the folio off the LRU: `folio_isolate_lru()`.
-    ///
-    /// # Errors
-    ///
-    /// Gives the folio back if somebody else has isolated it, or if it was not on the LRU yet.
-    #[inline]
-    pub fn isolate_lru(self) -> Result<IsolatedFolio, Self> {
-        // SAFETY: The folio is alive by the type invariant. The LRU lock is not held: nothing
-        // reachable from safe code takes it and stays in it.
-        if unsafe { bindings::folio_isolate_lru(self.as_raw()) } {
-            // INVARIANT: Isolated just now, which took a reference of its own.
-            Ok(IsolatedFolio(self))
-        } else {
-            Err(self)
-        }
-    }
 }
 
 impl Deref for LockedFolio {
@@ -280,16 +263,6 @@ impl Drop for LockedFolio {
 pub struct IsolatedFolio(LockedFolio);
 
 impl IsolatedFolio {
-    /// Frees what the file system has attached to the folio: `filemap_release_folio()`.
-    ///
-    /// Context: may sleep if `gfp` allows it. Returns whether nothing is attached any more.
-    #[inline]
-    #[must_use]
-    pub fn release_private(&self, gfp: alloc::Flags) -> bool {
-        // SAFETY: The folio is alive and locked.
-        unsafe { bindings::filemap_release_folio(self.as_raw(), gfp.as_raw()) }
-    }
-
     #[inline]
     fn lru(&self) -> *mut bindings::list_head {
         // SAFETY: The folio is alive.
@@ -318,6 +291,66 @@ impl Drop for IsolatedFolio {
         //
         // SAFETY: The object owns the isolation and its reference.
         unsafe { bindings::folio_putback_lru(folio) };
+    }
+}
+
+/// The LRU lock of the folios that are isolated next, if any is held yet.
+///
+/// Dropping it releases the lock. Context: interrupts are off from the first folio on.
+///
+/// # Invariants
+///
+/// `lruvec` is null, or an `lruvec` whose lock the object owns.
+struct LruLock {
+    lruvec: *mut bindings::lruvec,
+    _not_send: NotThreadSafe,
+}
+
+impl LruLock {
+    /// Context: interrupts enabled.
+    #[inline]
+    fn new() -> Self {
+        // INVARIANT: No lock.
+        Self {
+            lruvec: core::ptr::null_mut(),
+            _not_send: NotThreadSafe,
+        }
+    }
+
+    /// What `folio_isolate_lru()` does, but that the lock stays held, to be used for the next
+    /// folio if it is on the same LRU.
+    ///
+    /// Gives the folio back if somebody else has isolated it, or if it was not on the LRU yet.
+    #[inline]
+    fn isolate(&mut self, folio: LockedFolio) -> Result<IsolatedFolio, LockedFolio> {
+        let raw = folio.as_raw();
+
+        // SAFETY: The folio is alive by the type invariant.
+        if !unsafe { bindings::folio_test_clear_lru(raw) } {
+            return Err(folio);
+        }
+        // SAFETY: As above. To have cleared the flag is to be the one who takes the folio off the
+        // LRU, which takes the lock of the LRU that it is on. A lock held here is given up for that
+        // one, or is that one.
+        //
+        // INVARIANT: Locked by the call.
+        unsafe {
+            bindings::folio_get(raw);
+            self.lruvec = bindings::folio_lruvec_relock_irq(raw, self.lruvec);
+            bindings::lruvec_del_folio(self.lruvec, raw);
+        }
+        // INVARIANT: Isolated just now, with a reference of its own. Off the LRU, nobody uses `lru`.
+        Ok(IsolatedFolio(folio))
+    }
+}
+
+impl Drop for LruLock {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.lruvec.is_null() {
+            // SAFETY: The object owns the lock.
+            unsafe { bindings::lruvec_unlock_irq(self.lruvec) };
+        }
     }
 }
 
@@ -414,6 +447,41 @@ impl FolioList {
         }
     }
 
+    /// Takes locked folios off the LRU and appends them: `folio_isolate_lru()` of each, in one hold
+    /// of the LRU lock as long as the LRU is the same.
+    ///
+    /// Context: interrupts enabled.
+    ///
+    /// # Errors
+    ///
+    /// Gives back the first folio that is not on the LRU. Those behind it stay in `folios`.
+    #[inline]
+    pub(super) fn isolate(
+        &mut self,
+        folios: &mut impl Iterator<Item = LockedFolio>,
+    ) -> Result<(), LockedFolio> {
+        let mut lock = LruLock::new();
+
+        for folio in folios {
+            self.push(lock.isolate(folio)?);
+        }
+        Ok(())
+    }
+
+    /// Frees what the file system has attached to the folios: `filemap_release_folio()` of each.
+    /// Returns those from the first one on that it does not let go of.
+    ///
+    /// Context: may sleep if `gfp` allows it.
+    #[inline]
+    pub(super) fn release_private(&mut self, gfp: alloc::Flags) -> Self {
+        // SAFETY: The folio is alive and locked.
+        let kept = self.iter().position(|folio| unsafe {
+            !bindings::filemap_release_folio(folio.as_raw(), gfp.as_raw())
+        });
+
+        kept.map_or_else(Self::new, |n| self.split_off(n))
+    }
+
     /// Removes the folios from all page tables, mlocked or not, one after the other:
     /// `try_to_unmap()`. Returns those behind the first one after which `go_on` says no,
     /// which stay mapped.
@@ -430,13 +498,13 @@ impl FolioList {
         &mut self,
         mapping: &AddressSpace,
         _batch: &mut UnmapBatch,
-        mut go_on: impl FnMut(usize, &Folio) -> bool,
+        mut go_on: impl FnMut(&Folio) -> bool,
     ) -> Self {
         let flags = bindings::ttu_flags_TTU_IGNORE_MLOCK
             | bindings::ttu_flags_TTU_BATCH_FLUSH
             | bindings::ttu_flags_TTU_RMAP_LOCKED;
         let mut i_mmap = None;
-        let last = self.iter().enumerate().find(|&(n, folio)| {
+        let last = self.iter().position(|folio| {
             if folio.is_mapped() {
                 assert!(folio.is_placed_in(mapping));
                 i_mmap.get_or_insert_with(|| IMmapReadGuard::new(mapping));
@@ -444,46 +512,20 @@ impl FolioList {
                 // held. That there is an `UnmapBatch` sees to the flush.
                 unsafe { bindings::try_to_unmap(folio.as_raw(), flags) };
             }
-            !go_on(n, folio)
+            !go_on(folio)
         });
 
-        match last.map(|(_, folio)| folio.as_raw()) {
-            // SAFETY: Found in the list.
-            Some(last) => unsafe { self.split_off(last) },
-            None => Self::new(),
-        }
+        last.map_or_else(Self::new, |n| self.split_off(n + 1))
     }
 
-    /// Removes and returns the folios behind `last`.
-    ///
-    /// # Safety
-    ///
-    /// `last` must be in the list.
-    unsafe fn split_off(&mut self, last: *mut bindings::folio) -> Self {
-        let Some(first) = self.first else {
-            return Self::new();
-        };
-        // SAFETY: All are in the list's ring, which nobody else changes, and everything in it is a
-        // folio's `lru`. The first folio is linked to what is then its end, `last`, and the begin
-        // of the others to their end.
-        unsafe {
-            let first = bindings::folio_lru(first.as_ptr());
-            let last = bindings::folio_lru(last);
-            let (rest, end) = ((*last).next, (*first).prev);
+    /// Removes and returns all but the first `len` folios.
+    fn split_off(&mut self, len: usize) -> Self {
+        let mut rest = core::mem::take(self);
 
-            if rest == first {
-                return Self::new();
-            }
-            (*last).next = first;
-            (*first).prev = last;
-            (*end).next = rest;
-            (*rest).prev = end;
-            // INVARIANT: A ring of folios that `self` does not own any more.
-            Self {
-                first: NonNull::new(bindings::lru_folio(rest)),
-                _not_send: NotThreadSafe,
-            }
+        for folio in core::iter::from_fn(|| rest.pop()).take(len) {
+            self.push(folio);
         }
+        rest
     }
 
     /// Gives the folios up for good, after another one has taken their place in the page cache.

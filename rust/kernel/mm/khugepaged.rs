@@ -21,11 +21,12 @@
 //! C files: `mm/khugepaged.c`, `mm/khugepaged.h`
 
 use crate::{
+    alloc,
     bindings,
     ffi::{c_int, c_ulong},
     fs::file::LocalFile,
     mm::{
-        folio::{Folio, FolioList, IsolatedFolio, LockedFolio, NodeStat},
+        folio::{Folio, FolioList, LockedFolio, NodeStat},
         folio::{HPAGE_PMD_NR, HPAGE_PMD_ORDER},
         mmdebug::vm_bug_on,
         page_cache::{Cursor, Entry, LockedCursor, PmdRange},
@@ -33,7 +34,7 @@ use crate::{
         Mm, //
     },
     tracepoint::declare_trace,
-    types::{NotThreadSafe, Opaque},
+    types::{NotThreadSafe, Opaque}, //
 };
 use core::{
     marker::PhantomData,
@@ -370,33 +371,57 @@ impl Drop for HugeFolio<'_> {
 ///
 /// # Invariants
 ///
-/// - The first `len` of `folios` are folios, and `len` is not zero.
+/// - The first `len` of `slots` are folios, and the others are empty.
 /// - The first folio is of page `index`. Each of the others begins behind the one before.
-/// - `end` is the page behind all of them and the holes.
-pub struct FolioBatch {
-    folios: [Option<LockedFolio>; FOLIO_BATCH_SIZE],
+/// - `end` is the page behind all of them and the holes, if none was objected to.
+pub struct FolioBatch<'s> {
+    slots: &'s mut [Option<LockedFolio>; FOLIO_BATCH_SIZE],
     len: usize,
     index: usize,
     end: usize,
+    /// The first page that something was wrong with, and what.
+    failed: Option<(usize, ScanResult)>,
 }
 
 /// As many as C puts in a batch.
 const FOLIO_BATCH_SIZE: usize = bindings::FOLIO_BATCH_SIZE as usize;
 
-impl FolioBatch {
+/// Where a [`FolioBatch`] has its folios: on the stack of who makes one batch after the other.
+///
+/// # Invariants
+///
+/// Empty while there is no batch.
+pub struct FolioSlots([Option<LockedFolio>; FOLIO_BATCH_SIZE]);
+
+impl FolioSlots {
+    /// Makes room for a batch.
+    #[inline]
+    pub fn new() -> Self {
+        // INVARIANT: Empty.
+        Self([const { None }; FOLIO_BATCH_SIZE])
+    }
+}
+
+impl Default for FolioSlots {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<'s> FolioBatch<'s> {
     /// Begins with the folio of page `index`.
     #[inline]
-    pub fn new(index: usize, folio: LockedFolio) -> Self {
+    pub fn new(slots: &'s mut FolioSlots, index: usize, folio: LockedFolio) -> Self {
         let end = index + folio.nr_pages();
-        let mut folios = [const { None }; FOLIO_BATCH_SIZE];
 
-        folios[0] = Some(folio);
+        slots.0[0] = Some(folio);
         // INVARIANT: One folio. If it begins before `index`, so far as it is looked at here.
         Self {
-            folios,
+            slots: &mut slots.0,
             len: 1,
             index,
             end,
+            failed: None,
         }
     }
 
@@ -415,7 +440,7 @@ impl FolioBatch {
     pub(super) fn push(&mut self, folio: LockedFolio) {
         assert!(folio.start() == self.end);
         self.end += folio.nr_pages();
-        self.folios[self.len] = Some(folio);
+        self.slots[self.len] = Some(folio);
         // INVARIANT: One more folio, and its pages.
         self.len += 1;
     }
@@ -426,37 +451,56 @@ impl FolioBatch {
         self.end += 1;
     }
 
-    /// Has `isolate` take each folio off the LRU, and do what else there is to be done with it.
-    ///
-    /// Context: may sleep, as far as `isolate` does.
+    /// Ends the batch before the first folio that `check` objects to.
     #[inline]
-    pub fn isolate(
-        mut self,
-        mut isolate: impl FnMut(LockedFolio) -> Result<IsolatedFolio, ScanResult>,
-    ) -> IsolatedBatch {
-        let mut batch = IsolatedBatch {
-            list: FolioList::new(),
+    pub fn check(&mut self, check: impl Fn(&LockedFolio) -> Result<(), ScanResult>) {
+        let objection = self.slots[..self.len]
+            .iter()
+            .flatten()
+            .enumerate()
+            .find_map(|(n, folio)| check(folio).err().map(|result| (n, folio.start(), result)));
+
+        if let Some((n, start, result)) = objection {
+            self.failed = Some((start.max(self.index), result));
+            // This unlocks them.
+            self.slots[n..self.len].fill_with(|| None);
+            // INVARIANT: What is left.
+            self.len = n;
+        }
+    }
+
+    /// Takes the folios off the LRU: `folio_isolate_lru()`.
+    ///
+    /// The first one that is not there ends the batch, with [`ScanResult::DelPageLru`].
+    ///
+    /// Context: interrupts enabled.
+    #[inline]
+    pub fn isolate_lru(mut self) -> IsolatedBatch {
+        let mut list = FolioList::new();
+
+        let mut folios = self.slots[..self.len].iter_mut().filter_map(Option::take);
+
+        if let Err(folio) = list.isolate(&mut folios) {
+            self.failed = Some((folio.start().max(self.index), ScanResult::DelPageLru));
+        }
+        // INVARIANT: The folios of the batch, up to that one.
+        IsolatedBatch {
+            list,
             index: self.index,
             end: self.end,
-            failed: None,
-        };
-
-        for (n, folio) in self.folios.iter_mut().map_while(Option::take).enumerate() {
-            let index = if n == 0 { self.index } else { folio.start() };
-
-            match isolate(folio) {
-                Ok(folio) => batch.list.push(folio),
-                Err(result) => {
-                    batch.failed = Some((index, result));
-                    break;
-                }
-            }
+            failed: self.failed,
         }
-        batch
     }
 }
 
-/// Folios of a [`FolioBatch`] that are isolated, up to the first with which that failed, if any.
+impl Drop for FolioBatch<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.slots[..self.len].fill_with(|| None);
+    }
+}
+
+/// Folios of a [`FolioBatch`] that are isolated.
 ///
 /// # Invariants
 ///
@@ -474,6 +518,21 @@ impl IsolatedBatch {
     #[inline]
     pub fn end(&self) -> usize {
         self.end
+    }
+
+    /// Frees what the file system has attached to the folios: `filemap_release_folio()`.
+    ///
+    /// The first one that it does not let go of ends the batch, with
+    /// [`ScanResult::PageHasPrivate`].
+    ///
+    /// Context: may sleep if `gfp` allows it.
+    #[inline]
+    pub fn release_private(&mut self, gfp: alloc::Flags) {
+        let kept = self.list.release_private(gfp);
+
+        if let Some(folio) = kept.iter().next() {
+            self.failed = Some((folio.start().max(self.index), ScanResult::PageHasPrivate));
+        }
     }
 }
 
@@ -551,14 +610,14 @@ impl<'m> OldFolios<'m, UnmapBatch> {
         batch: &mut IsolatedBatch,
         check: impl Fn(&Folio) -> Result<(), ScanResult>,
     ) {
-        let (first, mut failed) = (batch.index, batch.failed);
+        let (index, mut failed) = (batch.index, batch.failed);
         let behind = batch
             .list
-            .unmap(self.range.mapping(), &mut self.tlb, |n, folio| {
+            .unmap(self.range.mapping(), &mut self.tlb, |folio| {
                 let outcome = check_unused(folio, &check);
 
                 if let Err(result) = outcome {
-                    failed = Some((if n == 0 { first } else { folio.start() }, result));
+                    failed = Some((folio.start().max(index), result));
                 }
                 outcome.is_ok()
             });
@@ -589,7 +648,7 @@ impl<'m> OldFolios<'m, UnmapBatch> {
         let mut failed = batch.failed;
         let mut pages = 0;
 
-        for (n, folio) in batch.list.iter().enumerate() {
+        for folio in batch.list.iter() {
             let nr_pages = folio.nr_pages();
 
             // Being locked keeps it there.
@@ -598,7 +657,7 @@ impl<'m> OldFolios<'m, UnmapBatch> {
                 Entry::Folio(found) if core::ptr::eq(found, folio)
             ));
             if let Err(result) = check_unused(folio, &check) {
-                failed = Some((if n == 0 { batch.index } else { folio.start() }, result));
+                failed = Some((folio.start().max(batch.index), result));
                 break;
             }
             // A folio that was locked for this range is in it. Nothing here would notice otherwise.

@@ -397,7 +397,7 @@ impl<'w, 'm> LockedCursor<'w, 'm> {
     /// Adds to `batch` what comes behind it in the range: folios that can be locked at once and
     /// that are `wanted`, and holes if the file is shmem, up to the first entry that is neither.
     #[inline]
-    pub fn extend(&mut self, batch: &mut FolioBatch, wanted: impl Fn(&Folio) -> bool) {
+    pub fn extend(&mut self, batch: &mut FolioBatch<'_>, wanted: impl Fn(&Folio) -> bool) {
         let is_shmem = self.range.mapping.is_shmem();
         let end = self.range.end();
 

@@ -211,7 +211,7 @@ impl Window<'_> {
                 self.others().any(|e| matches!(e.what, What::FolioLock(_)))
             }
             scan_result_SCAN_DEL_PAGE_LRU => {
-                self.injected("folio_isolate_lru")
+                self.injected("folio_test_clear_lru")
                     || self.others().any(|e| {
                         matches!(
                             e.what,

@@ -18,7 +18,7 @@ use collapse_file_test::{
 use kernel::{
     fs::file::LocalFile,
     mm::{
-        khugepaged::{CollapseControl, FolioBatch, NewFolio, OldFolios, Uptodate},
+        khugepaged::{CollapseControl, FolioBatch, FolioSlots, NewFolio, OldFolios, Uptodate},
         page_cache::{AddressSpace, Cursor, Entry, PmdRange},
         rmap::Flushed,
         Mm,
@@ -463,7 +463,7 @@ fn each_call_fails_once() {
             let mut model = model(is_shmem, true, pages);
             let right = match failed {
                 "shmem_get_folio" | "read" => trouble(Page::Unavailable),
-                "folio_isolate_lru" => trouble(Page::OffLru),
+                "folio_test_clear_lru" => trouble(Page::OffLru),
                 "try_to_unmap" => trouble(Page::Used),
                 "copy_mc_highpage" => trouble(Page::Poisoned),
                 other => {
@@ -521,10 +521,7 @@ fn old_at(start: usize, nr: usize) -> OldFolios<'static, Flushed> {
         };
         let folio = folio.try_lock().expect("nobody has it locked");
         let cursor = locked.unlock();
-        let batch = FolioBatch::new(index, folio).isolate(|folio| {
-            let isolated = folio.isolate_lru();
-            Ok(isolated.unwrap_or_else(|_| panic!("it is on the LRU")))
-        });
+        let batch = FolioBatch::new(&mut FolioSlots::new(), index, folio).isolate_lru();
         let added = old.add(cursor, batch, |_| Ok(()));
         locked = added.unwrap_or_else(|failed| panic!("{failed:?}"));
     }

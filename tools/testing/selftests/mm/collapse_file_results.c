@@ -319,15 +319,33 @@ TEST_F(results, already_huge)
 	REACHED(ALREADY_HUGE);
 }
 
+static void *page_out(void *at)
+{
+	if (!inject("reclaim_pages park"))
+		madvise(at, PAGE, MADV_PAGEOUT);
+	return NULL;
+}
+
+/* Reclaim has isolated a page: the first one of all, one among others, one far behind. */
 TEST_F(results, del_page_lru)
 {
+	static const unsigned long pages[] = { 1, 4, 100 };
+	pthread_t reclaimer;
+
 	if (!inject_available())
 		SKIP(return, "no collapse_file_inject in debugfs");
-	fill(self->base, true);
-	EXPECT_FAILURE(EAGAIN, "could_not_delete_page_from_lru", START + 3,
-		       "folio_isolate_lru fail 3");
-	EXPECT_SUCCESS(self->base);
-	EXPECT_TRUE(content_is_right(self->base, true));
+	for (size_t i = 0; i < ARRAY_SIZE(pages); i++) {
+		fill(self->base, true);
+		ASSERT_EQ(pthread_create(&reclaimer, NULL, page_out, self->base + pages[i] * PAGE),
+			  0);
+		ASSERT_TRUE(inject_wait("reclaim_pages"));
+		EXPECT_FAILURE(EAGAIN, "could_not_delete_page_from_lru", START + pages[i], NULL);
+		ASSERT_EQ(inject("reclaim_pages off"), 0);
+		pthread_join(reclaimer, NULL);
+		EXPECT_SUCCESS(self->base);
+		EXPECT_TRUE(content_is_right(self->base, true));
+		ASSERT_EQ(madvise(self->base, HUGE, MADV_REMOVE), 0);
+	}
 	REACHED(DEL_PAGE_LRU);
 }
 
@@ -381,7 +399,7 @@ TEST_F(results, page_count)
 	ASSERT_EQ(pipe(ends), 0);
 	look(self->fd, self->base, HUGE, &before);
 	/* The tenth folio, locked and isolated: nobody had it in use before. */
-	parked = collapse_parked(self->base, "folio_isolate_lru", "park-after", 10);
+	parked = collapse_parked(self->base, "filemap_release_folio", "park", 10);
 	ASSERT_NE(parked, NULL);
 	page = (struct iovec) { .iov_base = self->base + 11 * PAGE, .iov_len = PAGE };
 	ASSERT_EQ(vmsplice(ends[1], &page, 1, 0), PAGE);
@@ -572,6 +590,15 @@ static bool write_file_pages(int fd, unsigned long count)
 	return !fsync(fd);
 }
 
+/*
+ * madvise() has dirty pages written back and tries again, once. Who ends the writeback may
+ * hold a page for a moment longer, so that it does not get as far as collapse_file().
+ */
+static bool second_attempt_missed(const struct outcome *outcome)
+{
+	return outcome->err == EAGAIN && outcome->events == 1;
+}
+
 TEST_F(results, fail_end_of_file)
 {
 	if (!on_disk("COLLAPSE_FILE_DIR", HUGE, &self->fd, &self->base))
@@ -586,8 +613,8 @@ TEST_F(results, fail_end_of_file)
 
 TEST_F(results, page_dirty)
 {
+	struct parked *parked = NULL;
 	struct outcome outcome;
-	struct parked *parked;
 
 	if (!on_disk("COLLAPSE_FILE_DIR", HUGE, &self->fd, &self->base))
 		SKIP(return, "no COLLAPSE_FILE_DIR");
@@ -595,9 +622,11 @@ TEST_F(results, page_dirty)
 		SKIP(return, "no collapse_file_inject in debugfs");
 	ASSERT_TRUE(write_file_pages(self->fd, NR_PAGES));
 
-	/* madvise() has the range written back and tries again, once. */
-	ASSERT_TRUE(write_file_page(self->fd, 7));
-	parked = collapse_parked(self->base, "__folio_alloc_noprof", "park", 2);
+	/* In the second attempt; if it is missed, from the beginning. */
+	for (int tries = 0; !parked && tries < 20; tries++) {
+		ASSERT_TRUE(write_file_page(self->fd, 7));
+		parked = collapse_parked(self->base, "__folio_alloc_noprof", "park", 2);
+	}
 	ASSERT_NE(parked, NULL);
 	ASSERT_TRUE(write_file_page(self->fd, 9));
 	outcome = collapse_resume(parked);
@@ -643,6 +672,8 @@ TEST_F(results, page_dirty_is_flushed)
 	outcome = collapse_resume(parked);
 	EXPECT_STREQ(outcome.first_result, "page_dirty_or_writeback");
 	EXPECT_EQ(outcome.first_index, START + 7);
+	if (second_attempt_missed(&outcome))
+		outcome = collapse(self->base);
 	EXPECT_OUTCOME(outcome, 0, "pte_mapped_hugepage", END);
 	EXPECT_TRUE(content_is_right(self->base, false));
 }
@@ -698,6 +729,8 @@ TEST_F(results, page_writeback)
 	EXPECT_EQ(first.events, 1);
 	EXPECT_STREQ(first.result, "page_dirty_or_writeback");
 	EXPECT_EQ(first.index, START);
+	if (second_attempt_missed(&this.outcome))
+		this.outcome = collapse(self->base);
 	EXPECT_OUTCOME(this.outcome, 0, "pte_mapped_hugepage", END);
 	EXPECT_TRUE(content_is_right(self->base, false));
 	REACHED(PAGE_WRITEBACK);
@@ -706,16 +739,19 @@ TEST_F(results, page_writeback)
 TEST_F(results, page_dirty_after_unmap)
 {
 	struct outcome outcome;
+	int tries = 20;
 
 	if (!on_disk("COLLAPSE_FILE_DIR", HUGE, &self->fd, &self->base))
 		SKIP(return, "no COLLAPSE_FILE_DIR");
 	if (!inject_available())
 		SKIP(return, "no collapse_file_inject in debugfs");
 	ASSERT_TRUE(write_file_pages(self->fd, NR_PAGES));
-	ASSERT_TRUE(content_is_right(self->base, false));
-	ASSERT_EQ(inject("try_to_unmap fail 5 1000"), 0);
-	outcome = collapse(self->base);
-	ASSERT_EQ(inject("off"), 0);
+	do {
+		ASSERT_TRUE(content_is_right(self->base, false));
+		ASSERT_EQ(inject("try_to_unmap fail 5 1000"), 0);
+		outcome = collapse(self->base);
+		ASSERT_EQ(inject("off"), 0);
+	} while (second_attempt_missed(&outcome) && --tries);
 	EXPECT_EQ(outcome.events, 2);
 	EXPECT_STREQ(outcome.first_result, "page_dirty_or_writeback");
 	EXPECT_EQ(outcome.first_index, START + 4);

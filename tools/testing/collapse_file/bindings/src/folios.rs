@@ -486,22 +486,65 @@ pub unsafe fn folio_lock(folio: *mut folio) {
 /// # Safety
 ///
 /// The folio is one of this world.
-pub unsafe fn folio_isolate_lru(folio: *mut folio) -> bool {
-    check(
-        !with(|w| w.me().irqs_off),
-        "folio_isolate_lru() with interrupts off",
-    );
+pub unsafe fn folio_test_clear_lru(folio: *mut folio) -> bool {
     point();
-    let refuse = fails("folio_isolate_lru");
+    let refuse = fails("folio_test_clear_lru");
     // SAFETY: As the caller says.
-    let folio = unsafe { live(folio, "folio_isolate_lru") };
+    let folio = unsafe { live(folio, "folio_test_clear_lru") };
     let isolated = !refuse && folio.lru_state.get() == Lru::Listed;
     if isolated {
         folio.lru_state.set(Lru::Isolated(with(|w| w.current)));
-        folio.refs.set(folio.refs.get() + 1);
     }
     log(What::Isolate(folio.id, isolated));
     isolated
+}
+
+/// The LRU that all folios are on.
+pub struct lruvec(());
+static LRUVEC: lruvec = lruvec(());
+
+/// # Safety
+///
+/// The folio is one of this world.
+pub unsafe fn folio_lruvec_relock_irq(folio: *mut folio, locked: *mut lruvec) -> *mut lruvec {
+    // SAFETY: As the caller says.
+    unsafe { live(folio, "folio_lruvec_relock_irq") };
+    let (lru_locked, irqs_off) = with(|w| (w.me().lru_locked, w.me().irqs_off));
+    check(
+        lru_locked == !locked.is_null(),
+        "what is told of the LRU lock is not so",
+    );
+    // Releasing it will enable interrupts.
+    check(
+        lru_locked || !irqs_off,
+        "folio_lruvec_relock_irq() with interrupts off",
+    );
+    with(|w| (w.me().lru_locked, w.me().irqs_off) = (true, true));
+    (&raw const LRUVEC).cast_mut()
+}
+
+pub unsafe fn lruvec_unlock_irq(_lruvec: *mut lruvec) {
+    check(
+        with(|w| w.me().lru_locked),
+        "the LRU lock is released by who has it not",
+    );
+    with(|w| (w.me().lru_locked, w.me().irqs_off) = (false, false));
+}
+
+/// # Safety
+///
+/// The folio is one of this world.
+pub unsafe fn lruvec_del_folio(_lruvec: *mut lruvec, folio: *mut folio) {
+    // SAFETY: As the caller says.
+    let folio = unsafe { live(folio, "lruvec_del_folio") };
+    check(
+        with(|w| w.me().lru_locked),
+        "lruvec_del_folio() without the LRU lock",
+    );
+    check(
+        folio.lru_state.get() == Lru::Isolated(with(|w| w.current)),
+        "lruvec_del_folio() by who has not cleared the flag",
+    );
 }
 
 /// # Safety

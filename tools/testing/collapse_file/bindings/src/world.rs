@@ -67,6 +67,8 @@ pub struct TaskState {
     pub wait: Option<Wait>,
     /// Whether it has interrupts disabled.
     pub irqs_off: bool,
+    /// Whether it has the LRU lock.
+    pub lru_locked: bool,
     /// Nesting of RCU read-side critical sections.
     pub rcu: usize,
     /// Whether it has ended.
