@@ -261,8 +261,9 @@ def generated():
             survived = stage(tree, number)[1]
     viable = len(mutants) - unviable
     caught = viable - len(survived)
-    save(total=len(mutants), caught=caught, unviable=unviable, survived=survived)
     known = reasons()
+    save(total=len(mutants), caught=caught, unviable=unviable,
+         survived=[{"mutant": name, "reason": known.get(name)} for name in survived])
     new = [name for name in survived if name not in known]
     gone = [name for name in known if name not in survived]
     for name in new:
