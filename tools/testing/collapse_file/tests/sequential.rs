@@ -317,7 +317,7 @@ fn without_a_race(cases: &mut Cases) {
 
 /// Results that take somebody else at the right place.
 fn with_a_race(cases: &mut Cases) {
-    let mut race = |pages, call, action, expected| {
+    let mut race = |pages: &str, call, action, expected| {
         let regular_file = expected == scan_result_SCAN_PAGE_DIRTY_OR_WRITEBACK;
         file(!regular_file, pages);
         at_call(call, action);
@@ -357,6 +357,18 @@ fn with_a_race(cases: &mut Cases) {
         || {
             punch(START + 1, START + 1);
             fill_large(START, 1);
+        },
+        scan_result_SCAN_PAGE_FILLED,
+    );
+    // The same at the end of the range: it has as many pages as the range then, and the hole that
+    // was counted besides.
+    let hole_and_swap = "4".repeat(HPAGE_PMD_NR - 2) + ".s";
+    race(
+        &hole_and_swap,
+        "shmem_get_folio",
+        || {
+            punch(START + LAST, START + LAST);
+            fill_large(START + LAST - 1, 1);
         },
         scan_result_SCAN_PAGE_FILLED,
     );
