@@ -39,9 +39,9 @@ PATCHES = os.path.join(TOP, "scripts/mutants-host")
 RESULTS = os.path.join(BUILD, "results", "mutants.json")
 TIMELINES = os.path.join(BUILD, "results", "timelines")
 LOGS = os.path.join(BUILD, "logs")
-# What a test takes a second of processor time for, a mutant may loop in. The time on the clock says little: there may
-# be others.
-LIMITED = ["prlimit", "--cpu=60"]
+# What a test takes a second of processor time for, a mutant may loop in, and note what happens all the while. The time
+# on the clock says little: there may be others.
+LIMITED = ["prlimit", "--cpu=60", f"--as={4 << 30}"]
 
 CARGO_MUTANTS = os.environ.get("CARGO_MUTANTS", "cargo-mutants")
 SURVIVORS = os.path.join(PATCHES, "survivors.txt")
@@ -261,8 +261,9 @@ def generated():
             survived = stage(tree, number)[1]
     viable = len(mutants) - unviable
     caught = viable - len(survived)
-    save(total=len(mutants), caught=caught, unviable=unviable, survived=survived)
     known = reasons()
+    save(total=len(mutants), caught=caught, unviable=unviable,
+         survived=[{"mutant": name, "reason": known.get(name)} for name in survived])
     new = [name for name in survived if name not in known]
     gone = [name for name in known if name not in survived]
     for name in new:

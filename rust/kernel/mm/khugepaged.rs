@@ -704,9 +704,12 @@ impl<'m> OldFolios<'m, Flushed> {
     }
 
     /// Witness that the folios are all of the range, if so.
+    ///
+    /// That there are as many pages is not enough: a folio may begin before the index that it was
+    /// found at, and fill a hole that was counted there.
     #[inline]
     pub fn full_range(&self) -> Option<FullRange<'_, 'm>> {
-        (self.pages == HPAGE_PMD_NR).then_some(FullRange(self))
+        (self.holes == 0 && self.pages == HPAGE_PMD_NR).then_some(FullRange(self))
     }
 
     /// Whether the folios and `holes` holes make up the whole of `range`.

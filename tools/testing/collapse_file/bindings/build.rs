@@ -4,14 +4,19 @@
 
 use std::{env, fs, path::PathBuf, process::exit};
 
+/// Says what is wrong in one line; that is what cargo fails by.
+fn die(what: String) -> ! {
+    println!("cargo::error={what}");
+    exit(0)
+}
+
 fn number(name: &str, default: u32) -> u32 {
     println!("cargo:rerun-if-env-changed={name}");
     match env::var(name) {
         Err(_) => default,
-        Ok(value) => value.parse().unwrap_or_else(|_| {
-            eprintln!("error: {name}={value} is not a number");
-            exit(1)
-        }),
+        Ok(value) => value
+            .parse()
+            .unwrap_or_else(|_| die(format!("{name}={value} is not a number"))),
     }
 }
 
@@ -21,18 +26,15 @@ fn main() {
     println!("cargo:rerun-if-changed=../../../../rust/helpers/xa_state.c");
 
     let Some(ksrc) = env::var_os("KSRC").map(PathBuf::from) else {
-        eprintln!(
-            "error: KSRC is not set: export KSRC=<a Linux 7.3 tree>, for lib/xarray.c is compiled from it"
-        );
-        exit(1)
+        die("KSRC is not set: export KSRC=<a Linux 7.3 tree>, for lib/xarray.c is compiled from it, or run \
+             `make host-test` at the top, which fetches one".into());
     };
     let xarray = ksrc.join("lib/xarray.c");
     if !xarray.exists() {
-        eprintln!(
-            "error: KSRC={} has no lib/xarray.c: set it to a Linux tree",
+        die(format!(
+            "KSRC={} has no lib/xarray.c: set it to a Linux 7.3 tree",
             ksrc.display()
-        );
-        exit(1)
+        ));
     }
     println!("cargo:rerun-if-changed={}", xarray.display());
 
@@ -86,10 +88,9 @@ fn main() {
             build.flag("-fsanitize=address");
             println!("cargo:rustc-link-lib=dylib=asan");
         }
-        Ok(other) => {
-            eprintln!("error: COLLAPSE_SANITIZE={other} is neither undefined nor address");
-            exit(1)
-        }
+        Ok(other) => die(format!(
+            "COLLAPSE_SANITIZE={other} is neither undefined nor address"
+        )),
     }
     build.compile("collapse_xarray");
 }

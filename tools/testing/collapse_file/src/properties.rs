@@ -30,7 +30,7 @@ use bindings::{
     scan_result_SCAN_COPY_MC, scan_result_SCAN_PTE_MAPPED_HUGEPAGE, scan_result_SCAN_SUCCEED,
     world::{violation, with},
     xa::{evict, slot},
-    Lru, HPAGE_PMD_NR, HPAGE_PMD_ORDER,
+    Lru, HPAGE_PMD_NR, HPAGE_PMD_ORDER, LRUVECS,
 };
 
 /// Checks everything; the world has come to its end.
@@ -357,9 +357,10 @@ fn content_is_right(history: &History) {
 fn all_is_balanced() {
     let mut wrong = Vec::new();
     with(|w| {
+        let is_shmem = w.mapping.is_shmem;
         let mut pages = 0;
-        let mut huge = 0;
         let mut live = 0;
+        let mut stat = [[0; 4]; LRUVECS];
         for f in &w.folios {
             if f.freed.get() {
                 continue;
@@ -374,8 +375,14 @@ fn all_is_balanced() {
                 continue;
             }
             pages += f.nr();
-            if f.order == HPAGE_PMD_ORDER {
-                huge += f.nr();
+            let nr = f.nr() as isize;
+            let huge = if f.order == HPAGE_PMD_ORDER { nr } else { 0 };
+            let counted = match is_shmem {
+                true => [nr, 0, nr, huge],
+                false => [nr, huge, 0, 0],
+            };
+            for (sum, pages) in stat[f.lruvec].iter_mut().zip(counted) {
+                *sum += pages;
             }
             if let Some(task) = f.locked.get() {
                 wrong.push(format!(
@@ -400,7 +407,6 @@ fn all_is_balanced() {
                 wrong.push(format!("the TLBs are not flushed of folio {id}"));
             }
         }
-        let is_shmem = w.mapping.is_shmem;
         let mut same = |what: &str, found: isize, expected: usize| {
             if found != expected as isize {
                 wrong.push(format!("{what} is {found}, and has to be {expected}"));
@@ -408,16 +414,23 @@ fn all_is_balanced() {
         };
         same("memcg charge", w.memcg, live);
         same("nrpages", w.mapping.nrpages as isize, pages);
-        same("NR_FILE_PAGES", w.stat[0], pages);
-        same("NR_FILE_THPS", w.stat[1], if is_shmem { 0 } else { huge });
-        same("NR_SHMEM", w.stat[2], if is_shmem { pages } else { 0 });
-        same("NR_SHMEM_THPS", w.stat[3], if is_shmem { huge } else { 0 });
         if is_shmem {
             same(
                 "the charge of the file",
                 w.inode.blocks as isize,
                 pages + w.inode.swapped,
             );
+        }
+        let names = ["NR_FILE_PAGES", "NR_FILE_THPS", "NR_SHMEM", "NR_SHMEM_THPS"];
+        for (lruvec, (found, expected)) in w.stat.iter().zip(&stat).enumerate() {
+            for (item, name) in names.iter().enumerate() {
+                if found[item] != expected[item] {
+                    wrong.push(format!(
+                        "{name} of node and memcg {lruvec} is {}, and has to be {}",
+                        found[item], expected[item]
+                    ));
+                }
+            }
         }
         if w.lock_owner.is_some() || !w.i_mmap_readers.is_empty() || w.i_mmap_writer.is_some() {
             wrong.push("a lock is left locked".into());

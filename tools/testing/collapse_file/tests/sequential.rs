@@ -5,6 +5,7 @@
 //! says it.
 
 use bindings::{
+    event::What,
     rmap::vm_area_struct,
     world::{self, with},
     *,
@@ -18,8 +19,11 @@ use collapse_file_test::{
 use kernel::{
     fs::file::LocalFile,
     mm::{
-        khugepaged::{CollapseControl, FolioBatch, FolioSlots, NewFolio, OldFolios, Uptodate},
-        page_cache::{AddressSpace, Cursor, Entry, PmdRange},
+        folio::Folio,
+        khugepaged::{
+            CollapseControl, FolioBatch, FolioSlots, NewFolio, OldFolios, ScanResult, Uptodate,
+        },
+        page_cache::{AddressSpace, Cursor, Entry, LockedCursor, PmdRange},
         rmap::Flushed,
         Mm,
     },
@@ -315,7 +319,7 @@ fn without_a_race(cases: &mut Cases) {
 
 /// Results that take somebody else at the right place.
 fn with_a_race(cases: &mut Cases) {
-    let mut race = |pages, call, action, expected| {
+    let mut race = |pages: &str, call, action, expected| {
         let regular_file = expected == scan_result_SCAN_PAGE_DIRTY_OR_WRITEBACK;
         file(!regular_file, pages);
         at_call(call, action);
@@ -358,6 +362,18 @@ fn with_a_race(cases: &mut Cases) {
         },
         scan_result_SCAN_PAGE_FILLED,
     );
+    // The same at the end of the range: it has as many pages as the range then, and the hole that
+    // was counted besides.
+    let hole_and_swap = "4".repeat(HPAGE_PMD_NR - 2) + ".s";
+    race(
+        &hole_and_swap,
+        "shmem_get_folio",
+        || {
+            punch(START + LAST, START + LAST);
+            fill_large(START + LAST - 1, 1);
+        },
+        scan_result_SCAN_PAGE_FILLED,
+    );
     // A page that was read in is dirty before it is locked, or being written already.
     race(
         "4.",
@@ -385,6 +401,13 @@ fn with_a_race(cases: &mut Cases) {
         scan_result_SCAN_SUCCEED,
     );
     if XA_CHUNK_SHIFT < HPAGE_PMD_ORDER {
+        // Somebody else makes the node that one was just allocated for.
+        race(
+            "44.",
+            "xas_nomem",
+            || write(START + LAST, 7),
+            scan_result_SCAN_SUCCEED,
+        );
         // The node of holes only is gone with a page that came and went, and there is no other.
         race(
             "44.",
@@ -561,13 +584,14 @@ fn values_of_two_collapses() {
     const CASE: &str = "VALUES_OF_TWO_COLLAPSES";
     const BELONG: &str = "new.range() == *range";
 
-    let cases: [(fn(), &str); 6] = [
+    let cases: [(fn(), &str); 7] = [
         (|| commit(START, HOLES, (START, 1)), ""),
         (|| commit(OTHER, HOLES, (START, 1)), BELONG),
         (|| commit(START, HOLES - 1, (START, 1)), BELONG),
         (|| commit(START, HOLES, (START, 0)), BELONG),
         (|| commit(START, HOLES, (OTHER, 1)), BELONG),
         (seal_another, "full.is_of"),
+        (unmap_another, "folio.is_placed_in(mapping)"),
     ];
     if let Ok(number) = env::var(CASE) {
         panic::set_hook(Box::new(|info| {
@@ -597,6 +621,103 @@ fn seal_another() {
     let mut walk = range_at(START + HPAGE_PMD_NR).walk();
     let full = old.full_range().expect("there are no holes");
     let _ = Cursor::new(&mut walk).lock().seal_full(full);
+}
+
+fn unmap_another() {
+    file(true, "m");
+    let mut walk = range_at(START).walk();
+    let mut slots = FolioSlots::new();
+    let (locked, batch) = batch_at(Cursor::new(&mut walk).lock(), START, &mut slots);
+    let _cursor = locked.unlock();
+    let mut batch = batch.isolate_lru();
+    page(START).mapping.set(core::ptr::null_mut());
+    OldFolios::new(range_at(START)).unmap(&mut batch, |_| Ok(()));
+}
+
+/// The folio at an index and what can be taken with it.
+fn batch_at<'w, 'm, 's>(
+    mut locked: LockedCursor<'w, 'm>,
+    index: usize,
+    slots: &'s mut FolioSlots,
+) -> (LockedCursor<'w, 'm>, FolioBatch<'s>) {
+    let Entry::Folio(folio) = locked.load(index) else {
+        panic!("there is a page");
+    };
+    let folio = folio.try_lock().expect("nobody has it locked");
+    let mut batch = FolioBatch::new(slots, index, folio);
+    locked.extend(&mut batch, |_| true);
+    (locked, batch)
+}
+
+/// Whatever step it is that fails: the index is the one that was asked for if the folio begins
+/// before it, and else the folio's.
+#[test]
+fn where_a_batch_fails() {
+    for step in 0..3 {
+        for (failing, expected) in [(START, START + 1), (START + 3, START + 3)] {
+            file(true, "2244");
+            let range = range_at(START);
+            let mut walk = range.walk();
+            let mut old = OldFolios::new(range);
+            let mut slots = FolioSlots::new();
+            let (locked, mut batch) =
+                batch_at(Cursor::new(&mut walk).lock(), START + 1, &mut slots);
+            let cursor = locked.unlock();
+            let check = |at, folio: &Folio| match at == step && folio.start() == failing {
+                true => Err(ScanResult::PageHasPrivate),
+                false => Ok(()),
+            };
+            batch.check(|folio| check(0, folio));
+            let mut batch = batch.isolate_lru();
+            old.unmap(&mut batch, |folio| check(1, folio));
+            let failed = old.add(cursor, batch, |folio| check(2, folio)).err();
+            assert_eq!(failed, Some((expected, ScanResult::PageHasPrivate)));
+            drop(old);
+            checked();
+        }
+    }
+}
+
+/// Each slot of a folio is that folio, in whatever order one looks.
+#[test]
+fn slots_of_a_folio() {
+    file(true, "224");
+    let mut walk = range_at(START).walk();
+    let mut locked = Cursor::new(&mut walk).lock();
+    let up = START..START + HPAGE_PMD_NR;
+    for index in up.clone().chain(up.rev()) {
+        let Entry::Folio(found) = locked.load(index) else {
+            panic!("there is a page at {index}");
+        };
+        assert!(core::ptr::eq(found.as_raw(), page(index)), "{index}");
+    }
+}
+
+/// What a collapse takes locks for, it does for a batch of folios at once, holes between them or
+/// not.
+#[test]
+fn locks_are_taken_for_batches() {
+    let batches = |folios: usize| folios.div_ceil(FOLIO_BATCH_SIZE as usize);
+    let all = batches(HPAGE_PMD_NR);
+    for (is_shmem, pages, locks, i_mmaps) in [
+        // The page-cache lock: for the slots, for each batch, in the end.
+        (true, "m", all + 2, all + 1),
+        (false, "m", all + 2, all + 1),
+        // And to charge for the hole.
+        (true, "4.4", batches(HPAGE_PMD_NR - 1) + 3, 2),
+    ] {
+        file(is_shmem, pages);
+        collapse(START, true);
+        let taken = |lock| {
+            with(|w| {
+                let collapse = w.events.iter().skip_while(|e| e.what != What::Begin);
+                collapse.filter(|e| e.what == lock).count()
+            })
+        };
+        let found = (taken(What::Lock), taken(What::IMmapRead));
+        checked();
+        assert_eq!(found, (locks, i_mmaps), "{is_shmem} {pages}");
+    }
 }
 
 /// What only assertions ask, as long as all is well.

@@ -46,6 +46,9 @@ pub struct page {
     pub content: Cell<u64>,
 }
 
+/// Nodes and memory cgroups that folios are of.
+pub const LRUVECS: usize = 2;
+
 /// What a page holds that nobody has written since it was allocated.
 pub const GARBAGE: u64 = u64::MAX;
 
@@ -57,6 +60,8 @@ pub struct folio {
     lru: list_head,
     pub id: usize,
     pub order: u32,
+    /// Its node and memory cgroup.
+    pub lruvec: usize,
     pub refs: Cell<c_int>,
     pub locked: Cell<Option<Task>>,
     pub lru_state: Cell<Lru>,
@@ -95,6 +100,8 @@ impl folio {
                 },
                 id,
                 order,
+                // Neighbours have the same, or have not.
+                lruvec: id / 2 % LRUVECS,
                 refs: Cell::new(1),
                 locked: Cell::new(None),
                 lru_state: Cell::new(Lru::Unborn),
@@ -359,11 +366,8 @@ pub unsafe fn folios_put_refs(batch: *mut folio_batch, refs: *mut u32) {
 /// Both are folios of this world.
 pub unsafe fn folio_same_lruvec(a: *mut folio, b: *mut folio) -> bool {
     // SAFETY: As the caller says.
-    unsafe {
-        live(a, "folio_same_lruvec");
-        live(b, "folio_same_lruvec");
-    }
-    true
+    let (a, b) = unsafe { (live(a, "folio_same_lruvec"), live(b, "folio_same_lruvec")) };
+    a.lruvec == b.lruvec
 }
 
 fn acquired(folio: &folio) {

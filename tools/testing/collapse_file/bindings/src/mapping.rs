@@ -209,15 +209,16 @@ fn count(this: &folio, sign: isize) {
     let pages = sign * this.nr() as isize;
     with(|w| {
         w.mapping.nrpages = w.mapping.nrpages.wrapping_add_signed(pages);
-        w.stat[node_stat_item_NR_FILE_PAGES as usize] += pages;
+        let stat = &mut w.stat[this.lruvec];
+        stat[node_stat_item_NR_FILE_PAGES as usize] += pages;
         let huge = this.order == HPAGE_PMD_ORDER;
         if w.mapping.is_shmem {
-            w.stat[node_stat_item_NR_SHMEM as usize] += pages;
+            stat[node_stat_item_NR_SHMEM as usize] += pages;
             if huge {
-                w.stat[node_stat_item_NR_SHMEM_THPS as usize] += pages;
+                stat[node_stat_item_NR_SHMEM_THPS as usize] += pages;
             }
         } else if huge {
-            w.stat[node_stat_item_NR_FILE_THPS as usize] += pages;
+            stat[node_stat_item_NR_FILE_THPS as usize] += pages;
         }
     });
 }
@@ -591,8 +592,8 @@ pub fn lock_folio(index: usize) -> Option<*mut folio> {
 /// `folio` is one of this world.
 pub unsafe fn lruvec_stat_mod_folio(folio: *mut folio, item: node_stat_item, pages: c_int) {
     // SAFETY: As the caller says.
-    unsafe { live(folio, "lruvec_stat_mod_folio") };
-    with(|w| w.stat[item as usize] += pages as isize);
+    let lruvec = unsafe { live(folio, "lruvec_stat_mod_folio").lruvec };
+    with(|w| w.stat[lruvec][item as usize] += pages as isize);
 }
 
 /// Adds a folio when a file is set up, or fills a hole, and leaves it locked and referenced.

@@ -26,7 +26,7 @@
 
 use crate::{
     event::{place, Event, Slot, What},
-    folios::folio,
+    folios::{folio, LRUVECS},
     mapping::{address_space, file, file_ra_state, inode},
     rmap::vm_area_struct,
     xa::Nodes,
@@ -134,8 +134,8 @@ pub struct World {
     pub swap: Vec<u64>,
     /// What is on disk, for a regular file.
     pub disk: Vec<u64>,
-    /// Statistics by `enum node_stat_item`.
-    pub stat: [isize; 4],
+    /// Statistics by `enum node_stat_item`, of each node and memory cgroup.
+    pub stat: [[isize; 4]; LRUVECS],
     /// Pages charged to the memory cgroup.
     pub memcg: isize,
     /// Pages that the file system may still be charged for.
@@ -192,7 +192,7 @@ impl World {
             inode,
             swap: Vec::new(),
             disk: Vec::new(),
-            stat: [0; 4],
+            stat: [[0; 4]; LRUVECS],
             memcg: 0,
             room: usize::MAX / 2,
             fallible: 0,
