@@ -32,7 +32,7 @@ export VNG = $(shell . scripts/lib.sh && echo "$$VNG")
 
 .DEFAULT_GOAL := help
 
-.PHONY: help setup source kernel kernel-debug run test test-all fuzz coverage mutants-vm mutants-host host-test bench bench-locks shell apply lint clean
+.PHONY: help setup source kernel kernel-debug run test test-all fuzz coverage mutants-vm mutants-host host-test bench bench-locks shell apply patches patches-check port-check lint clean
 
 help:
 	@echo 'collapse_file() of Linux in Rust'
@@ -52,6 +52,9 @@ help:
 	@echo '  make kernel    build the fast kernel only'
 	@echo '  make apply     the series on a copy of the kernel tree KSRC: a branch of commits if it'
 	@echo '                 is a git tree (DEST=build/applied)'
+	@echo '  make patches [REROLL=N]        the series as it is mailed, in build/patches'
+	@echo '  make patches-check [BUILDS=no] apply it a patch at a time to a pristine tree, and build each step'
+	@echo '  make port-check KSRC=DIR       which hunks do not fit a kernel tree of another version'
 	@echo '  make lint      rustfmt, clippy, checkpatch, shellcheck'
 	@echo '  make setup     install the tools only'
 	@echo '  make clean     remove build/ (the cache stays)'
@@ -139,6 +142,15 @@ shell: check-options kernel
 
 apply:
 	@scripts/apply.sh "$(KSRC)" "$(DEST)"
+
+patches: source
+	@REROLL=$(REROLL) scripts/patches.sh
+
+patches-check: patches
+	@BUILDS='$(BUILDS)' scripts/patches-check.sh
+
+port-check:
+	@scripts/port-check.sh "$(KSRC)"
 
 lint: kernel-debug
 	@scripts/lint.sh

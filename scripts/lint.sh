@@ -4,6 +4,7 @@
 # its say when the kernel was built: warnings are errors there.
 
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/series.sh"
 
 cd "$TOP"
 linux=$BUILD/linux
@@ -42,6 +43,8 @@ checkpatch=(perl "$linux/scripts/checkpatch.pl" "--root=$linux" --strict --no-su
 checkpatch_patches() {
 	local patch bad=0
 	for patch in patches/*.patch; do
+		# What brings only files along is no patch for checkpatch, which looks at the files below.
+		[ -n "$(patched_by "$patch")" ] || continue
 		# By its name it would be taken for a source file, as it is one of this repository.
 		"${checkpatch[@]}" --ignore MISSING_SIGN_OFF,PARENTHESIS_ALIGNMENT,EMBEDDED_FILENAME,COMMIT_LOG_LONG_LINE,FILE_PATH_CHANGES,UNKNOWN_COMMIT_ID \
 			- <"$patch" 2>"$LOGS/lint.log" || { echo "in $patch"; bad=1; }
@@ -63,12 +66,6 @@ spdx() {
 		head -n 3 "$file" | grep -q SPDX-License-Identifier || { echo "$file: no SPDX line"; bad=1; }
 	done
 	return "$bad"
-}
-
-# What no patch names never gets into a kernel tree.
-overlay_is_whole() {
-	diff <(files mm rust samples tools Documentation include Kconfig | sort) \
-		<(sed -n 's/^Overlay: //p' patches/*.patch | sort)
 }
 
 check rustfmt rustfmt_check

@@ -20,7 +20,7 @@ import ktap
 import vm
 
 RESULTS = os.path.join(vm.BUILD, "results")
-HOST_SUITES = ["parser", "scan-results", "host", "variants", "object-code", "stack-frames", "bad-input"]
+HOST_SUITES = ["parser", "scan-results", "host", "variants", "object-code", "stack-frames", "series", "bad-input"]
 
 
 def run_guest(args, console, log):
