@@ -32,7 +32,7 @@ export VNG = $(shell . scripts/lib.sh && echo "$$VNG")
 
 .DEFAULT_GOAL := help
 
-.PHONY: help setup source kernel kernel-debug run test test-all fuzz coverage mutants-vm mutants-host host-test bench bench-locks shell apply patches patches-check port-check lint clean
+.PHONY: help setup source kernel kernel-debug run test test-all fuzz coverage mutants-vm mutants-host host-test bench bench-locks shell apply report patches patches-check port-check lint clean
 
 help:
 	@echo 'collapse_file() of Linux in Rust'
@@ -55,6 +55,7 @@ help:
 	@echo '  make patches [REROLL=N]        the series as it is mailed, in build/patches'
 	@echo '  make patches-check [BUILDS=no] apply it a patch at a time to a pristine tree, and build each step'
 	@echo '  make port-check KSRC=DIR       which hunks do not fit a kernel tree of another version'
+	@echo '  make report    build/results once more as a page (index.html) and JUnit XML; the tests do so, too'
 	@echo '  make lint      rustfmt, clippy, checkpatch, shellcheck'
 	@echo '  make setup     install the tools only'
 	@echo '  make clean     remove build/ (the cache stays)'
@@ -151,6 +152,9 @@ patches-check: patches
 
 port-check:
 	@scripts/port-check.sh "$(KSRC)"
+
+report:
+	@scripts/report.py
 
 lint: kernel-debug
 	@scripts/lint.sh

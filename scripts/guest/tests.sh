@@ -24,6 +24,7 @@ suites() {
 		collapse_file_results 300 "$bin/collapse_file_results"
 		collapse_file 300 "$bin/collapse_file"
 		collapse_fuzz 900 fuzz
+		demo 300 demo
 		khugepaged-shmem 300 "$bin/khugepaged" all:shmem
 		khugepaged-shmem-order4 300 "$bin/khugepaged" -s 4 all:shmem
 		khugepaged-file-tmpfs 600 "$bin/khugepaged" all:file /run/tmpfs
@@ -74,6 +75,12 @@ fuzz() {
 	tap "fresh histories: seed $fresh" "fuzz_once -c 100 -s $fresh -d /run/xfs"
 	tap "several threads at one file" "fuzz_once -m concurrent -s $fresh -c 10 -t 30"
 	return $bad
+}
+
+# Pictures of the page cache, for the report. It shows both implementations.
+demo() {
+	[ "$i" = "${impls[0]}" ] || { echo "1..0 # SKIP shows both implementations, which has been done"; return 4; }
+	timeout -k 10 300 "$bin/collapse_file_demo" /run/ext4
 }
 
 tap() {
@@ -128,7 +135,7 @@ for i in "${impls[@]}"; do
 		echo "#suite $name $i"
 		echo "collapse_file test: suite $name, $i" >/dev/kmsg
 		case $command in
-		sysfs_test | fuzz | shmem_always* | again*) eval "$command" 2>&1 ;;
+		sysfs_test | fuzz | demo | shmem_always* | again*) eval "$command" 2>&1 ;;
 		*) eval "timeout -k 10 $limit $command" 2>&1 ;;
 		esac
 		echo "#end $name $i $?"
