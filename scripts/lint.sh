@@ -68,6 +68,22 @@ spdx() {
 	return "$bad"
 }
 
+# The code in the documentation is that of the sample, line by line.
+example_is_the_sample() {
+	python3 - Documentation/rust/page-cache.rst samples/rust/rust_page_cache.rs <<-'PYTHON'
+		import re
+		import sys
+
+		text, sample = (open(path).read() for path in sys.argv[1:])
+		sample = "\n".join(line.lstrip() for line in sample.split("\n"))
+		blocks = re.findall(r"^\.\. code-block:: rust\n\n((?:    .*\n|\n)+)", text, re.M)
+		missing = [block for block in blocks
+		           if "\n".join(line.lstrip() for line in block.strip().split("\n")) not in sample]
+		print("\n".join(missing), end="")
+		sys.exit(bool(missing) or not blocks)
+	PYTHON
+}
+
 check rustfmt rustfmt_check
 check "checkpatch (patches)" checkpatch_patches
 check "checkpatch (files)" checkpatch_files
@@ -78,5 +94,6 @@ check shellcheck shellcheck_scripts
 check python python_compiles
 check "SPDX lines" spdx
 check "every file belongs to a patch" overlay_is_whole
+check "the documentation's example is the sample" example_is_the_sample
 check "no unsafe in mm/collapse_file.rs" no_unsafe
 exit $failed
