@@ -18,7 +18,7 @@ fragments=("$TOP/configs/base.config")
 case $name in
 debug | mutants | coverage) fragments+=("$TOP/configs/debug.config") ;;
 bench-locks) fragments+=("$TOP/configs/fast.config" "$TOP/configs/$name.config") ;;
-kasan | kcsan) fragments+=("$TOP/configs/debug.config" "$TOP/configs/$name.config") ;;
+kasan | kcsan | lab) fragments+=("$TOP/configs/debug.config" "$TOP/configs/$name.config") ;;
 *) fragments+=("$TOP/configs/$name.config") ;;
 esac
 if [ -f "${1:-}" ]; then

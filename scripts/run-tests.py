@@ -23,7 +23,8 @@ import report
 import vm
 
 RESULTS = os.path.join(vm.BUILD, "results")
-HOST_SUITES = ["parser", "report", "scan-results", "host", "variants", "object-code", "stack-frames", "series", "bad-input"]
+HOST_SUITES = ["parser", "report", "scan-results", "host", "variants", "object-code", "stack-frames", "series", "job",
+               "bad-input"]
 
 
 def run_guest(args, console, log):

@@ -3,11 +3,16 @@
 # Run the test suites in the guest, with Rust and with C:
 #
 #   tests.sh [-i IMPL] [SUITE...]
+#   tests.sh -l		list the suites and their time limits, anywhere
 #
 # Each suite's output stands between a line "#suite NAME IMPL" and a line
 # "#end NAME IMPL STATUS"; "#leaks" introduces memory that was lost.
 
-. "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+if [ "${1:-}" = -l ]; then
+	here=. bin=.
+else
+	. "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+fi
 
 impls=(rust c)
 if [ "${1:-}" = -i ]; then
@@ -41,11 +46,11 @@ suites() {
 # Run a command with huge pages for all of shmem.
 shmem_always() {
 	local before status
-	before=$(sed 's/.*\[\(.*\)\].*/\1/' $thp/shmem_enabled)
-	echo always >$thp/shmem_enabled
+	before=$(sed 's/.*\[\(.*\)\].*/\1/' "$thp/shmem_enabled")
+	echo always >"$thp/shmem_enabled"
 	timeout -k 10 300 "$@"
 	status=$?
-	echo "$before" >$thp/shmem_enabled
+	echo "$before" >"$thp/shmem_enabled"
 	return $status
 }
 
@@ -126,6 +131,11 @@ sysfs_test() {
 	tap "collapses go well while the implementation is switched" collapses_while_switched
 	return $bad
 }
+
+if [ "${1:-}" = -l ]; then
+	suites | cut -d ' ' -f 1,2
+	exit 0
+fi
 
 for i in "${impls[@]}"; do
 	echo "$i" >"$impl" || exit 1
