@@ -32,7 +32,7 @@ export VNG = $(shell . scripts/lib.sh && echo "$$VNG")
 
 .DEFAULT_GOAL := help
 
-.PHONY: help setup source kernel kernel-debug run test test-all fuzz coverage mutants-vm mutants-host host-test bench bench-locks shell apply lint clean
+.PHONY: help setup source kernel kernel-debug run test test-all fuzz coverage mutants-vm mutants-host host-test bench bench-locks shell gdb vng job apply report patches patches-check port-check lint clean
 
 help:
 	@echo 'collapse_file() of Linux in Rust'
@@ -49,9 +49,16 @@ help:
 	@echo '  make bench [ROUNDS=N] [SCENARIOS="NAME ..."]   what a collapse costs in C and in Rust'
 	@echo '  make bench-locks [...]         how often they take locks, and keep interrupts off'
 	@echo '  make shell     a shell in the fast kernel'
+	@echo '  make shell GDB=1, and in another terminal make gdb    the same, to step through a collapse'
+	@echo '  make vng       the command that `make shell` boots with, for your own flow'
+	@echo '  make job ROOTFS=URL [URL=URL]  the suites as a LAVA job, and the tuxrun command for it'
 	@echo '  make kernel    build the fast kernel only'
 	@echo '  make apply     the series on a copy of the kernel tree KSRC: a branch of commits if it'
 	@echo '                 is a git tree (DEST=build/applied)'
+	@echo '  make patches [REROLL=N]        the series as it is mailed, in build/patches'
+	@echo '  make patches-check [BUILDS=no] apply it a patch at a time to a pristine tree, and build each step'
+	@echo '  make port-check KSRC=DIR       which hunks do not fit a kernel tree of another version'
+	@echo '  make report    build/results once more as a page (index.html) and JUnit XML; the tests do so, too'
 	@echo '  make lint      rustfmt, clippy, checkpatch, shellcheck'
 	@echo '  make setup     install the tools only'
 	@echo '  make clean     remove build/ (the cache stays)'
@@ -133,12 +140,41 @@ bench-locks: check-options source
 	@scripts/bench.py --kernel $(call image,bench-locks) --accel $(ACCEL) --memory $(MEM) --locks \
 		$(if $(ROUNDS),--rounds $(ROUNDS)) $(SCENARIOS)
 
-shell: check-options kernel
-	@scripts/build-userspace.sh
-	@scripts/vm.py --kernel $(call image,fast) --accel $(ACCEL) --memory $(MEM) --append thp_collapse_file=$(IMPL)
+# Where the shell's guest listens for gdb, and the kernel that tells it most.
+GDB_SOCKET := $(BUILD)/gdb.sock
+SHELL_KERNEL := $(if $(filter 1,$(GDB)),gdb,fast)
+
+shell: check-options source
+	@scripts/build-kernel.sh $(SHELL_KERNEL)
+	@scripts/build-userspace.sh $(if $(GDB),tests)
+	@scripts/vm.py --kernel $(call image,$(SHELL_KERNEL)) --accel $(ACCEL) --memory $(MEM) \
+		--append thp_collapse_file=$(IMPL) $(if $(filter 1,$(GDB)),--gdb $(GDB_SOCKET) --append nokaslr)
+
+gdb:
+	@scripts/gdb.sh $(BUILD)/linux/build-gdb $(GDB_SOCKET)
+
+vng:
+	@scripts/vm.py --kernel $(call image,fast) --accel $(ACCEL) --memory $(MEM) --append thp_collapse_file=$(IMPL) --show
+
+job: check-options source
+	@scripts/build-kernel.sh lab
+	@scripts/build-userspace.sh tests
+	@scripts/job.py --kernel $(call image,lab) --rootfs '$(ROOTFS)' $(if $(URL),--url '$(URL)') $(SUITES)
 
 apply:
 	@scripts/apply.sh "$(KSRC)" "$(DEST)"
+
+patches: source
+	@REROLL=$(REROLL) scripts/patches.sh
+
+patches-check: patches
+	@BUILDS='$(BUILDS)' scripts/patches-check.sh
+
+port-check:
+	@scripts/port-check.sh "$(KSRC)"
+
+report:
+	@scripts/report.py
 
 lint: kernel-debug
 	@scripts/lint.sh
@@ -149,6 +185,7 @@ check-options:
 	@case '$(DEBUG)' in lockdep|kasan|kcsan) ;; *) echo 'error: DEBUG=$(DEBUG) is not one of lockdep, kasan, kcsan' >&2; exit 2;; esac
 	@case '$(ROUNDS)' in *[!0-9]* | 0) echo 'error: ROUNDS=$(ROUNDS) is no number of rounds' >&2; exit 2;; esac
 	@case '$(CASES)$(SEED)' in *[!0-9]*) echo 'error: CASES=$(CASES) is no number, or SEED=$(SEED)' >&2; exit 2;; esac
+	@case '$(GDB)' in '' | 1) ;; *) echo 'error: GDB=$(GDB) is not 1' >&2; exit 2;; esac
 	@case '$(ACCEL)' in auto|kvm|tcg) ;; *) echo 'error: ACCEL=$(ACCEL) is not one of auto, kvm, tcg' >&2; exit 2;; esac
 
 clean:

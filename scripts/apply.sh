@@ -32,18 +32,15 @@ else
 	rsync -a "$ksrc/" "$part/"
 fi
 
-for patch in "$TOP"/patches/*.patch; do
-	subject=$(sed -n 's/^Subject: \[PATCH\] //p' "$patch")
-	say "$subject"
-	(cd "$part" && apply_patch "$patch")
-	apply_overlay "$patch" "$part"
-	if [ -e "$part/.git" ]; then
-		git -C "$part" add -A
-		sed -e '/^---$/,$d' -e '/^Overlay: /d' -e 's/^Subject: \[PATCH\] //' "$patch" |
-			git -C "$part" -c user.name="$(git config user.name || id -un)" \
-				-c user.email="$(git config user.email || echo "$(id -un)@$(hostname)")" commit -q -F -
-	fi
-done
+if [ -e "$part/.git" ]; then
+	commit_series "$part"
+else
+	for patch in "$TOP"/patches/*.patch; do
+		say "$(subject_of "$patch")"
+		(cd "$part" && apply_patch "$patch")
+		apply_overlay "$patch" "$part"
+	done
+fi
 
 mv "$part" "$dest"
 trap - EXIT

@@ -6,7 +6,9 @@
 #   build-kernel.sh NAME [FRAGMENT] [TARGET...]
 #
 # FRAGMENT is another file of options on top. Without a target it is a kernel to
-# boot. The compiler's output goes to build/logs/, a line of progress to stdout.
+# boot. KERNEL_TREE is another tree than build/linux, which need not have all of the
+# series: options of patches that are to come are left out. The compiler's output goes
+# to build/logs/, a line of progress to stdout.
 
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -16,7 +18,7 @@ fragments=("$TOP/configs/base.config")
 case $name in
 debug | mutants | coverage) fragments+=("$TOP/configs/debug.config") ;;
 bench-locks) fragments+=("$TOP/configs/fast.config" "$TOP/configs/$name.config") ;;
-kasan | kcsan) fragments+=("$TOP/configs/debug.config" "$TOP/configs/$name.config") ;;
+kasan | kcsan | lab) fragments+=("$TOP/configs/debug.config" "$TOP/configs/$name.config") ;;
 *) fragments+=("$TOP/configs/$name.config") ;;
 esac
 if [ -f "${1:-}" ]; then
@@ -25,7 +27,7 @@ if [ -f "${1:-}" ]; then
 fi
 targets=("${@:-bzImage}")
 
-linux=$BUILD/linux
+linux=${KERNEL_TREE:-$BUILD/linux}
 # Within the source tree kbuild uses relative paths, and ccache's entries are good
 # for any other clone.
 out=$linux/build-$name
@@ -69,12 +71,20 @@ configure() {
 }
 
 # Configuring anew touches what everything depends on, so only if it is needed.
-wanted=$(cat "${fragments[@]}" "$linux/.origin" "$linux/mm/Kconfig.collapse_file" | sha256sum)
+wanted=$(cat "${fragments[@]}" "$linux/.origin" "$linux/mm/Kconfig.collapse_file" "$linux/samples/rust/Kconfig" \
+	2>/dev/null | sha256sum) || true
+# Whether an option is one that a later patch brings.
+to_come() {
+	local declared="^[+]?config ${1#CONFIG_}\$"
+	grep -qE "$declared" "$TOP/Kconfig" "$TOP"/patches/*.patch &&
+		! grep -qsE "$declared" "$linux/mm/Kconfig.collapse_file" "$linux/samples/rust/Kconfig"
+}
 if [ "$(cat "$out/.wanted" 2>/dev/null)" != "$wanted" ]; then
 	say "configuring kernel '$name'"
 	logged "config-$name" configure
 	# Options that other options do not allow would vanish without a word.
 	while read -r option; do
+		! to_come "${option%%=*}" || continue
 		case $option in
 		*=n) ! grep -q "^${option%=n}=" "$out/.config" ;;
 		*) grep -qxF "$option" "$out/.config" ;;

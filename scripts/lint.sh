@@ -4,6 +4,7 @@
 # its say when the kernel was built: warnings are errors there.
 
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/series.sh"
 
 cd "$TOP"
 linux=$BUILD/linux
@@ -42,6 +43,8 @@ checkpatch=(perl "$linux/scripts/checkpatch.pl" "--root=$linux" --strict --no-su
 checkpatch_patches() {
 	local patch bad=0
 	for patch in patches/*.patch; do
+		# What brings only files along is no patch for checkpatch, which looks at the files below.
+		[ -n "$(patched_by "$patch")" ] || continue
 		# By its name it would be taken for a source file, as it is one of this repository.
 		"${checkpatch[@]}" --ignore MISSING_SIGN_OFF,PARENTHESIS_ALIGNMENT,EMBEDDED_FILENAME,COMMIT_LOG_LONG_LINE,FILE_PATH_CHANGES,UNKNOWN_COMMIT_ID \
 			- <"$patch" 2>"$LOGS/lint.log" || { echo "in $patch"; bad=1; }
@@ -65,10 +68,20 @@ spdx() {
 	return "$bad"
 }
 
-# What no patch names never gets into a kernel tree.
-overlay_is_whole() {
-	diff <(files mm rust samples tools Documentation include Kconfig | sort) \
-		<(sed -n 's/^Overlay: //p' patches/*.patch | sort)
+# The code in the documentation is that of the sample, line by line.
+example_is_the_sample() {
+	python3 - Documentation/rust/page-cache.rst samples/rust/rust_page_cache.rs <<-'PYTHON'
+		import re
+		import sys
+
+		text, sample = (open(path).read() for path in sys.argv[1:])
+		sample = "\n".join(line.lstrip() for line in sample.split("\n"))
+		blocks = re.findall(r"^\.\. code-block:: rust\n\n((?:    .*\n|\n)+)", text, re.M)
+		missing = [block for block in blocks
+		           if "\n".join(line.lstrip() for line in block.strip().split("\n")) not in sample]
+		print("\n".join(missing), end="")
+		sys.exit(bool(missing) or not blocks)
+	PYTHON
 }
 
 check rustfmt rustfmt_check
@@ -81,5 +94,6 @@ check shellcheck shellcheck_scripts
 check python python_compiles
 check "SPDX lines" spdx
 check "every file belongs to a patch" overlay_is_whole
+check "the documentation's example is the sample" example_is_the_sample
 check "no unsafe in mm/collapse_file.rs" no_unsafe
 exit $failed

@@ -5,7 +5,8 @@ implementations, and those on the host.
 
 Prints KTAP as it comes, then a table and the sums, which also go to
 build/results/test.json, and to results.json which of collapse_file()'s results
-were reached by which test. Fails if a test failed, if the guest did not get to
+were reached by which test, and in the end has report.py write what there is to look
+at. Fails if a test failed, if the guest did not get to
 the end, if its kernel complained, or if memory was lost.
 """
 
@@ -15,23 +16,33 @@ import os
 import shlex
 import subprocess
 import sys
+import time
 
 import ktap
+import report
 import vm
 
 RESULTS = os.path.join(vm.BUILD, "results")
-HOST_SUITES = ["parser", "scan-results", "host", "variants", "object-code", "stack-frames", "bad-input"]
+HOST_SUITES = ["parser", "report", "scan-results", "host", "variants", "object-code", "stack-frames", "series", "job",
+               "bad-input"]
 
 
 def run_guest(args, console, log):
     """The suites in the guest. Returns them, what was wrong with its kernel, and whether to try again."""
     run = ktap.Run()
     again = False
+    begin = 0
 
     def on_line(text):
+        nonlocal begin
         print(text, flush=True)
         log.write(text + "\n")
+        suite = run.current
         run.line(text)
+        if run.current is not suite:
+            if suite:
+                suite.seconds = time.monotonic() - begin
+            begin = time.monotonic()
 
     command = shlex.join([os.path.join(vm.TOP, "scripts/guest/tests.sh")] +
                          (["-i", args.impl] if args.impl else []) + args.suites)
@@ -39,7 +50,7 @@ def run_guest(args, console, log):
     open(console, "w").close()
     try:
         disks = vm.make_disks(os.path.join(vm.BUILD, "disks"))
-        accel = vm.accelerator(args.accel, args.kernel)
+        args.used_accel = accel = vm.accelerator(args.accel, args.kernel)
         line = vm.command_line(args.kernel, accel, args.memory, 2, vm.TEST_BOOT, disks, command)
         status = vm.run(line, console, on_line)
         wrong = [] if status == 0 else [f"the guest's script ended with status {status}"]
@@ -57,6 +68,8 @@ def run_host(names, suites, log):
         suite = ktap.Suite(name, "host")
         suites.append(suite)
         print(f"#suite {name} host", flush=True)
+        log.write(f"#suite {name} host\n")
+        begin = time.monotonic()
         with subprocess.Popen([os.path.join(vm.TOP, "scripts/tests", name + ".sh")], stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
             for text in process.stdout:
@@ -64,6 +77,8 @@ def run_host(names, suites, log):
                 log.write(text)
                 suite.line(text.rstrip("\n"))
         suite.end(process.returncode)
+        suite.seconds = time.monotonic() - begin
+        log.write(f"#end {name} host {process.returncode}\n")
 
 
 def table(suites):
@@ -75,6 +90,24 @@ def table(suites):
     print(f"\n{'suite':<26}" + "".join(f"{impl:<24}" for impl in impls))
     for name in dict.fromkeys(s.name for s in suites):
         print((f"{name:<26}" + "".join(f"{cells.get((name, impl), '-'):<24}" for impl in impls)).rstrip())
+
+
+def told(suites, wrong, splats, run):
+    """What test.json has."""
+    return {"suites": [{"name": s.name, "impl": s.impl, "passed": s.passed, "failed": s.failed, "skipped": s.skipped,
+                        "second_try": s.second_try, "seconds": round(s.seconds, 1)} for s in suites],
+            "wrong": wrong, "splats": len(splats), "said": splats[:20], "run": run}
+
+
+def about(args):
+    """What was tested."""
+    def said(*command):
+        return subprocess.run(command, cwd=vm.TOP, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+                              check=False).stdout.strip()
+    return {"commit": said("git", "describe", "--always", "--abbrev=12", "--dirty"),
+            "linux": said("bash", "-c", '. scripts/lib.sh && . scripts/series.sh && kernel_version "$BUILD/linux" full'),
+            "kernel": os.path.relpath(args.kernel, vm.TOP).split("/build-")[-1].split("/")[0],
+            "accel": args.used_accel, "memory": args.memory, "cpus": 2}
 
 
 def write_json(name, content):
@@ -94,6 +127,7 @@ def main():
     parser.add_argument("--guest-only", action="store_true", help="not the suites on the host")
     parser.add_argument("suites", nargs="*", help="these suites only")
     args = parser.parse_args()
+    args.used_accel = None
     vm.end_with_us()
 
     os.makedirs(RESULTS, exist_ok=True)
@@ -109,6 +143,7 @@ def main():
             if again:
                 kept = console.replace("-console", "-console-1")
                 os.rename(console, kept)
+                log.write(ktap.BOOTED_AGAIN + "\n")
                 print(f"==> the emulator tripped over a breakpoint: once more ({os.path.relpath(kept, vm.TOP)})")
                 in_guest, wrong, splats, _ = run_guest(args, console, log)
             suites += in_guest
@@ -124,14 +159,20 @@ def main():
     for line in splats[:20]:
         print(f"FAILED: the kernel said: {line}")
 
-    write_json(args.name, {"suites": [{"name": s.name, "impl": s.impl, "passed": s.passed, "failed": s.failed,
-                                       "skipped": s.skipped} for s in suites], "splats": len(splats)})
+    write_json(args.name, told(suites, wrong, splats, about(args)))
     reached = {s.impl: s.reached for s in suites if s.reached}
     if reached:
         write_json("results", reached)
     passed = sum(s.passed for s in suites)
     failed = sum(s.failed for s in suites) + len(wrong) + len(splats)
     skipped = sum(s.skipped for s in suites)
+    try:
+        print()
+        report.write()
+    except Exception as error:  # pylint: disable=broad-exception-caught
+        # Not to hide what the tests have found.
+        print(f"FAILED: the report cannot be written: {error!r}")
+        failed += 1
     print(f"\n{passed} passed, {failed} failed, {skipped} skipped")
     return 1 if failed or not passed else 0
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 # Have every tool that a build and a boot need: Debian's packages, bindgen and
 # virtme-ng, the latter two in the cache; and with an argument "plot" matplotlib, with
-# "mutants" cargo-mutants, too. Changes nothing if all is there.
+# "mutants" cargo-mutants, with "gdb" gdb, too. Changes nothing if all is there.
 
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -78,6 +78,7 @@ install_matplotlib() {
 	mv "$dir.part" "$dir"
 }
 
+[ "${1:-}" != gdb ] || packages+=(gdb)
 install_packages
 install_bindgen
 install_virtme_ng

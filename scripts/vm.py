@@ -92,6 +92,11 @@ def command_line(kernel, accel, memory, cpus, append, disks, command=None, qemu=
     return args + [f"--qemu-opts={qemu.strip()}"]
 
 
+def gdb_options(socket):
+    """For QEMU to let gdb attach; nobody waits for it."""
+    return f"-chardev socket,path={os.path.abspath(socket)},server=on,wait=off,id=gdb -gdb chardev:gdb" if socket else ""
+
+
 def tail(path, lines=15):
     """The last lines of a log."""
     try:
@@ -247,6 +252,8 @@ def main():
     parser.add_argument("--console", default=os.path.join(BUILD, "logs", "console.log"))
     parser.add_argument("--boot-seconds", type=int, default=BOOT_SECONDS, help="time to come up in")
     parser.add_argument("--disks", help="directory to make ext4, xfs and swap images in")
+    parser.add_argument("--gdb", metavar="SOCKET", help="let gdb attach there")
+    parser.add_argument("--show", action="store_true", help="print the vng command, and do not run it")
     parser.add_argument("command", nargs="*", help="what to run; without it, an interactive shell")
     args = parser.parse_args()
     end_with_us()
@@ -255,7 +262,10 @@ def main():
         accel = accelerator(args.accel, args.kernel)
         disks = make_disks(args.disks) if args.disks else []
         line = command_line(args.kernel, accel, args.memory, args.cpus, args.append, disks,
-                            " ".join(shlex.quote(word) for word in args.command))
+                            " ".join(shlex.quote(word) for word in args.command), gdb_options(args.gdb))
+        if args.show:
+            print(shlex.join(line))
+            return 0
         if not args.command:
             os.environ["PATH"] = os.path.dirname(VNG) + ":" + os.environ["PATH"]
             os.execvp(line[0], line)

@@ -13,10 +13,11 @@ impl=$thp/khugepaged/collapse_file
 mount -t tracefs none /sys/kernel/tracing 2>/dev/null
 mountpoint -q /sys/fs/cgroup || mount -t cgroup2 none /sys/fs/cgroup
 mountpoint -q /sys/kernel/debug || mount -t debugfs none /sys/kernel/debug
-# The order in which the host attaches its images.
+# The order in which the host attaches its images, or where else they are.
+read -ra disks <<<"${DISKS:-/dev/vda /dev/vdb /dev/vdc /dev/vdd}"
 mkdir -p /run/ext4 /run/xfs /run/xfs-small-blocks /run/tmpfs
-mount -t ext4 /dev/vda /run/ext4 && mount -t xfs /dev/vdb /run/xfs && swapon /dev/vdc &&
-	mount -t xfs /dev/vdd /run/xfs-small-blocks ||
+mount -t ext4 "${disks[0]}" /run/ext4 && mount -t xfs "${disks[1]}" /run/xfs && swapon "${disks[2]}" &&
+	mount -t xfs "${disks[3]}" /run/xfs-small-blocks ||
 	{ echo "error: the disks are not there"; exit 1; }
 mount -t tmpfs -o huge=advise none /run/tmpfs
 

@@ -3,11 +3,16 @@
 # Run the test suites in the guest, with Rust and with C:
 #
 #   tests.sh [-i IMPL] [SUITE...]
+#   tests.sh -l		list the suites and their time limits, anywhere
 #
 # Each suite's output stands between a line "#suite NAME IMPL" and a line
 # "#end NAME IMPL STATUS"; "#leaks" introduces memory that was lost.
 
-. "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+if [ "${1:-}" = -l ]; then
+	here=. bin=.
+else
+	. "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+fi
 
 impls=(rust c)
 if [ "${1:-}" = -i ]; then
@@ -24,6 +29,7 @@ suites() {
 		collapse_file_results 300 "$bin/collapse_file_results"
 		collapse_file 300 "$bin/collapse_file"
 		collapse_fuzz 900 fuzz
+		demo 300 demo
 		khugepaged-shmem 300 "$bin/khugepaged" all:shmem
 		khugepaged-shmem-order4 300 "$bin/khugepaged" -s 4 all:shmem
 		khugepaged-file-tmpfs 600 "$bin/khugepaged" all:file /run/tmpfs
@@ -40,11 +46,11 @@ suites() {
 # Run a command with huge pages for all of shmem.
 shmem_always() {
 	local before status
-	before=$(sed 's/.*\[\(.*\)\].*/\1/' $thp/shmem_enabled)
-	echo always >$thp/shmem_enabled
+	before=$(sed 's/.*\[\(.*\)\].*/\1/' "$thp/shmem_enabled")
+	echo always >"$thp/shmem_enabled"
 	timeout -k 10 300 "$@"
 	status=$?
-	echo "$before" >$thp/shmem_enabled
+	echo "$before" >"$thp/shmem_enabled"
 	return $status
 }
 
@@ -74,6 +80,12 @@ fuzz() {
 	tap "fresh histories: seed $fresh" "fuzz_once -c 100 -s $fresh -d /run/xfs"
 	tap "several threads at one file" "fuzz_once -m concurrent -s $fresh -c 10 -t 30"
 	return $bad
+}
+
+# Pictures of the page cache, for the report. It shows both implementations.
+demo() {
+	[ "$i" = "${impls[0]}" ] || { echo "1..0 # SKIP shows both implementations, which has been done"; return 4; }
+	timeout -k 10 300 "$bin/collapse_file_demo" /run/ext4
 }
 
 tap() {
@@ -120,6 +132,11 @@ sysfs_test() {
 	return $bad
 }
 
+if [ "${1:-}" = -l ]; then
+	suites | cut -d ' ' -f 1,2
+	exit 0
+fi
+
 for i in "${impls[@]}"; do
 	echo "$i" >"$impl" || exit 1
 	while read -r name limit command; do
@@ -128,7 +145,7 @@ for i in "${impls[@]}"; do
 		echo "#suite $name $i"
 		echo "collapse_file test: suite $name, $i" >/dev/kmsg
 		case $command in
-		sysfs_test | fuzz | shmem_always* | again*) eval "$command" 2>&1 ;;
+		sysfs_test | fuzz | demo | shmem_always* | again*) eval "$command" 2>&1 ;;
 		*) eval "timeout -k 10 $limit $command" 2>&1 ;;
 		esac
 		echo "#end $name $i $?"

@@ -82,7 +82,7 @@ tap "no KSRC to apply to" refuses 'which tree' "${make[@]}" apply KSRC=
 fake_tree "$tap_dir/changed" 7 3
 sed -i '/^obj-.*khugepaged.o/d' "$tap_dir/changed/mm/Makefile"
 before=$(sums "$tap_dir/changed")
-tap "a hunk does not apply" refuses '0007-.* does not apply .mm/Makefile: Hunk #1 FAILED' "$apply" "$tap_dir/changed" "$tap_dir/dest"
+tap "a hunk does not apply" refuses 'add-collapse_file-in-Rust.patch does not apply .mm/Makefile: Hunk #1 FAILED' "$apply" "$tap_dir/changed" "$tap_dir/dest"
 tap "and the tree is as it was" unchanged "$tap_dir/changed" "$before"
 tap "and no half-made copy is left" test ! -e "$tap_dir/dest" -a ! -e "$tap_dir/dest.part"
 
@@ -102,6 +102,8 @@ tap "ROUNDS is no number" refuses 'ROUNDS=many is no number of rounds' "${make[@
 tap "there is no such scenario" refuses 'there is no scenario nobody: one of mapped, ' "$TOP/scripts/bench.py" --kernel none nobody
 tap "CASES is no number" refuses 'CASES=many is no number' "${make[@]}" fuzz CASES=many
 
+tap "GDB is not 1" refuses 'GDB=yes is not 1' "${make[@]}" shell GDB=yes
+tap "there is no guest to debug" refuses 'run .make shell GDB=1. in another terminal' "$TOP/scripts/gdb.sh" "$tap_dir" "$tap_dir/sock"
 tap "there is no kernel to boot" refuses 'is not there: run .make kernel' "$vm" --kernel "$tap_dir/none" --accel tcg true
 tap "the guest does not come up in time" refuses 'did not come up in 2 s; the console is in' \
 	"$vm" --kernel "$debug_kernel" --accel tcg --boot-seconds 2 --console "$tap_dir/console" true

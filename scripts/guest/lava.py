@@ -1,0 +1,89 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""Run the suites on a machine of a lab, as root, and tell LAVA of each test.
+
+    lava.py [-i IMPL] [SUITE...]
+
+The disks that the suites want are images in a directory of this machine ($WORK,
+/var/tmp). Without LAVA's programs the output is what tests.sh prints, and the exit
+status tells the rest.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.dirname(HERE))
+# pylint: disable=wrong-import-position
+import ktap  # noqa: E402
+import vm  # noqa: E402
+
+OUTCOMES = {"passed": "pass", "failed": "fail", "skipped": "skip"}
+
+
+def tell(program, *args):
+    """Call one of LAVA's programs, if this machine has them."""
+    if shutil.which(program):
+        subprocess.run([program, *args], check=False)
+
+
+def tell_suite(suite):
+    """All tests of a suite that has ended. What LAVA takes for a name has no blanks."""
+    def name(text):
+        return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-")[:120] or "test"
+    tell("lava-test-set", "start", name(f"{suite.name}-{suite.impl}"))
+    for case, outcome, _ in suite.cases:
+        tell("lava-test-case", name(case), "--result", OUTCOMES[outcome])
+    tell("lava-test-set", "stop")
+
+
+def run(arguments, environment):
+    """The suites. Returns what went wrong beside them."""
+    log = ktap.Run()
+    with subprocess.Popen([os.path.join(HERE, "tests.sh")] + arguments, env=environment, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace") as process:
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            suite = log.current
+            log.line(line.rstrip("\n"))
+            if suite and not log.current:
+                tell_suite(suite)
+    if log.current:
+        suite = log.current
+        log.ended()
+        tell_suite(suite)
+    wrong = log.leaks + ([f"tests.sh ended with status {process.returncode}"] if process.returncode else [])
+    tell("lava-test-case", "nothing-is-lost", "--result", "fail" if wrong else "pass")
+    failed = sum(suite.failed for suite in log.suites)
+    print(f"\n{sum(suite.passed for suite in log.suites)} passed, {failed + len(wrong)} failed, "
+          f"{sum(suite.skipped for suite in log.suites)} skipped")
+    return 1 if failed or wrong or not log.suites else 0
+
+
+def main():
+    if "-h" in sys.argv[1:] or "--help" in sys.argv[1:]:
+        print(__doc__)
+        return 0
+    loops = []
+    try:
+        with tempfile.TemporaryDirectory(prefix="collapse-file-", dir=os.environ.get("WORK", "/var/tmp")) as directory:
+            try:
+                for image in vm.make_disks(directory):
+                    loops.append(subprocess.run([vm.tool("losetup"), "--find", "--show", image], check=True,
+                                                stdout=subprocess.PIPE, text=True).stdout.strip())
+                return run(sys.argv[1:], dict(os.environ, DISKS=" ".join(loops)))
+            finally:
+                for loop in loops:
+                    # Swapped to, as long as that lasts.
+                    subprocess.run([vm.tool("swapoff"), loop], check=False, stderr=subprocess.DEVNULL)
+                    subprocess.run([vm.tool("losetup"), "--detach", loop], check=False)
+    except (vm.Failed, OSError, subprocess.CalledProcessError) as failed:
+        sys.exit(f"error: the disks cannot be made: {failed}; another place for them can be given with WORK=")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,162 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""Write what a test lab needs to run the suites on its machines, into build/job:
+
+collapse_file-tests.tar.xz  the tests, to be unpacked over a root file system
+tests.yaml                  a test definition: one step for each suite
+job.yaml                    a LAVA job that boots QEMU with both
+
+and tell how tuxrun runs the same. The root file system wants bash, python3,
+util-linux, e2fsprogs and xfsprogs. The suites are those of scripts/guest/tests.sh.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+
+import vm
+
+JOB = os.path.join(vm.BUILD, "job")
+TESTS = "collapse_file-tests.tar.xz"
+WHERE = "/opt/collapse_file"
+# What the tests are made of.
+PARTS = ["scripts/ktap.py", "scripts/vm.py", "scripts/guest", "build/bin"]
+COMPRESSION = {".xz": "xz", ".gz": "gz", ".zst": "zstd", ".bz2": "bz2"}
+
+
+def suites(wanted):
+    """Names and time limits, in seconds."""
+    listed = subprocess.run([os.path.join(vm.TOP, "scripts/guest/tests.sh"), "-l"], check=True,
+                            stdout=subprocess.PIPE, text=True).stdout
+    limits = {name: int(limit) for name, limit in (line.split() for line in listed.splitlines())}
+    for name in wanted:
+        if name not in limits:
+            sys.exit(f"error: there is no suite {name}: one of {', '.join(limits)}")
+    return {name: limits[name] for name in wanted or limits}
+
+
+def pack(path):
+    """The tests, as a tar of files that belong to root. The same files give the same archive."""
+    def plain(info):
+        info.uid = info.gid = info.mtime = 0
+        info.uname = info.gname = "root"
+        return None if "__pycache__" in info.name else info
+    with tarfile.open(path, "w:xz") as archive:
+        for part in PARTS:
+            archive.add(os.path.join(vm.TOP, part), f"{WHERE.lstrip('/')}/{part}", filter=plain)
+
+
+def definition(limits, indent=""):
+    """The test definition, indented to stand in a job."""
+    steps = "".join(f"\n    - {WHERE}/scripts/guest/lava.py {name}" for name in limits)
+    text = f"""metadata:
+  format: Lava-Test Test Definition 1.0
+  name: collapse_file
+  description: collapse_file() in Rust and in C, and the kernel's own tests of it
+run:
+  steps:{steps}
+"""
+    return "".join(indent + line for line in text.splitlines(keepends=True))
+
+
+def compression(url):
+    """What LAVA is to unpack."""
+    kind = COMPRESSION.get(os.path.splitext(url)[1])
+    return f"\n        compression: {kind}" if kind else ""
+
+
+def job(limits, url, rootfs):
+    """The LAVA job."""
+    # Each suite runs with both implementations, and boots beforehand take their time.
+    minutes = 2 * sum(limits.values()) // 60 + 30
+    boot = " ".join(["console=ttyS0,115200", "root=/dev/sda", "rw", "rootwait"] + vm.TEST_BOOT)
+    return f"""# {' '.join(limits)}
+device_type: qemu
+job_name: collapse_file() in Rust and in C
+priority: medium
+visibility: public
+context:
+  arch: x86_64
+  machine: q35
+  cpu: max
+  memory: 2G
+  extra_options: ["-no-reboot", "-smp 2,sockets=2,cores=1,threads=1"]
+timeouts:
+  job:
+    minutes: {minutes + 30}
+  action:
+    minutes: {minutes}
+actions:
+- deploy:
+    to: tmpfs
+    os: oe
+    timeout:
+      minutes: 15
+    images:
+      kernel:
+        image_arg: '-kernel {{kernel}} -append "{boot}"'
+        url: {url}/bzImage
+      rootfs:
+        image_arg: '-drive file={{rootfs}},if=ide,format=raw'
+        url: {rootfs}{compression(rootfs)}
+        format: ext4
+        overlays:
+          lava: true
+          tests:
+            url: {url}/{TESTS}
+            format: tar
+            compression: xz
+            path: /
+- boot:
+    method: qemu
+    timeout:
+      minutes: 15
+    auto_login:
+      login_prompt: 'login:'
+      username: root
+    prompts:
+    - 'root@(.*):[/~]#'
+- test:
+    timeout:
+      minutes: {minutes}
+    definitions:
+    - from: inline
+      name: collapse_file
+      path: inline/collapse_file.yaml
+      repository:
+{definition(limits, ' ' * 8)}"""
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split(":\n", maxsplit=1)[0])
+    parser.add_argument("--kernel", required=True, help="bzImage to boot")
+    parser.add_argument("--rootfs", required=True, metavar="URL", help="ext4 image of a root file system")
+    parser.add_argument("--url", default=f"file://{JOB}", help="where the machines get build/job from (%(default)s)")
+    parser.add_argument("suites", nargs="*", help="these suites only")
+    args = parser.parse_args()
+    if not args.rootfs:
+        sys.exit("error: which root file system? make job ROOTFS=URL: an ext4 image with bash, python3, util-linux, "
+                 "e2fsprogs and xfsprogs")
+    limits = suites(args.suites)
+    for path, target in ((args.kernel, "job"), (os.path.join(vm.BUILD, "bin/collapse_file"), "job")):
+        if not os.path.exists(path):
+            sys.exit(f"error: {path} is not there: run `make {target}`")
+
+    os.makedirs(JOB, exist_ok=True)
+    image = os.path.join(JOB, "bzImage")
+    shutil.copyfile(args.kernel, image)
+    pack(os.path.join(JOB, TESTS))
+    for name, text in (("tests.yaml", definition(limits)), ("job.yaml", job(limits, args.url.rstrip("/"), args.rootfs))):
+        with open(os.path.join(JOB, name), "w") as file:
+            file.write("# SPDX-License-Identifier: GPL-2.0\n" + text)
+    print(f"==> {len(limits)} suites as a job: build/job/job.yaml for LAVA, or, with containers on this machine:\n"
+          f"tuxrun --device qemu-x86_64 --kernel {image} --rootfs {args.rootfs} --overlay {os.path.join(JOB, TESTS)} "
+          f"--boot-args '{' '.join(vm.TEST_BOOT)}' --timeouts commands={2 * sum(limits.values()) // 60 + 30} "
+          f"-- {WHERE}/scripts/guest/lava.py {' '.join(args.suites)}".rstrip())
+
+
+if __name__ == "__main__":
+    main()

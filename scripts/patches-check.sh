@@ -1,0 +1,115 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# See whether build/patches can be mailed: each patch is applied with git am to a
+# pristine kernel tree, KSRC or Debian's, checked with checkpatch --strict, and what
+# comes of it is built; in the end the tree has to be the one that `make apply` makes.
+#
+#   [KSRC=DIR] [BUILDS="fast plain"|no] patches-check.sh
+#
+# BUILDS are kernels of configs/: the bootable one, and of "plain", which has the
+# option off, the objects of the files that the series changes. Everything is in
+# build/patches-check, with what was found in build/results/series.json.
+
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/series.sh"
+
+[ $# -eq 0 ] || { echo "usage: [KSRC=DIR] [BUILDS=\"fast plain\"|no] patches-check.sh" >&2; exit 2; }
+read -ra builds <<<"${BUILDS:-fast plain}"
+[ "${builds[*]}" != no ] || builds=()
+for kernel in "${builds[@]}"; do
+	[ -f "$TOP/configs/$kernel.config" ] ||
+		{ echo "error: BUILDS=${builds[*]}: there is no configs/$kernel.config; BUILDS=no builds nothing" >&2; exit 2; }
+done
+compgen -G "$BUILD/patches/*.patch" >/dev/null || die "build/patches has no patches: run 'make patches'"
+
+work=$BUILD/patches-check
+tree=$work/linux
+mkdir -p "$work"
+if [ -n "${KSRC:-}" ]; then
+	check_kernel_tree "$KSRC"
+	KSRC=$(cd "$KSRC" && pwd)
+	origin="$KSRC $(git -C "$KSRC" rev-parse HEAD 2>/dev/null || stat -c %Y "$KSRC/Makefile")"
+else
+	tarball=$("$TOP/scripts/fetch-kernel.sh")
+	origin=$tarball
+fi
+
+# To make a tree of 95,000 files a git tree takes minutes, so it is kept.
+if [ "$(cat "$work/origin" 2>/dev/null)" != "$origin" ]; then
+	need_space "$work" 6 "two git trees of the kernel"
+	rm -rf "$tree" "$work/origin"
+	if [ -e "${KSRC:-}/.git" ]; then
+		say "cloning $KSRC"
+		git clone -q --shared --no-tags "$KSRC" "$tree"
+		git -C "$tree" checkout -q -b series
+	else
+		say "making a git tree of ${KSRC:-${tarball##*/}} (some minutes)"
+		mkdir -p "$tree"
+		if [ -n "${KSRC:-}" ]; then
+			rsync -a --exclude='*.o' --exclude='*.cmd' "$KSRC/" "$tree/"
+		else
+			tar -xf "$tarball" -C "$tree" --strip-components=1
+		fi
+		git -C "$tree" init -q -b series
+		# Debian's has a rule that ignores every file.
+		git -C "$tree" add -A -f
+		git -C "$tree" -c user.name=base -c user.email=base@localhost commit -q -m "Linux $(kernel_version "$tree" full)"
+	fi
+	git -C "$tree" tag -f base >/dev/null
+	echo "$origin" >"$work/origin"
+fi
+
+git -C "$tree" am --abort 2>/dev/null || true
+git -C "$tree" checkout -q -f -B series base
+version=$(kernel_version "$tree" full)
+git -C "$tree" config user.name "$(our_name)"
+git -C "$tree" config user.email "$(our_email)"
+
+build_step() {
+	local kernel
+	for kernel in "${builds[@]}"; do
+		case $kernel in
+		plain) KERNEL_TREE=$tree "$TOP/scripts/build-kernel.sh" plain mm/khugepaged.o mm/shmem.o ;;
+		*) KERNEL_TREE=$tree "$TOP/scripts/build-kernel.sh" "$kernel" ;;
+		esac || return 1
+	done
+}
+
+steps=0
+for patch in "$BUILD"/patches/*.patch; do
+	[[ $patch != *0000-cover-letter.patch ]] || continue
+	say "git am ${patch##*/}"
+	if ! git -C "$tree" am -q "$patch" >"$LOGS/patches-check.log" 2>&1; then
+		cat "$LOGS/patches-check.log" >&2
+		git -C "$tree" am --abort
+		die "git am refuses ${patch##*/} on Linux $version: was it made for another tree? Run 'make patches' with the same KSRC"
+	fi
+	steps=$((steps + 1))
+	build_step || die "the tree does not build after ${patch##*/}; it is in ${tree#"$TOP"/}"
+done
+
+say "the same with make apply"
+rm -rf "$work/applied"
+trap 'rm -rf "$work/applied"' EXIT
+git -C "$tree" checkout -q -B pristine base
+"$TOP/scripts/apply.sh" "$tree" "$work/applied" >"$LOGS/patches-apply.log" 2>&1 ||
+	{ cat "$LOGS/patches-apply.log" >&2; die "make apply fails where git am does not"; }
+git -C "$tree" checkout -q series
+git -C "$work/applied" fetch -q "$tree" series:am
+if ! git -C "$work/applied" diff --exit-code --stat am rust-collapse-file; then
+	die "git am and make apply make different trees: is build/patches of these sources? Run 'make patches'"
+fi
+say "git am and make apply make the same tree, of Linux $version"
+
+"$TOP/scripts/checkpatch.sh" "$tree"
+
+mkdir -p "$BUILD/results"
+python3 - "$BUILD/results/series.json" "$version" "$steps" "${builds[@]}" <<'PYTHON'
+import json
+import sys
+
+with open(sys.argv[1], "w") as file:
+    json.dump({"linux": sys.argv[2], "patches": int(sys.argv[3]), "builds": sys.argv[4:]}, file, indent=1)
+    file.write("\n")
+PYTHON
+say "$steps patches applied$([ ${#builds[@]} -eq 0 ] || echo ", each step built: ${builds[*]}")"

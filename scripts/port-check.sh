@@ -1,0 +1,44 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# Which patches fit the kernel tree KSRC, of whatever version, and which hunks of the
+# others do not. The tree stays as it is, and nothing is built.
+#
+#   port-check.sh KSRC
+
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/series.sh"
+
+[ $# -eq 1 ] || { echo "usage: port-check.sh KERNEL-TREE" >&2; exit 2; }
+[ -n "$1" ] || die "which tree? make port-check KSRC=/path/to/linux"
+check_is_kernel_tree "$1"
+
+stage=$(mktemp -d)
+trap 'rm -rf "$stage"' EXIT
+fit=0 misfit=0
+for patch in "$TOP"/patches/*.patch; do
+	for file in $(patched_by "$patch"); do
+		mkdir -p "$stage/$(dirname "$file")"
+		[ -e "$stage/$file" ] || [ ! -e "$1/$file" ] || cp "$1/$file" "$stage/$file"
+	done
+	wrong=$(
+		if [ -n "$(patched_by "$patch")" ]; then
+			# What fits of a patch is kept, for those that follow.
+			patch_text "$patch" | (cd "$stage" && patch -p1 -F2 --no-backup-if-mismatch --force -r -) |
+				awk '/^patching file/ { f = $3 } /^can.t find file/ { print "a file is not there: " $0 }
+					/^Hunk.*FAILED/ { print f ": " $0 }'
+		fi
+		for file in $(overlay_of "$patch"); do
+			[ ! -e "$1/$(kernel_path "$file")" ] || echo "$(kernel_path "$file"): the kernel has a file of this name"
+		done
+	)
+	if [ -z "$wrong" ]; then
+		fit=$((fit + 1))
+	else
+		misfit=$((misfit + 1))
+		echo "${patch##*/} does not fit:"
+		printf '%s\n' "$wrong" | sed 's/^/    /'
+	fi
+done
+version=$(kernel_version "$1" full)
+[ $misfit -eq 0 ] || die "$misfit of $((fit + misfit)) patches do not fit Linux $version: mend them, see CONTRIBUTING.md"
+say "all $fit patches fit Linux $version; whether it builds and works is for 'make test KSRC=$1' to say"

@@ -1,0 +1,82 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# The suites as a job of a test lab: that it names all of them, and what a machine of
+# the lab would tell LAVA. Whether a lab takes it is for a lab to say.
+
+. "$(dirname "${BASH_SOURCE[0]}")/tap.sh"
+
+lab=$tap_dir/lab
+mkdir -p "$lab/scripts" "$lab/build/bin" "$tap_dir/bin"
+cp -r "$TOP"/scripts/{guest,job.py,ktap.py,vm.py} "$lab/scripts/"
+echo kernel >"$lab/bzImage"
+touch "$lab/build/bin/collapse_file"
+
+job() { "$lab/scripts/job.py" --kernel "$lab/bzImage" "$@"; }
+written() { grep -qF -- "$1" "$lab/build/job/$2"; }
+each_suite() {
+	local name
+	[ "$(wc -l <<<"$suites")" -gt 10 ] || return 1
+	for name in $suites; do
+		written "- /opt/collapse_file/scripts/guest/lava.py $name" "$1" || { echo "$name"; return 1; }
+	done
+}
+packed() { tar -tf "$lab/build/job/collapse_file-tests.tar.xz" | grep -x "opt/collapse_file/$1"; }
+yaml_is_valid() { python3 -c 'import sys, yaml; [yaml.safe_load(open(path)) for path in sys.argv[1:]]' "$lab"/build/job/*.yaml; }
+again_the_same() {
+	cp -r "$lab/build/job" "$tap_dir/first" && job --rootfs file:///rootfs.ext4.xz --url http://lab && diff -r "$tap_dir/first" "$lab/build/job"
+}
+fails() {
+	local status=$1 pattern=$2 got
+	shift 2
+	"$@" >"$tap_dir/out" 2>&1 </dev/null
+	got=$?
+	cat "$tap_dir/out"
+	[ "$got" -eq "$status" ] && grep -qE -- "$pattern" "$tap_dir/out"
+}
+
+suites=$("$TOP/scripts/guest/tests.sh" -l | cut -d ' ' -f 1)
+tap "a job is written" job --rootfs file:///rootfs.ext4.xz --url http://lab
+tap "with each suite" each_suite job.yaml
+tap "so is a definition of the tests" each_suite tests.yaml
+tap "files come from where they are said to be" written 'url: http://lab/collapse_file-tests.tar.xz' job.yaml
+tap "the tests are packed" packed build/bin/collapse_file
+tap "and what runs them" packed scripts/guest/lava.py
+tap "the same once more" again_the_same
+if python3 -c 'import yaml' 2>/dev/null; then
+	tap "it is YAML" yaml_is_valid
+fi
+tap "tuxrun's command is told" fails 0 '^tuxrun --device .* -- /opt/collapse_file/scripts/guest/lava.py sysfs$' job --rootfs x sysfs
+tap "no root file system" fails 1 '^error: which root file system\? make job ROOTFS=URL' job --rootfs ''
+tap "no such suite" fails 1 '^error: there is no suite nobody: one of sysfs, ' job --rootfs x nobody
+tap "no kernel" fails 1 '^error: .* is not there: run .make job' "$lab/scripts/job.py" --kernel "$lab/none" --rootfs x
+tap "wrong arguments" fails 2 '^usage: job.py' job --wrong
+
+# A machine of a lab, and tests that fail.
+for program in lava-test-case lava-test-set; do
+	printf '#!/bin/sh\necho "%s: $*"\n' "$program" >"$tap_dir/bin/$program"
+done
+# shellcheck disable=SC2016
+printf '#!/bin/sh\n[ "$1" != --find ] || basename "$3"\n' >"$tap_dir/bin/losetup"
+printf '#!/bin/sh\n' >"$tap_dir/bin/swapoff"
+cat >"$lab/scripts/guest/tests.sh" <<'EOT'
+#!/bin/bash
+echo "$DISKS; $*"
+printf '%s\n' '#suite a rust' 'ok 1 fine (or so)' 'not ok 2 bad' 'ok 3 left out # SKIP no swap' '#end a rust 1'
+printf '%s\n' '#suite b c' 'ok 1 fine' "#end b c $STATUS" '#leaks' "$LEAK" '#leaks-end'
+EOT
+chmod +x "$tap_dir"/bin/*
+ends=0 leak=
+machine() { env PATH="$tap_dir/bin:$PATH" WORK="$tap_dir" STATUS="$ends" LEAK="$leak" "$lab/scripts/guest/lava.py" a b; }
+tap "the machine fails with its tests" fails 1 '^2 passed, 1 failed, 1 skipped$' machine
+tap "which were the ones asked for, on disks of its own" fails 1 '^ext4.img xfs.img swap.img xfs-small-blocks.img; a b$' machine
+tap "a set for each suite" fails 1 '^lava-test-set: start a-rust$' machine
+tap "what passed" fails 1 '^lava-test-case: fine-or-so --result pass$' machine
+tap "what failed" fails 1 '^lava-test-case: bad --result fail$' machine
+tap "what was skipped" fails 1 '^lava-test-case: left-out --result skip$' machine
+tap "nothing was lost" fails 1 '^lava-test-case: nothing-is-lost --result pass$' machine
+leak='unreferenced object 0x1'
+tap "something was" fails 1 '^lava-test-case: nothing-is-lost --result fail$' machine
+leak='' ends=124
+tap "a suite at its time limit" fails 1 '^lava-test-case: exited-with-status-124-which-is-its-time-limit --result fail$' machine
+tap "no place for disks" fails 1 '^error: .*none' env WORK="$tap_dir/none" "$lab/scripts/guest/lava.py"
+tap_end
