@@ -32,7 +32,7 @@ export VNG = $(shell . scripts/lib.sh && echo "$$VNG")
 
 .DEFAULT_GOAL := help
 
-.PHONY: help setup source kernel kernel-debug run test test-all fuzz coverage mutants-vm mutants-host host-test bench bench-locks shell gdb vng job apply report patches patches-check port-check lint clean
+.PHONY: help setup source kernel kernel-debug run test test-all fuzz coverage mutants-vm mutants-host host-test bench bench-locks profile shell gdb vng job apply report patches patches-check port-check lint clean
 
 help:
 	@echo 'collapse_file() of Linux in Rust'
@@ -48,6 +48,7 @@ help:
 	@echo '  make test-all  all of these, which takes hours'
 	@echo '  make bench [ROUNDS=N] [SCENARIOS="NAME ..."]   what a collapse costs in C and in Rust'
 	@echo '  make bench-locks [...]         how often they take locks, and keep interrupts off'
+	@echo '  make profile [SCENARIOS=NAME]  which functions of the kernel a collapse spends its instructions in'
 	@echo '  make shell     a shell in the fast kernel'
 	@echo '  make shell GDB=1, and in another terminal make gdb    the same, to step through a collapse'
 	@echo '  make vng       the command that `make shell` boots with, for your own flow'
@@ -139,6 +140,10 @@ bench-locks: check-options source
 	@scripts/build-userspace.sh tests
 	@scripts/bench.py --kernel $(call image,bench-locks) --accel $(ACCEL) --memory $(MEM) --locks \
 		$(if $(ROUNDS),--rounds $(ROUNDS)) $(SCENARIOS)
+
+profile: check-options kernel
+	@scripts/build-userspace.sh tests
+	@scripts/profile.py --kernel $(call image,fast) --memory $(MEM) $(SCENARIOS)
 
 # Where the shell's guest listens for gdb, and the kernel that tells it most.
 GDB_SOCKET := $(BUILD)/gdb.sock
