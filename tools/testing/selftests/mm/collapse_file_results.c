@@ -326,20 +326,30 @@ static void *page_out(void *at)
 	return NULL;
 }
 
-/* Reclaim has isolated a page: the first one of all, one among others, one far behind. */
+/* Reclaim isolates a page meanwhile: the first one of all, one among others, one far behind. */
 TEST_F(results, del_page_lru)
 {
 	static const unsigned long pages[] = { 1, 4, 100 };
+	struct sight before, after;
+	struct outcome outcome;
+	struct parked *parked;
 	pthread_t reclaimer;
 
 	if (!inject_available())
 		SKIP(return, "no collapse_file_inject in debugfs");
 	for (size_t i = 0; i < ARRAY_SIZE(pages); i++) {
 		fill(self->base, true);
+		parked = collapse_parked(self->base, "__folio_alloc_noprof", "park", 1);
+		ASSERT_NE(parked, NULL);
 		ASSERT_EQ(pthread_create(&reclaimer, NULL, page_out, self->base + pages[i] * PAGE),
 			  0);
 		ASSERT_TRUE(inject_wait("reclaim_pages"));
-		EXPECT_FAILURE(EAGAIN, "could_not_delete_page_from_lru", START + pages[i], NULL);
+		look(self->fd, self->base, HUGE, &before);
+		outcome = collapse_resume(parked);
+		EXPECT_OUTCOME(outcome, EAGAIN, "could_not_delete_page_from_lru",
+			       START + pages[i]);
+		look(self->fd, self->base, HUGE, &after);
+		EXPECT_STREQ(looks_different(&before, &after) ?: "nothing", "nothing");
 		ASSERT_EQ(inject("reclaim_pages off"), 0);
 		pthread_join(reclaimer, NULL);
 		EXPECT_SUCCESS(self->base);
