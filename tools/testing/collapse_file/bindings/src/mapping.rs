@@ -357,7 +357,8 @@ fn rcu_unlock() {
 }
 
 /// Checks what is about to be stored, and keeps account of which folios are in the page cache.
-pub fn check_store(index: usize, span: usize, stored: Slot) {
+/// Returns those that are not any more.
+pub fn check_store(index: usize, span: usize, stored: Slot) -> Vec<*mut folio> {
     let me = with(|w| w.current);
     let end = index + span;
     let replaced: Vec<*mut folio> = with(|w| {
@@ -390,7 +391,9 @@ pub fn check_store(index: usize, span: usize, stored: Slot) {
         }
         old.cached.set(false);
     }
-    let Slot::Folio(id) = stored else { return };
+    let Slot::Folio(id) = stored else {
+        return replaced;
+    };
     // SAFETY: A folio of this world.
     let new = unsafe { live(folio_of(id), "xas_store") };
     let is = |what: bool, how: &str| {
@@ -425,6 +428,18 @@ pub fn check_store(index: usize, span: usize, stored: Slot) {
         );
     }
     new.cached.set(true);
+    replaced
+}
+
+/// The store has failed: all is in the page cache that was there before.
+pub fn not_stored(stored: Slot, replaced: &[*mut folio]) {
+    if let Slot::Folio(id) = stored {
+        with(|w| w.folios[id].cached.set(false));
+    }
+    for &old in replaced {
+        // SAFETY: Folios stay until the next world.
+        unsafe { (*old).cached.set(true) };
+    }
 }
 
 /// # Safety

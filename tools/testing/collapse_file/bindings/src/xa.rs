@@ -185,7 +185,7 @@ pub unsafe fn xas_store(xas: *mut xa_state, entry: *mut c_void) -> *mut c_void {
     let (index, span) = unsafe { (sim_xas_index(xas) as usize, sim_xas_span(xas) as usize) };
     let index = index & !(span - 1);
     let stored = slot(entry);
-    mapping::check_store(index, span, stored);
+    let replaced = mapping::check_store(index, span, stored);
     let at = with(|w| w.events.len());
     log(What::Store(index, span.trailing_zeros(), stored));
     // SAFETY: As the caller says.
@@ -193,6 +193,7 @@ pub unsafe fn xas_store(xas: *mut xa_state, entry: *mut c_void) -> *mut c_void {
     // SAFETY: Reads the cursor.
     if unsafe { xas_error(xas) } != 0 {
         with(|w| w.events[at].what = What::Note("cannot store"));
+        mapping::not_stored(stored, &replaced);
     } else {
         log(What::Stored);
     }
