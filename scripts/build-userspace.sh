@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# Build what runs in the guest into build/bin: the demo and, with an argument
+# Build what runs in the guest into build/bin: the demo, pcmap and, with an argument
 # "tests", the kernel's selftests. All static, so that the guest's libraries do not
 # matter.
 
@@ -10,11 +10,13 @@ bin=$BUILD/bin
 linux=$BUILD/linux
 mkdir -p "$bin"
 
-demo=$TOP/tools/mm/collapse_file_demo.c
-if [ "$demo" -nt "$bin/collapse_file_demo" ]; then
-	say "building the demo"
-	logged demo gcc -O2 -Wall -Wextra -Werror -static -pthread -o "$bin/collapse_file_demo" "$demo"
-fi
+for tool in collapse_file_demo pcmap; do
+	[ -n "$(find "$TOP/tools/mm" "$TOP/include" -type f -newer "$bin/$tool" 2>&1)" ] || continue
+	say "building $tool"
+	# The compiler's headers come first: those of the kernel are for what they lack.
+	logged $tool gcc -O2 -Wall -Wextra -Werror -static -pthread -idirafter "$TOP/include/uapi" \
+		-o "$bin/$tool" "$TOP/tools/mm/$tool.c"
+done
 [ "${1:-}" = tests ] || exit 0
 
 selftests=(collapse_bench collapse_file collapse_file_results collapse_fuzz khugepaged uffd-unit-tests uffd-stress split_huge_page_test folio_split_race_test guard-regions)

@@ -70,7 +70,7 @@ spdx() {
 
 # The code in the documentation is that of the sample, line by line.
 example_is_the_sample() {
-	python3 - Documentation/rust/page-cache.rst samples/rust/rust_page_cache.rs <<-'PYTHON'
+	python3 - Documentation/rust/page-cache.rst samples/rust/rust_page_cache_map.rs <<-'PYTHON'
 		import re
 		import sys
 

@@ -13,6 +13,11 @@ __rust_helper struct address_space *rust_helper_file_mapping(const struct file *
 	return file->f_mapping;
 }
 
+__rust_helper bool rust_helper_file_is_regular(const struct file *file)
+{
+	return S_ISREG(file_inode(file)->i_mode);
+}
+
 __rust_helper struct file_ra_state *rust_helper_file_ra(struct file *file)
 {
 	return &file->f_ra;
@@ -77,4 +82,34 @@ __rust_helper struct folio *rust_helper_filemap_lock_folio(struct address_space 
 __rust_helper bool rust_helper_userfaultfd_missing(struct vm_area_struct *vma)
 {
 	return userfaultfd_missing(vma);
+}
+
+__rust_helper bool rust_helper_userfaultfd_wp(struct vm_area_struct *vma)
+{
+	return userfaultfd_wp(vma);
+}
+
+__rust_helper bool rust_helper_userfaultfd_minor(struct vm_area_struct *vma)
+{
+	return userfaultfd_minor(vma);
+}
+
+__rust_helper bool rust_helper_userfaultfd_rwp(struct vm_area_struct *vma)
+{
+	return userfaultfd_rwp(vma);
+}
+
+__rust_helper unsigned long rust_helper_vma_vm_start(const struct vm_area_struct *vma)
+{
+	return vma->vm_start;
+}
+
+__rust_helper unsigned long rust_helper_vma_vm_end(const struct vm_area_struct *vma)
+{
+	return vma->vm_end;
+}
+
+__rust_helper pgoff_t rust_helper_vma_start_pgoff(const struct vm_area_struct *vma)
+{
+	return vma_start_pgoff(vma);
 }

@@ -61,6 +61,11 @@ __rust_helper bool rust_helper_xa_is_value(const void *entry)
 	return xa_is_value(entry);
 }
 
+__rust_helper unsigned long rust_helper_xa_to_value(const void *entry)
+{
+	return xa_to_value(entry);
+}
+
 __rust_helper bool rust_helper_xa_is_internal(const void *entry)
 {
 	return xa_is_internal(entry);

@@ -25,7 +25,7 @@ fi
 suites() {
 	cat <<-EOT
 		sysfs 60 sysfs_test
-		sample 60 "$here/sample_test.py"
+		sample 300 "$here/sample_test.py"
 		collapse_file_results 300 "$bin/collapse_file_results"
 		collapse_file 300 "$bin/collapse_file"
 		collapse_fuzz 900 fuzz

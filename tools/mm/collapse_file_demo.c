@@ -4,12 +4,9 @@
  *
  * Each scenario prepares 2 MiB of a file, shows what the page cache holds of it,
  * asks for a collapse and shows it again. The content is compared byte for byte.
- * Needs root, swap space, tracefs and the sysfs attribute that chooses the
- * implementation; a directory on ext4 or xfs is given as the only argument.
- *
- * A map has a letter for each page:
- *	.  hole		s  swapped out		f  allocated, never written
- *	4  small page	H  huge page
+ * Needs root, swap space, tracefs, the sysfs attribute that chooses the
+ * implementation, and the sample that pcmap uses, whose letters stand for the
+ * pages; a directory on ext4 or xfs is given as the only argument.
  */
 #define _GNU_SOURCE
 #include <err.h>
@@ -28,26 +25,19 @@
 #include <unistd.h>
 #include <linux/userfaultfd.h>
 
+#include "pcmap.h"
+
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25
-#endif
-#ifndef __NR_cachestat
-#define __NR_cachestat 451
 #endif
 
 #define PAGE		4096UL
 #define HUGE		(2UL << 20)
 #define NR_PAGES	(HUGE / PAGE)
+#define HUGE_ORDER	9
 #define IMPL		"/sys/kernel/mm/transparent_hugepage/khugepaged/collapse_file"
 #define TRACING		"/sys/kernel/tracing/"
 #define EVENT		TRACING "events/huge_memory/mm_khugepaged_collapse_file/enable"
-
-#define KPF_THP		22
-#define PM_PRESENT	0x8000000000000000ULL
-#define PM_PFN		0x007fffffffffffffULL
-
-struct range { uint64_t off, len; };
-struct stat_of_cache { uint64_t cached, dirty, writeback, evicted, recently_evicted; };
 
 struct outcome {
 	bool ok;
@@ -57,7 +47,7 @@ struct outcome {
 static char *base;		/* where the file is mapped, aligned */
 static char expected[HUGE];	/* what it is to contain */
 static char map_before[NR_PAGES], map_after[NR_PAGES];
-static int pagemap_fd, kpageflags_fd, trace_fd;
+static int device, trace_fd;
 
 static void write_file(const char *path, const char *text)
 {
@@ -68,36 +58,17 @@ static void write_file(const char *path, const char *text)
 	close(fd);
 }
 
-static bool is_huge(unsigned long page)
-{
-	uint64_t entry, flags;
-
-	if (pread(pagemap_fd, &entry, 8, ((uintptr_t)base / PAGE + page) * 8) != 8)
-		err(1, "cannot read pagemap");
-	if (!(entry & PM_PRESENT))
-		return false;
-	if (pread(kpageflags_fd, &flags, 8, (entry & PM_PFN) * 8) != 8)
-		err(1, "cannot read /proc/kpageflags");
-	return flags & (1ULL << KPF_THP);
-}
-
 static void page_cache_map(int fd, char *map)
 {
-	for (unsigned long i = 0; i < NR_PAGES; i++) {
-		struct range range = { i * PAGE, PAGE };
-		struct stat_of_cache cs;
-		bool data;
+	const struct page_cache_map_entry *entry;
+	static struct pcmap cache;
 
-		if (syscall(__NR_cachestat, fd, &range, &cs, 0))
-			err(1, "cachestat");
-		data = lseek(fd, i * PAGE, SEEK_DATA) == (off_t)(i * PAGE);
-		if (!cs.cached)
-			map[i] = cs.evicted ? 's' : '.';
-		else if (!data)
-			map[i] = 'f';
-		else
-			map[i] = is_huge(i) ? 'H' : '4';
-	}
+	memset(map, '.', NR_PAGES);
+	pcmap_begin(&cache, device, fd, 0, NR_PAGES);
+	while ((entry = pcmap_next(&cache)))
+		memset(map + entry->index, pcmap_letter(&cache, entry, HUGE_ORDER), entry->nr_pages);
+	if (errno)
+		err(1, PCMAP_DEVICE);
 }
 
 static void print_map(const char *name, const char *map)
@@ -348,10 +319,6 @@ static struct outcome scenario_file(const char *dir)
 	map_file(fd, PROT_READ);
 
 	page_cache_map(fd, map_before);
-	/* A regular file's shadows look like swapped-out pages: not in memory. */
-	for (unsigned long i = 0; i < NR_PAGES; i++)
-		if (map_before[i] == 's')
-			map_before[i] = '.';
 	print_map("before", map_before);
 	outcome.ok = !collapse(&outcome) && check_collapsed(fd);
 	munmap(base, HUGE);
@@ -385,10 +352,9 @@ int main(int argc, char **argv)
 	if (access(IMPL, W_OK))
 		err(1, "no CONFIG_RUST_COLLAPSE_FILE in this kernel, or not root: %s", IMPL);
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	pagemap_fd = open("/proc/self/pagemap", O_RDONLY);
-	kpageflags_fd = open("/proc/kpageflags", O_RDONLY);
-	if (pagemap_fd < 0 || kpageflags_fd < 0)
-		err(1, "cannot open pagemap or kpageflags");
+	device = pcmap_open();
+	if (device < 0)
+		return 1;
 	write_file(EVENT, "1");
 	trace_fd = open(TRACING "trace_pipe", O_RDONLY | O_NONBLOCK);
 	if (trace_fd < 0)

@@ -87,6 +87,21 @@ impl AddressSpace {
         unsafe { &*bindings::file_mapping(file.as_ptr()).cast() }
     }
 
+    /// The mapping that the pages of `file` are in, if that is a regular file.
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`] if it is anything else: a directory, a device, a pipe.
+    #[inline]
+    pub fn of_regular(file: &LocalFile) -> Result<&Self> {
+        // SAFETY: An open file has an inode, whose type does not change.
+        if unsafe { bindings::file_is_regular(file.as_ptr()) } {
+            Ok(Self::of(file))
+        } else {
+            Err(EINVAL)
+        }
+    }
+
     /// The C object.
     #[inline]
     pub fn as_raw(&self) -> *mut bindings::address_space {
@@ -359,7 +374,7 @@ impl<'w, 'm> Cursor<'w, 'm> {
 /// Dropping it releases the lock.
 #[must_use = "the lock is released as soon as this is dropped"]
 pub struct LockedCursor<'w, 'm> {
-    guard: XaLockIrqGuard<'w, 'm>,
+    pub(super) guard: XaLockIrqGuard<'w, 'm>,
     range: PmdRange<'m>,
 }
 
@@ -373,8 +388,9 @@ impl<'w, 'm> LockedCursor<'w, 'm> {
         }
     }
 
+    /// What `entry` is, which the guard has found since the lock was taken.
     #[inline]
-    fn entry(&self, entry: XaEntry) -> Entry<'_> {
+    pub(super) fn entry(&self, entry: XaEntry) -> Entry<'_> {
         if entry.is_empty() {
             Entry::Empty
         } else if entry.is_value() {

@@ -182,4 +182,50 @@ impl RmapVma {
         // SAFETY: The VMA is alive by the type invariant; its flags are read in one go.
         unsafe { bindings::userfaultfd_missing(self.0.get()) }
     }
+
+    /// Whether writes to protected pages are reported to a userfaultfd: `userfaultfd_wp()`. A
+    /// snapshot, as [`userfaultfd_missing`](Self::userfaultfd_missing).
+    #[inline]
+    pub fn userfaultfd_wp(&self) -> bool {
+        // SAFETY: The VMA is alive by the type invariant; its flags are read in one go.
+        unsafe { bindings::userfaultfd_wp(self.0.get()) }
+    }
+
+    /// Whether pages that are in the page cache and not mapped are reported to a userfaultfd:
+    /// `userfaultfd_minor()`. A snapshot, as [`userfaultfd_missing`](Self::userfaultfd_missing).
+    #[inline]
+    pub fn userfaultfd_minor(&self) -> bool {
+        // SAFETY: The VMA is alive by the type invariant; its flags are read in one go.
+        unsafe { bindings::userfaultfd_minor(self.0.get()) }
+    }
+
+    /// Whether all accesses to protected pages are reported to a userfaultfd: `userfaultfd_rwp()`.
+    /// A snapshot, as [`userfaultfd_missing`](Self::userfaultfd_missing).
+    #[inline]
+    pub fn userfaultfd_rwp(&self) -> bool {
+        // SAFETY: The VMA is alive by the type invariant; its flags are read in one go.
+        unsafe { bindings::userfaultfd_rwp(self.0.get()) }
+    }
+
+    /// The address of the first byte, in the address space that the VMA belongs to.
+    #[inline]
+    pub fn start(&self) -> usize {
+        // SAFETY: The VMA is alive by the type invariant. Where it lies and what it maps only
+        // changes with `i_mmap_rwsem` held for writing.
+        unsafe { bindings::vma_vm_start(self.0.get()) }
+    }
+
+    /// The address behind the last byte.
+    #[inline]
+    pub fn end(&self) -> usize {
+        // SAFETY: As in `start`.
+        unsafe { bindings::vma_vm_end(self.0.get()) }
+    }
+
+    /// The index in the file of the first page: `vma_start_pgoff()`.
+    #[inline]
+    pub fn start_pgoff(&self) -> usize {
+        // SAFETY: As in `start`.
+        unsafe { bindings::vma_start_pgoff(self.0.get()) }
+    }
 }

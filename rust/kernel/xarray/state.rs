@@ -45,6 +45,14 @@ impl XaEntry {
         unsafe { bindings::xa_is_value(self.0) }
     }
 
+    /// The integer that the entry is, if it is one: `xa_to_value()`.
+    #[inline]
+    pub fn to_value(self) -> Option<usize> {
+        // SAFETY: `xa_to_value` makes a number of the pointer's bits.
+        self.is_value()
+            .then(|| unsafe { bindings::xa_to_value(self.0) })
+    }
+
     /// Whether the entry is the array's own, and neither empty nor a value nor a pointer:
     /// `xa_is_internal()`.
     #[inline]
@@ -260,6 +268,27 @@ impl<'s, 'a> XaLockIrqGuard<'s, 'a> {
     pub fn next_entry(&mut self, max: usize) -> XaEntry {
         // SAFETY: The lock is held and the cursor is on no stale node, by the invariants.
         XaEntry(unsafe { bindings::xas_next_entry(self.state.as_raw(), max) })
+    }
+
+    /// The first entry for `index` or above, up to and including `max`, past empty slots:
+    /// `xas_find()`. Comes with the first index that it is for, which may be below `index`, and with
+    /// its order: it is for `1 << order` indices.
+    ///
+    /// The cursor is to be for single entries.
+    #[inline]
+    pub fn find(&mut self, index: usize, max: usize) -> Option<(usize, u32, XaEntry)> {
+        self.set(index);
+        // SAFETY: The lock is held and the cursor is on no stale node, by the invariants.
+        let entry = XaEntry(unsafe { bindings::xas_find(self.state.as_raw(), max) });
+
+        if entry.is_empty() {
+            return None;
+        }
+        // SAFETY: As above; and the cursor is on an entry, as it has just found it.
+        let order = unsafe { bindings::xas_get_order(self.state.as_raw()) } as u32;
+        // Entries are aligned to their size.
+        let start = self.state.inner.xa_index >> order << order;
+        Some((start, order, entry))
     }
 
     /// Stores `XA_RETRY_ENTRY` at the cursor: lockless readers wait until something else is

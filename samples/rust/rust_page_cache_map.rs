@@ -1,0 +1,335 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Page cache map sample: what the page cache holds of a file, and who maps it.
+//!
+//! `/dev/rust-page-cache-map` answers the two ioctls of
+//! [`include/uapi/linux/page_cache_map.h`](srctree/include/uapi/linux/page_cache_map.h);
+//! `tools/mm/pcmap` makes a picture of that. It shows how to look at a page cache without a line of
+//! unsafe code: what is found under a lock is copied to memory of our own, and from there to that of
+//! the caller when the lock is released.
+
+use core::{mem::offset_of, ops::Range};
+use kernel::{
+    capability::{capable, Capability},
+    fs::{
+        file::{flags, LocalFile},
+        File, //
+    },
+    ioctl::_IOWR,
+    miscdevice::{MiscDevice, MiscDeviceOptions, MiscDeviceRegistration},
+    mm::{
+        page_cache::AddressSpace,
+        page_cache_map::{Content, Extent, MappedArea}, //
+    },
+    page::PAGE_SIZE,
+    prelude::*,
+    sync::aref::ARef,
+    uaccess::{UserSlice, UserSliceReader, UserSliceWriter},
+    uapi, //
+};
+use zerocopy_derive::Immutable;
+
+module! {
+    type: RustPageCacheMapModule,
+    name: "rust_page_cache_map",
+    authors: ["Rust for Linux Contributors"],
+    description: "Rust page cache map sample",
+    license: "GPL",
+}
+
+#[pin_data]
+struct RustPageCacheMapModule {
+    #[pin]
+    _miscdev: MiscDeviceRegistration<RustPageCacheMap>,
+}
+
+impl kernel::InPlaceModule for RustPageCacheMapModule {
+    fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        let options = MiscDeviceOptions {
+            name: c"rust-page-cache-map",
+        };
+
+        try_pin_init!(Self {
+            _miscdev <- MiscDeviceRegistration::register(options),
+        })
+    }
+}
+
+/// `struct page_cache_map_request`.
+#[repr(C)]
+#[derive(FromBytes, IntoBytes, Immutable)]
+struct Request {
+    fd: i32,
+    flags: u32,
+    start: u64,
+    end: u64,
+    buffer: u64,
+    capacity: u32,
+    count: u32,
+    reserved: [u64; 2],
+}
+
+/// `struct page_cache_map_entry`.
+#[repr(C)]
+#[derive(IntoBytes, Immutable)]
+struct Entry {
+    index: u64,
+    nr_pages: u64,
+    value: u64,
+    kind: u16,
+    order: u16,
+    flags: u32,
+}
+
+/// `struct page_cache_map_vma`.
+#[repr(C)]
+#[derive(IntoBytes, Immutable)]
+struct Vma {
+    start: u64,
+    end: u64,
+    index: u64,
+    userfaultfd: u32,
+    reserved: u32,
+}
+
+/// The types above are not those made of the header because of the traits that they derive, which
+/// also see to it that they have no holes. That they are the same is checked here.
+macro_rules! same_layout {
+    ($ours:ty, $theirs:ty, $($field:ident),+) => {
+        const _: () = {
+            assert!(size_of::<$ours>() == size_of::<$theirs>());
+            $(assert!(offset_of!($ours, $field) == offset_of!($theirs, $field));)+
+        };
+    };
+}
+same_layout!(
+    Request,
+    uapi::page_cache_map_request,
+    fd,
+    flags,
+    start,
+    end,
+    buffer,
+    capacity,
+    count,
+    reserved
+);
+same_layout!(
+    Entry,
+    uapi::page_cache_map_entry,
+    index,
+    nr_pages,
+    value,
+    kind,
+    order,
+    flags
+);
+same_layout!(
+    Vma,
+    uapi::page_cache_map_vma,
+    start,
+    end,
+    index,
+    userfaultfd,
+    reserved
+);
+
+const PAGE_CACHE_MAP_ENTRIES: u32 = _IOWR::<Request>('|' as u32, 0x90);
+const PAGE_CACHE_MAP_VMAS: u32 = _IOWR::<Request>('|' as u32, 0x91);
+
+/// The number of pages in the largest file that there can be.
+const LARGEST_FILE: u64 = i64::MAX as u64 / PAGE_SIZE as u64;
+
+struct RustPageCacheMap;
+
+#[vtable]
+impl MiscDevice for RustPageCacheMap {
+    type Ptr = ();
+
+    fn open(_file: &File, _misc: &MiscDeviceRegistration<Self>) -> Result {
+        Ok(())
+    }
+
+    fn ioctl(_me: (), _file: &File, cmd: u32, arg: usize) -> Result<isize> {
+        let answer = match cmd {
+            PAGE_CACHE_MAP_ENTRIES => entries,
+            PAGE_CACHE_MAP_VMAS => vmas,
+            _ => return Err(ENOTTY),
+        };
+        // Addresses in other processes are told, and shadows and swap entries.
+        if !capable(Capability::SYS_ADMIN) {
+            return Err(EPERM);
+        }
+
+        let (mut reader, mut writer) =
+            UserSlice::new(UserPtr::from_addr(arg), size_of::<Request>()).reader_writer();
+        let mut request = Request::read(&mut reader)?;
+        let range = request.range()?;
+        let buffer = request.buffer()?;
+        let file = readable_file(request.fd)?;
+        let mapping = AddressSpace::of_regular(&file)?;
+
+        answer(mapping, range, &mut request, buffer)?;
+        if mapping.is_shmem() {
+            request.flags |= uapi::PAGE_CACHE_MAP_SHMEM;
+        }
+        writer.write_slice(request.as_bytes())?;
+        Ok(0)
+    }
+}
+
+impl Request {
+    fn read(reader: &mut UserSliceReader) -> Result<Self> {
+        let bytes: [u8; size_of::<Self>()] = reader.read()?;
+        let mut request = Self::read_from_bytes(&bytes).map_err(|_| EINVAL)?;
+
+        request.count = 0;
+        Ok(request)
+    }
+
+    /// The pages that it is about, if all is as the header wants it.
+    fn range(&self) -> Result<Range<usize>> {
+        if self.flags != 0 || self.reserved != [0; 2] || self.capacity == 0 {
+            return Err(EINVAL);
+        }
+        if self.start > self.end || self.end > LARGEST_FILE {
+            return Err(EINVAL);
+        }
+        if self.end - self.start > u64::from(uapi::PAGE_CACHE_MAP_MAX_PAGES) {
+            return Err(E2BIG);
+        }
+        Ok(self.start.try_into()?..self.end.try_into()?)
+    }
+
+    /// Where the answer goes: an array of [`Entry`] or [`Vma`], which are of the same size.
+    fn buffer(&self) -> Result<UserSliceWriter> {
+        const { assert!(size_of::<Entry>() == size_of::<Vma>()) };
+
+        let address = usize::try_from(self.buffer).map_err(|_| EFAULT)?;
+        let length = size_of::<Entry>()
+            .checked_mul(self.capacity as usize)
+            .ok_or(EINVAL)?;
+
+        Ok(UserSlice::new(UserPtr::from_addr(address), length).writer())
+    }
+}
+
+/// The file that the current process has open for reading as `fd`.
+fn readable_file(fd: i32) -> Result<ARef<LocalFile>> {
+    let file = LocalFile::fget(fd.try_into().map_err(|_| EBADF)?)?;
+
+    match file.flags() & flags::O_ACCMODE {
+        flags::O_RDONLY | flags::O_RDWR => Ok(file),
+        _ => Err(EBADF),
+    }
+}
+
+/// Answers `PAGE_CACHE_MAP_ENTRIES`: a batch at a time, until the end of the range or of the buffer,
+/// or until a signal is to be handled.
+fn entries(
+    mapping: &AddressSpace,
+    range: Range<usize>,
+    request: &mut Request,
+    mut buffer: UserSliceWriter,
+) -> Result {
+    const BATCH: usize = uapi::PAGE_CACHE_MAP_BATCH as usize;
+
+    let mut extents = KVec::from_elem(Extent::default(), BATCH, GFP_KERNEL)?;
+    let mut next = range.start;
+
+    loop {
+        let room = BATCH.min((request.capacity - request.count) as usize);
+        let found = mapping.snapshot(next..range.end, &mut extents[..room]);
+        let Some(last) = found.last() else {
+            break;
+        };
+
+        for extent in found {
+            buffer.write_slice(Entry::from(extent).as_bytes())?;
+        }
+        request.count += found.len() as u32;
+        next = last.end();
+        if current!().signal_pending() {
+            break;
+        }
+    }
+
+    request.start = next.min(range.end) as u64;
+    if next < range.end {
+        request.flags |= uapi::PAGE_CACHE_MAP_MORE;
+    }
+    Ok(())
+}
+
+/// Answers `PAGE_CACHE_MAP_VMAS`.
+fn vmas(
+    mapping: &AddressSpace,
+    range: Range<usize>,
+    request: &mut Request,
+    mut buffer: UserSliceWriter,
+) -> Result {
+    let room = request.capacity.min(uapi::PAGE_CACHE_MAP_MAX_VMAS);
+    let mut areas = KVVec::from_elem(MappedArea::default(), room as usize, GFP_KERNEL)?;
+    let (found, more) = mapping.snapshot_vmas(range, &mut areas);
+
+    for area in found {
+        buffer.write_slice(Vma::from(area).as_bytes())?;
+    }
+    request.count = found.len() as u32;
+    if more {
+        request.flags |= uapi::PAGE_CACHE_MAP_MORE;
+    }
+    Ok(())
+}
+
+/// `flag` if it is set.
+fn flag(set: bool, flag: u32) -> u32 {
+    if set {
+        flag
+    } else {
+        0
+    }
+}
+
+impl From<&Extent> for Entry {
+    fn from(extent: &Extent) -> Self {
+        let (kind, value, flags) = match extent.content {
+            Content::Hole => (uapi::PAGE_CACHE_MAP_HOLE, 0, 0),
+            Content::Value(value) => (uapi::PAGE_CACHE_MAP_VALUE, value as u64, 0),
+            Content::Folio(folio) => (
+                uapi::PAGE_CACHE_MAP_FOLIO,
+                0,
+                flag(folio.locked, uapi::PAGE_CACHE_MAP_LOCKED)
+                    | flag(folio.uptodate, uapi::PAGE_CACHE_MAP_UPTODATE)
+                    | flag(folio.dirty, uapi::PAGE_CACHE_MAP_DIRTY)
+                    | flag(folio.writeback, uapi::PAGE_CACHE_MAP_WRITEBACK),
+            ),
+        };
+
+        Self {
+            index: extent.start as u64,
+            nr_pages: extent.nr_pages as u64,
+            value,
+            kind: kind as u16,
+            order: extent.order as u16,
+            flags,
+        }
+    }
+}
+
+impl From<&MappedArea> for Vma {
+    fn from(area: &MappedArea) -> Self {
+        let modes = area.userfaultfd;
+
+        Self {
+            start: area.start as u64,
+            end: area.end as u64,
+            index: area.pgoff as u64,
+            userfaultfd: flag(modes.missing, uapi::PAGE_CACHE_MAP_UFFD_MISSING)
+                | flag(modes.wp, uapi::PAGE_CACHE_MAP_UFFD_WP)
+                | flag(modes.minor, uapi::PAGE_CACHE_MAP_UFFD_MINOR)
+                | flag(modes.rwp, uapi::PAGE_CACHE_MAP_UFFD_RWP),
+            reserved: 0,
+        }
+    }
+}

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Ask /dev/rust-page-cache-map what the page cache holds of a file.
+ */
+#ifndef PCMAP_H
+#define PCMAP_H
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <linux/page_cache_map.h>
+
+#define PCMAP_DEVICE	"/dev/rust-page-cache-map"
+
+struct pcmap {
+	int device, fd;
+	uint64_t next, end;		/* pages not asked for yet */
+	bool shmem;
+	unsigned int count, at;		/* entries got, and given out */
+	struct page_cache_map_entry entries[1024];
+};
+
+/* Open the device, or say what to do for it to be there. Returns -1 then. */
+static inline int pcmap_open(void)
+{
+	int device = open(PCMAP_DEVICE, O_RDONLY | O_CLOEXEC);
+
+	if (device >= 0)
+		return device;
+	if (errno == EACCES || errno == EPERM)
+		fprintf(stderr, "error: %s needs CAP_SYS_ADMIN: run this as root\n", PCMAP_DEVICE);
+	else if (errno == ENOENT || errno == ENXIO || errno == ENODEV)
+		fprintf(stderr, "error: there is no %s: if CONFIG_SAMPLE_RUST_PAGE_CACHE_MAP is m "
+			"in this kernel, run 'modprobe rust_page_cache_map'; else build one with it "
+			"and CONFIG_RUST_COLLAPSE_FILE\n", PCMAP_DEVICE);
+	else
+		fprintf(stderr, "error: cannot open %s: %m\n", PCMAP_DEVICE);
+	return -1;
+}
+
+/* Begin with what a file has from page start up to page end. */
+static inline void pcmap_begin(struct pcmap *map, int device, int fd, uint64_t start, uint64_t end)
+{
+	*map = (struct pcmap){ .device = device, .fd = fd, .next = start, .end = end };
+}
+
+/*
+ * The next entry, or NULL at the end, or with errno set to other than 0 if that is
+ * not to be had. Entries that were not got at once may overlap if the file changes.
+ */
+static inline const struct page_cache_map_entry *pcmap_next(struct pcmap *map)
+{
+	uint64_t left = map->end - map->next;
+	struct page_cache_map_request request = {
+		.fd = map->fd,
+		.start = map->next,
+		.end = map->next + (left < PAGE_CACHE_MAP_MAX_PAGES ? left : PAGE_CACHE_MAP_MAX_PAGES),
+		.buffer = (uintptr_t)map->entries,
+		.capacity = sizeof(map->entries) / sizeof(map->entries[0]),
+	};
+
+	errno = 0;
+	if (map->at < map->count)
+		return &map->entries[map->at++];
+	if (!left || ioctl(map->device, PAGE_CACHE_MAP_ENTRIES, &request))
+		return NULL;
+	map->next = request.start;
+	map->shmem = request.flags & PAGE_CACHE_MAP_SHMEM;
+	map->count = request.count;
+	map->at = 0;
+	return map->at < map->count ? &map->entries[map->at++] : NULL;
+}
+
+/* The letter for the pages of an entry. huge is the order of what a PMD maps. */
+static inline char pcmap_letter(const struct pcmap *map, const struct page_cache_map_entry *entry,
+				unsigned int huge)
+{
+	switch (entry->kind) {
+	case PAGE_CACHE_MAP_HOLE:
+		return '.';
+	case PAGE_CACHE_MAP_VALUE:
+		return map->shmem ? 's' : 'e';
+	}
+	if (!(entry->flags & PAGE_CACHE_MAP_UPTODATE))
+		return map->shmem ? 'f' : 'r';
+	return !entry->order ? '4' : entry->order < huge ? 'L' : 'H';
+}
+
+#endif
