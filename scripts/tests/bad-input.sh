@@ -104,6 +104,20 @@ tap "CASES is no number" refuses 'CASES=many is no number' "${make[@]}" fuzz CAS
 
 tap "GDB is not 1" refuses 'GDB=yes is not 1' "${make[@]}" shell GDB=yes
 tap "there is no guest to debug" refuses 'run .make shell GDB=1. in another terminal' "$TOP/scripts/gdb.sh" "$tap_dir" "$tap_dir/sock"
+
+# usage_of COMMAND...: exit 2, and how it is used.
+usage_of() {
+	"$@" >"$tap_dir/out" 2>"$tap_dir/err" </dev/null
+	[ $? -eq 2 ] && [ ! -s "$tap_dir/out" ] && grep -q '^usage: ' "$tap_dir/err"
+}
+
+if [ ! -e /dev/rust-page-cache-map ]; then
+	tap "pcmap: this kernel has not the sample" refuses 'no /dev/rust-page-cache-map: .*CONFIG_SAMPLE_RUST_PAGE_CACHE_MAP' \
+		"$BUILD/bin/pcmap" "$TOP/README.md"
+fi
+tap "pcmap: wrong arguments" usage_of "$BUILD/bin/pcmap" --list --svg "$TOP/README.md"
+tap "demo: wrong arguments" usage_of "$BUILD/bin/collapse_file_demo"
+
 tap "there is no kernel to boot" refuses 'is not there: run .make kernel' "$vm" --kernel "$tap_dir/none" --accel tcg true
 tap "the guest does not come up in time" refuses 'did not come up in 2 s; the console is in' \
 	"$vm" --kernel "$debug_kernel" --accel tcg --boot-seconds 2 --console "$tap_dir/console" true

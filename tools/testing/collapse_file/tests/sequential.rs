@@ -24,11 +24,12 @@ use kernel::{
             CollapseControl, FolioBatch, FolioSlots, NewFolio, OldFolios, ScanResult, Uptodate,
         },
         page_cache::{AddressSpace, Cursor, Entry, LockedCursor, PmdRange},
+        page_cache_map::{Content, Extent, MappedArea},
         rmap::Flushed,
         Mm,
     },
 };
-use std::{collections::BTreeSet, env, panic, process};
+use std::{collections::BTreeSet, env, ops::Range, panic, process};
 
 /// What the results were, of a number of cases.
 #[derive(Default)]
@@ -748,4 +749,90 @@ fn folio_that_is_not_ours() {
     assert!(folio.is_locked() && folio.is_in(address_space()));
     mapping::remove_folio(folio.as_raw(), event::Slot::Hole);
     assert!(!folio.is_in(address_space()));
+}
+
+/// What snapshots of a range tell, with room for some extents each time: a letter for each page, as
+/// [`file`] takes them.
+fn letters(range: Range<usize>, room: usize) -> String {
+    let mut found = vec![Extent::default(); room];
+    let mut text = String::new();
+    let mut next = range.start;
+
+    loop {
+        let extents = address_space().snapshot(next..range.end, &mut found);
+        let Some(last) = extents.last() else {
+            return text;
+        };
+        assert!(extents[0].start <= next);
+        for extent in extents {
+            let letter = match extent.content {
+                Content::Hole => '.',
+                Content::Value(_) => 's',
+                Content::Folio(flags) if !flags.uptodate => 'f',
+                Content::Folio(_) if extent.order == 1 => '2',
+                Content::Folio(_) => '4',
+            };
+            let pages = extent.end().min(range.end) - extent.start.max(range.start);
+            assert_eq!(extent.start.max(range.start), range.start + text.len());
+            assert!(letter == '.' || extent.nr_pages == 1 << extent.order);
+            text.extend(std::iter::repeat_n(letter, pages));
+        }
+        next = last.end();
+    }
+}
+
+#[test]
+fn what_a_snapshot_tells() {
+    for pages in [
+        "4", ".", "s", "4.s", ".4", "22.", "22f.", "..22s", "s.", "f4..",
+    ] {
+        file(true, pages);
+        let mut all: String = pages.chars().collect();
+        let last = pages.chars().last().expect("at least one page");
+        all.extend(std::iter::repeat_n(
+            last,
+            HPAGE_PMD_NR.saturating_sub(all.len()),
+        ));
+        all.truncate(HPAGE_PMD_NR);
+        // With the neighbours of the range, and what is behind them.
+        let all = format!(".{}4{all}4.", ".".repeat(START - 2));
+        let end = all.len();
+        for room in [1, 2, HPAGE_PMD_NR + 3] {
+            for start in (0..end).step_by(1 + end / 40) {
+                assert_eq!(letters(start..end, room), all[start..], "{pages}");
+            }
+            assert_eq!(
+                letters(START + 1..START + 2, room),
+                all[START + 1..START + 2]
+            );
+            assert_eq!(letters(START..START, room), "");
+        }
+        assert_eq!(letters(usize::MAX - 1..usize::MAX, 3), "");
+        checked();
+    }
+}
+
+#[test]
+fn who_maps_it() {
+    file(true, "4");
+    let vma = vm_area_struct::add(START + 1, 2);
+    register(vma);
+    let mut found = [MappedArea::default(); 2];
+    let areas = |range, found: &mut [MappedArea]| {
+        let (areas, more) = address_space().snapshot_vmas(range, found);
+        let areas = areas
+            .iter()
+            .map(|a| (a.pgoff, a.end - a.start, a.userfaultfd.missing));
+        (areas.collect::<Vec<_>>(), more)
+    };
+    let (first, second) = ((START, HPAGE_PMD_NR, false), (START + 1, 2, true));
+    assert_eq!(
+        areas(0..2 * START, &mut found),
+        (vec![first, second], false)
+    );
+    assert_eq!(areas(0..2 * START, &mut found[..1]), (vec![first], true));
+    assert_eq!(areas(START..START + 1, &mut found), (vec![first], false));
+    assert_eq!(areas(0..START, &mut found), (vec![], false));
+    assert_eq!(areas(START + 1..START + 1, &mut found), (vec![], false));
+    checked();
 }

@@ -453,6 +453,13 @@ pub unsafe fn file_mapping(file: *const file) -> *mut address_space {
 /// # Safety
 ///
 /// `file` is that of the world.
+pub unsafe fn file_is_regular(_file: *const file) -> bool {
+    true
+}
+
+/// # Safety
+///
+/// `file` is that of the world.
 pub unsafe fn file_ra(_file: *mut file) -> *mut file_ra_state {
     with(|w| &raw mut *w.ra)
 }

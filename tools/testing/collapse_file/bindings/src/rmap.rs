@@ -165,6 +165,53 @@ pub unsafe fn userfaultfd_missing(vma: *mut vm_area_struct) -> bool {
     vma.uffd_missing.get()
 }
 
+/// # Safety
+///
+/// `vma` is one of this world.
+pub unsafe fn userfaultfd_wp(_vma: *mut vm_area_struct) -> bool {
+    false
+}
+
+/// # Safety
+///
+/// `vma` is one of this world.
+pub unsafe fn userfaultfd_minor(_vma: *mut vm_area_struct) -> bool {
+    false
+}
+
+/// # Safety
+///
+/// `vma` is one of this world.
+pub unsafe fn userfaultfd_rwp(_vma: *mut vm_area_struct) -> bool {
+    false
+}
+
+/// An address is the number of a page, and each page is mapped at its own.
+///
+/// # Safety
+///
+/// `vma` is one of this world.
+pub unsafe fn vma_vm_start(vma: *const vm_area_struct) -> usize {
+    // SAFETY: As the caller says.
+    unsafe { (*vma).start }
+}
+
+/// # Safety
+///
+/// `vma` is one of this world.
+pub unsafe fn vma_vm_end(vma: *const vm_area_struct) -> usize {
+    // SAFETY: As the caller says.
+    unsafe { (*vma).start + (*vma).nr }
+}
+
+/// # Safety
+///
+/// `vma` is one of this world.
+pub unsafe fn vma_start_pgoff(vma: *const vm_area_struct) -> usize {
+    // SAFETY: As the caller says.
+    unsafe { (*vma).start }
+}
+
 /// Maps a page of a locked folio.
 ///
 /// # Safety

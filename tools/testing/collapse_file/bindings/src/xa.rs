@@ -56,6 +56,8 @@ extern "C" {
     pub fn xas_next_entry(xas: *mut xa_state, max: usize) -> *mut c_void;
     #[link_name = "rust_helper_xa_is_value"]
     pub fn xa_is_value(entry: *const c_void) -> bool;
+    #[link_name = "rust_helper_xa_to_value"]
+    pub fn xa_to_value(entry: *const c_void) -> usize;
     #[link_name = "rust_helper_xa_is_internal"]
     pub fn xa_is_internal(entry: *const c_void) -> bool;
     #[link_name = "rust_helper_xa_is_retry"]
@@ -63,6 +65,8 @@ extern "C" {
     #[link_name = "rust_helper_xa_retry_entry"]
     pub fn xa_retry_entry() -> *mut c_void;
     pub fn xas_load(xas: *mut xa_state) -> *mut c_void;
+    pub fn xas_find(xas: *mut xa_state, max: usize) -> *mut c_void;
+    pub fn xas_get_order(xas: *mut xa_state) -> c_int;
     pub fn xas_destroy(xas: *mut xa_state);
 
     #[link_name = "xas_create_range"]

@@ -10,6 +10,8 @@ pub mod khugepaged;
 pub mod mmdebug;
 #[path = "../../../../../rust/kernel/mm/page_cache.rs"]
 pub mod page_cache;
+#[path = "../../../../../rust/kernel/mm/page_cache_map.rs"]
+pub mod page_cache_map;
 #[path = "../../../../../rust/kernel/mm/rmap.rs"]
 pub mod rmap;
 #[path = "../../../../../rust/kernel/mm/shmem.rs"]
