@@ -39,6 +39,8 @@ checkpatch=(perl "$linux/scripts/checkpatch.pl" "--root=$linux" --strict --no-su
 #   UNKNOWN_COMMIT_ID  there is no history of the kernel here
 #   COMPLEX_MACRO, in files: a macro that defines a function
 #   UNDOCUMENTED_SETUP, in files: the patch to kernel-parameters.txt documents it
+#   CAMELCASE, in files: PRIu64 is C's own name
+#   SPLIT_STRING, in files: what a tool says to who uses it has lines of its own
 # Its standard error is about a script that wants Python modules not everybody has.
 checkpatch_patches() {
 	local patch bad=0
@@ -54,7 +56,7 @@ checkpatch_patches() {
 # Not the host tests: their headers stand in for the kernel's and so break its rules for users of them,
 # and rustfmt leaves long lines in tests.
 checkpatch_files() {
-	files '*.c' '*.h' '*.rs' '*.rst' Kconfig ':!tools/testing/collapse_file' | xargs "${checkpatch[@]}" --ignore UNDOCUMENTED_SETUP,COMPLEX_MACRO --file 2>>"$LOGS/lint.log"
+	files '*.c' '*.h' '*.rs' '*.rst' Kconfig ':!tools/testing/collapse_file' | xargs "${checkpatch[@]}" --ignore UNDOCUMENTED_SETUP,COMPLEX_MACRO,CAMELCASE,SPLIT_STRING --file 2>>"$LOGS/lint.log"
 }
 
 # Only the forbid line may speak of unsafe code.

@@ -4,9 +4,9 @@
 //!
 //! `/dev/rust-page-cache-map` answers the two ioctls of
 //! [`include/uapi/linux/page_cache_map.h`](srctree/include/uapi/linux/page_cache_map.h);
-//! `tools/mm/pcmap` makes a picture of that. It shows how to look at a page cache without a line of
-//! unsafe code: what is found under a lock is copied to memory of our own, and from there to that of
-//! the caller when the lock is released.
+//! `tools/mm/pcmap` makes a picture of that. It shows how to look at a page cache without a line
+//! of unsafe code: what is found under a lock is copied to memory of our own, and from there to
+//! that of the caller when the lock is released.
 
 use core::{mem::offset_of, ops::Range};
 use kernel::{
@@ -224,8 +224,8 @@ fn readable_file(fd: i32) -> Result<ARef<LocalFile>> {
     }
 }
 
-/// Answers `PAGE_CACHE_MAP_ENTRIES`: a batch at a time, until the end of the range or of the buffer,
-/// or until a signal is to be handled.
+/// Answers `PAGE_CACHE_MAP_ENTRIES`: a batch at a time, until the end of the range or of the
+/// buffer, or until a signal is to be handled.
 fn entries(
     mapping: &AddressSpace,
     range: Range<usize>,

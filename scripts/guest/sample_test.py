@@ -262,7 +262,7 @@ def a_locked_folio():
     with memfd(NR, range(NR)) as fd, mapped(fd) as base:
         same([e for e in entries(fd) if e[5] & LOCKED], [])
         # By a collapse, which has locked the first batch of folios by then.
-        with parked("folio_isolate_lru", lambda: libc.madvise(base, HUGE, MADV_COLLAPSE)):
+        with parked("filemap_release_folio", lambda: libc.madvise(base, HUGE, MADV_COLLAPSE)):
             locked = [e[0] for e in entries(fd) if e[5] & LOCKED]
         expect(locked and locked == list(range(len(locked))), locked)
         same([e for e in entries(fd) if e[5] & LOCKED], [])

@@ -66,7 +66,8 @@ static void page_cache_map(int fd, char *map)
 	memset(map, '.', NR_PAGES);
 	pcmap_begin(&cache, device, fd, 0, NR_PAGES);
 	while ((entry = pcmap_next(&cache)))
-		memset(map + entry->index, pcmap_letter(&cache, entry, HUGE_ORDER), entry->nr_pages);
+		memset(map + entry->index, pcmap_letter(&cache, entry, HUGE_ORDER),
+		       entry->nr_pages);
 	if (errno)
 		err(1, PCMAP_DEVICE);
 }

@@ -49,7 +49,7 @@ static const struct {
 	{ '.', "hole", "" },
 };
 
-#define NR_LEGEND	(sizeof(legend) / sizeof(legend[0]))
+#define NR_LEGEND	ARRAY_SIZE(legend)
 
 /* One page of the picture. */
 struct cell {
@@ -67,7 +67,7 @@ struct picture {
 	uint64_t pages[128], dirty, writeback, locked;
 };
 
-static __attribute__((noreturn)) void fail(const char *what)
+static _Noreturn void fail(const char *what)
 {
 	fprintf(stderr, "error: %s: %m\n", what);
 	exit(1);
@@ -140,7 +140,8 @@ static struct page_cache_map_request vmas(const struct picture *picture, uint64_
 		.fd = picture->map.fd,
 		.start = start,
 		/* As far as one can ask. */
-		.end = start + (pages < PAGE_CACHE_MAP_MAX_PAGES ? pages : PAGE_CACHE_MAP_MAX_PAGES),
+		.end = start +
+		       (pages < PAGE_CACHE_MAP_MAX_PAGES ? pages : PAGE_CACHE_MAP_MAX_PAGES),
 		.buffer = (uintptr_t)areas,
 		.capacity = PAGE_CACHE_MAP_MAX_VMAS,
 	};
@@ -331,7 +332,8 @@ static unsigned int svg_legend(FILE *out, const struct picture *picture, unsigne
 	}
 	y += (n + 3) / 4 * 20;
 	if (picture->dirty || picture->writeback || picture->locked) {
-		snprintf(text, sizeof(text), "marked below: dirty, %" PRIu64 "; above: under writeback, %"
+		snprintf(text, sizeof(text),
+			 "marked below: dirty, %" PRIu64 "; above: under writeback, %"
 			 PRIu64 "; in the middle: locked, %" PRIu64, picture->dirty,
 			 picture->writeback, picture->locked);
 		svg_text(out, LEFT, y + 10, text);
@@ -431,7 +433,7 @@ static bool number(const char *text, uint64_t *value)
 	return !errno && !*end;
 }
 
-static __attribute__((noreturn)) void wrong_usage(void)
+static _Noreturn void wrong_usage(void)
 {
 	fputs(usage, stderr);
 	exit(2);
@@ -509,7 +511,9 @@ int main(int argc, char **argv)
 			return 1;
 		}
 		size = st.st_size / page_size + !!(st.st_size % page_size);
-		picture = (struct picture){ .name = name, .huge = huge, .page = start, .end = start };
+		picture = (struct picture){
+			.name = name, .huge = huge, .page = start, .end = start
+		};
 		if (pages != UINT64_MAX)
 			picture.end = start + pages < start ? UINT64_MAX : start + pages;
 		else if (start < size)

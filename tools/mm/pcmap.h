@@ -13,6 +13,8 @@
 #include <sys/ioctl.h>
 #include <linux/page_cache_map.h>
 
+#define ARRAY_SIZE(array)	(sizeof(array) / sizeof((array)[0]))
+
 #define PCMAP_DEVICE	"/dev/rust-page-cache-map"
 
 struct pcmap {
@@ -42,7 +44,8 @@ static inline int pcmap_open(void)
 }
 
 /* Begin with what a file has from page start up to page end. */
-static inline void pcmap_begin(struct pcmap *map, int device, int fd, uint64_t start, uint64_t end)
+static inline void pcmap_begin(struct pcmap *map, int device, int fd, uint64_t start,
+			       uint64_t end)
 {
 	*map = (struct pcmap){ .device = device, .fd = fd, .next = start, .end = end };
 }
@@ -57,9 +60,10 @@ static inline const struct page_cache_map_entry *pcmap_next(struct pcmap *map)
 	struct page_cache_map_request request = {
 		.fd = map->fd,
 		.start = map->next,
-		.end = map->next + (left < PAGE_CACHE_MAP_MAX_PAGES ? left : PAGE_CACHE_MAP_MAX_PAGES),
+		.end = map->next +
+		       (left < PAGE_CACHE_MAP_MAX_PAGES ? left : PAGE_CACHE_MAP_MAX_PAGES),
 		.buffer = (uintptr_t)map->entries,
-		.capacity = sizeof(map->entries) / sizeof(map->entries[0]),
+		.capacity = ARRAY_SIZE(map->entries),
 	};
 
 	errno = 0;

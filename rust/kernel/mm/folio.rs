@@ -339,7 +339,7 @@ impl LruLock {
             self.lruvec = bindings::folio_lruvec_relock_irq(raw, self.lruvec);
             bindings::lruvec_del_folio(self.lruvec, raw);
         }
-        // INVARIANT: Isolated just now, with a reference of its own. Off the LRU, nobody uses `lru`.
+        // INVARIANT: Isolated just now, with a reference of its own. Nobody uses `lru` then.
         Ok(IsolatedFolio(folio))
     }
 }

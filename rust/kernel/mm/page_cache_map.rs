@@ -2,8 +2,8 @@
 
 //! What a file's page cache holds, and who maps the file: looked at, and not changed.
 //!
-//! [`AddressSpace::snapshot`] and [`AddressSpace::snapshot_vmas`] copy what they find, as nothing of
-//! it stays as it is when the lock is released. What is copied together was so at one moment.
+//! [`AddressSpace::snapshot`] and [`AddressSpace::snapshot_vmas`] copy what they find, as nothing
+//! of it stays as it is when the lock is released. What is copied together was so at one moment.
 //!
 //! Neither is inlined: what they call is not exported to modules.
 
@@ -120,8 +120,9 @@ impl AddressSpace {
     /// without gaps, and returns as many as there are.
     ///
     /// To hold the lock for a short time only, it goes no further than to the next multiple of
-    /// [`HPAGE_PMD_NR`]. Who wants more, or has no more room in `found`, goes on from the end of the
-    /// last extent, until nothing is returned. The extents at the ends may reach beyond the range.
+    /// [`HPAGE_PMD_NR`]. Who wants more, or has no more room in `found`, goes on from the end of
+    /// the last extent, until nothing is returned. The extents at the ends may reach beyond the
+    /// range.
     ///
     /// The end of the file is of no importance here: behind it is a hole, most of the time.
     ///

@@ -271,8 +271,8 @@ impl<'s, 'a> XaLockIrqGuard<'s, 'a> {
     }
 
     /// The first entry for `index` or above, up to and including `max`, past empty slots:
-    /// `xas_find()`. Comes with the first index that it is for, which may be below `index`, and with
-    /// its order: it is for `1 << order` indices.
+    /// `xas_find()`. Comes with the first index that it is for, which may be below `index`, and
+    /// with its order: it is for `1 << order` indices.
     ///
     /// The cursor is to be for single entries.
     #[inline]
