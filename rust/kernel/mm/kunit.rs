@@ -154,7 +154,9 @@ impl ShmemFile {
 
     /// A reference to the folio of this page, which nobody may have locked for good.
     pub fn folio(&self, index: usize) -> Result<HeldFolio> {
-        Ok(HeldFolio::new(&self.lock(index)?))
+        let folio = self.lock(index)?;
+
+        Ok(HeldFolio::new(&folio))
     }
 
     /// Maps these pages for the thread of the test.

@@ -691,6 +691,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        error::Error,
         mm::{
             khugepaged::FolioSlots,
             kunit::{directory, ShmemFile}, //
@@ -727,12 +728,14 @@ mod tests {
         let cursor = Cursor::new(&mut walk);
         let i_mmap = cursor.i_mmap_read();
 
-        cursor
+        let sealed = cursor
             .lock_with_slots()?
             .fill_holes()?
             .expect_holes(holes)?
-            .check_userfaultfd(i_mmap)
-            .map(drop)
+            .check_userfaultfd(i_mmap)?;
+
+        drop(sealed);
+        Ok(())
     }
 
     /// A file of two ranges, of which the first has three pages: at its ends, and one between.
@@ -991,7 +994,7 @@ mod tests {
             let mut batch = FolioBatch::new(&mut slots, 0, first);
             locked.extend(&mut batch, wanted);
             drop(locked);
-            Ok(batch.next())
+            Ok::<_, Error>(batch.next())
         };
 
         // As far as the range goes; to what is not wanted; to what somebody has locked.

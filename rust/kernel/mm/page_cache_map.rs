@@ -302,7 +302,7 @@ mod tests {
         let file = ShmemFile::new(16)?;
         let range = file.mapping().pmd_range(0);
         // What shmem takes for a place in swap, so that it must not be there when the file goes.
-        let mut set = |index: usize, entry| {
+        let set = |index: usize, entry| {
             let mut walk = range.walk();
             let mut locked = Cursor::new(&mut walk).lock_with_slots()?;
             locked.guard.set(index);
