@@ -163,20 +163,43 @@ __rust_helper bool rust_helper_folio_test_clear_lru(struct folio *folio)
 	return folio_test_clear_lru(folio);
 }
 
-__rust_helper struct lruvec *rust_helper_folio_lruvec_relock_irq(struct folio *folio,
-								 struct lruvec *locked)
+__rust_helper bool rust_helper_folio_matches_lruvec(struct folio *folio, struct lruvec *lruvec)
 {
-	return folio_lruvec_relock_irq(folio, locked);
+	return folio_matches_lruvec(folio, lruvec);
 }
+
+#ifndef CONFIG_MEMCG
+__rust_helper struct lruvec *rust_helper_folio_lruvec_lock_irq(struct folio *folio)
+{
+	return folio_lruvec_lock_irq(folio);
+}
+#endif
 
 __rust_helper void rust_helper_lruvec_unlock_irq(struct lruvec *lruvec)
 {
 	lruvec_unlock_irq(lruvec);
 }
 
-__rust_helper void rust_helper_lruvec_del_folio(struct lruvec *lruvec, struct folio *folio)
+__rust_helper enum lru_list rust_helper_folio_lru_list(const struct folio *folio)
 {
-	lruvec_del_folio(lruvec, folio);
+	return folio_lru_list(folio);
+}
+
+__rust_helper enum zone_type rust_helper_folio_zonenum(const struct folio *folio)
+{
+	return folio_zonenum(folio);
+}
+
+__rust_helper bool rust_helper_lru_gen_del_folio(struct lruvec *lruvec, struct folio *folio,
+						 bool reclaiming)
+{
+	return lru_gen_del_folio(lruvec, folio, reclaiming);
+}
+
+__rust_helper void rust_helper_update_lru_size(struct lruvec *lruvec, enum lru_list lru,
+					       enum zone_type zid, long nr_pages)
+{
+	update_lru_size(lruvec, lru, zid, nr_pages);
 }
 
 __rust_helper struct list_head *rust_helper_folio_lru(struct folio *folio)

@@ -316,13 +316,21 @@ impl Drop for IsolatedFolio {
 
 /// The LRU lock of the folios that are isolated next, if any is held yet.
 ///
+/// What is taken off is subtracted from the size of its list not one by one but together, before
+/// the lock is released, as reclaim does it.
+///
 /// Dropping it releases the lock. Context: interrupts are off from the first folio on.
 ///
 /// # Invariants
 ///
-/// `lruvec` is null, or an `lruvec` whose lock the object owns.
+/// - `lruvec` is null, or an `lruvec` whose lock the object owns.
+/// - `pages` pages are counted in the size of `list` for `zone`, of `lruvec`, that have been taken
+///   off it. There are none if `lruvec` is null.
 struct LruLock {
     lruvec: *mut bindings::lruvec,
+    list: bindings::lru_list,
+    zone: bindings::zone_type,
+    pages: usize,
     _not_send: NotThreadSafe,
 }
 
@@ -330,9 +338,12 @@ impl LruLock {
     /// Context: interrupts enabled.
     #[inline]
     fn new() -> Self {
-        // INVARIANT: No lock.
+        // INVARIANT: No lock, no pages.
         Self {
             lruvec: core::ptr::null_mut(),
+            list: 0,
+            zone: 0,
+            pages: 0,
             _not_send: NotThreadSafe,
         }
     }
@@ -343,34 +354,94 @@ impl LruLock {
     /// Gives the folio back if somebody else has isolated it, or if it was not on the LRU yet.
     #[inline]
     fn isolate(&mut self, folio: LockedFolio) -> Result<IsolatedFolio, LockedFolio> {
-        let raw = folio.as_raw();
-
         // SAFETY: The folio is alive by the type invariant.
-        if !unsafe { bindings::folio_test_clear_lru(raw) } {
+        if !unsafe { bindings::folio_test_clear_lru(folio.as_raw()) } {
             return Err(folio);
         }
-        // SAFETY: As above. To have cleared the flag is to be the one who takes the folio off the
-        // LRU, which takes the lock of the LRU that it is on. A lock held here is given up for that
-        // one, or is that one.
-        //
-        // INVARIANT: Locked by the call.
-        unsafe {
-            bindings::folio_get(raw);
-            self.lruvec = bindings::folio_lruvec_relock_irq(raw, self.lruvec);
-            bindings::lruvec_del_folio(self.lruvec, raw);
-        }
+        // SAFETY: As above.
+        unsafe { bindings::folio_get(folio.as_raw()) };
+        self.lock(&folio);
+        self.take_off(&folio);
         // INVARIANT: Isolated just now, with a reference of its own. Nobody uses `lru` then.
         Ok(IsolatedFolio(folio))
+    }
+
+    /// Takes the lock of the LRU that `folio` is on, if it is not the one that is held:
+    /// `folio_lruvec_relock_irq()`.
+    #[inline]
+    fn lock(&mut self, folio: &Folio) {
+        // SAFETY: The folio is alive, and so is an `lruvec` that is locked.
+        let matches = |lruvec| unsafe { bindings::folio_matches_lruvec(folio.as_raw(), lruvec) };
+
+        if !self.lruvec.is_null() && !matches(self.lruvec) {
+            self.unlock();
+        }
+        if self.lruvec.is_null() {
+            // INVARIANT: Locked by the call; no pages have been taken off.
+            //
+            // SAFETY: The folio is alive.
+            self.lruvec = unsafe { bindings::folio_lruvec_lock_irq(folio.as_raw()) };
+        }
+    }
+
+    /// Takes `folio` off its list: `lruvec_del_folio()`, but for the size of the list.
+    ///
+    /// It is to be on the LRU whose lock is held, and its flag cleared by us.
+    #[inline]
+    fn take_off(&mut self, folio: &Folio) {
+        let raw = folio.as_raw();
+        // SAFETY: The folio is alive. What tells its list changes with the LRU lock held only.
+        let (list, zone) = unsafe { (bindings::folio_lru_list(raw), bindings::folio_zonenum(raw)) };
+
+        // SAFETY: The lock of the folio's LRU is held, and to have cleared the flag is to be the
+        // one who takes it off. Generations are lists of their own, with sizes of their own.
+        if unsafe { bindings::lru_gen_del_folio(self.lruvec, raw, false) } {
+            return;
+        }
+        if list != bindings::lru_list_LRU_UNEVICTABLE {
+            // SAFETY: As above. What is not evictable is counted and on no list.
+            unsafe { bindings::list_del(bindings::folio_lru(raw)) };
+        }
+        if (list, zone) != (self.list, self.zone) {
+            self.settle();
+            (self.list, self.zone) = (list, zone);
+        }
+        // INVARIANT: Off the list as of now.
+        self.pages += folio.nr_pages();
+    }
+
+    /// Subtracts what has been taken off from the size of its list.
+    #[inline]
+    fn settle(&mut self) {
+        if self.pages == 0 {
+            return;
+        }
+        // SAFETY: If there are pages the lock is held, and they are counted but gone, by the type
+        // invariants.
+        unsafe {
+            bindings::update_lru_size(self.lruvec, self.list, self.zone, -(self.pages as isize))
+        };
+        // INVARIANT: Not counted any more.
+        self.pages = 0;
+    }
+
+    /// Releases the lock, if one is held.
+    #[inline]
+    fn unlock(&mut self) {
+        self.settle();
+        if !self.lruvec.is_null() {
+            // SAFETY: The object owns the lock.
+            unsafe { bindings::lruvec_unlock_irq(self.lruvec) };
+            // INVARIANT: No lock, and no pages by the call above.
+            self.lruvec = core::ptr::null_mut();
+        }
     }
 }
 
 impl Drop for LruLock {
     #[inline]
     fn drop(&mut self) {
-        if !self.lruvec.is_null() {
-            // SAFETY: The object owns the lock.
-            unsafe { bindings::lruvec_unlock_irq(self.lruvec) };
-        }
+        self.unlock();
     }
 }
 

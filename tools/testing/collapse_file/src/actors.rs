@@ -257,6 +257,7 @@ pub fn reclaim(index: usize) {
     let me = with(|w| w.current);
     if folio.lru_state.get() == Lru::Listed && folio.order == 0 {
         folio.lru_state.set(Lru::Isolated(me));
+        folio.take_off_list();
         mapping::get(found);
         log(What::Isolate(id, true));
         point();

@@ -437,7 +437,7 @@ fn all_is_balanced() {
         }
         if w.tasks
             .iter()
-            .any(|t| t.irqs_off || t.lru_locked || t.rcu > 0 || !t.unflushed.is_empty())
+            .any(|t| t.irqs_off || t.lru_locked.is_some() || t.rcu > 0 || !t.unflushed.is_empty())
         {
             wrong.push(
                 "a task ends with interrupts off, in an RCU section, or with flushes to make"

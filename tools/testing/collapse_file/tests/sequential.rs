@@ -667,28 +667,40 @@ fn batch_at<'w, 'm, 's>(
 /// before it, and else the folio's.
 #[test]
 fn where_a_batch_fails() {
+    // Where the batch begins, and what is objected to at which step: 0 when locked, 1 when unmapped,
+    // 2 when added. Of two the first in the file counts, even if a later step finds it.
+    let mut cases = vec![];
     for step in 0..3 {
-        for (failing, expected) in [(START, START + 1), (START + 3, START + 3)] {
-            file(true, "2244");
-            let range = range_at(START);
-            let mut walk = range.walk();
-            let mut old = OldFolios::new(range);
-            let mut slots = FolioSlots::new();
-            let (locked, mut batch) =
-                batch_at(Cursor::new(&mut walk).lock(), START + 1, &mut slots);
-            let cursor = locked.unlock();
-            let check = |at, folio: &Folio| match at == step && folio.start() == failing {
-                true => Err(ScanResult::PageHasPrivate),
-                false => Ok(()),
-            };
-            batch.check(|folio| check(0, folio));
-            let mut batch = batch.isolate_lru();
-            old.unmap(&mut batch, |folio| check(1, folio));
-            let failed = old.add(cursor, batch, |folio| check(2, folio)).err();
-            assert_eq!(failed, Some((expected, ScanResult::PageHasPrivate)));
-            drop(old);
-            checked();
+        cases.push((START + 1, vec![(step, START)], START + 1));
+        cases.push((START + 1, vec![(step, START + 3)], START + 3));
+        for later in step + 1..3 {
+            let both = vec![(step, START + 3), (later, START + 2)];
+            cases.push((START, both, START + 2));
         }
+    }
+    for (start, objections, expected) in cases {
+        file(true, "2244");
+        let range = range_at(START);
+        let mut walk = range.walk();
+        let mut old = OldFolios::new(range);
+        let mut slots = FolioSlots::new();
+        let (locked, mut batch) = batch_at(Cursor::new(&mut walk).lock(), start, &mut slots);
+        let cursor = locked.unlock();
+        let check = |step, folio: &Folio| match objections.contains(&(step, folio.start())) {
+            true => Err(ScanResult::PageHasPrivate),
+            false => Ok(()),
+        };
+        batch.check(|folio| check(0, folio));
+        let mut batch = batch.isolate_lru();
+        old.unmap(&mut batch, |folio| check(1, folio));
+        let failed = old.add(cursor, batch, |folio| check(2, folio)).err();
+        assert_eq!(
+            failed,
+            Some((expected, ScanResult::PageHasPrivate)),
+            "{objections:?}"
+        );
+        drop(old);
+        checked();
     }
 }
 

@@ -145,6 +145,19 @@ impl folio {
         1 << self.order
     }
 
+    /// Whether the LRU has it in a generation, and not on one of the older lists.
+    fn has_generation(&self) -> bool {
+        self.id % 5 == 4
+    }
+
+    /// Takes it off the LRU's list that it is on, if it is on one.
+    pub fn take_off_list(&self) {
+        if !self.lru.next.is_null() {
+            // SAFETY: On a list.
+            unsafe { list_del((&raw const self.lru).cast_mut()) };
+        }
+    }
+
     /// A number that is the folio's own.
     pub fn pfn(&self) -> usize {
         self.id << 10
@@ -418,9 +431,18 @@ fn put(folio: &folio, refs: c_int) {
     with(|w| w.memcg -= folio.nr() as isize);
 }
 
+fn listed(folio: &folio) {
+    folio.lru_state.set(Lru::Listed);
+    if !folio.has_generation() && !folio.unevictable.get() {
+        let entry = (&raw const folio.lru).cast_mut();
+        // SAFETY: The entry is the folio's own.
+        unsafe { INIT_LIST_HEAD(entry) };
+    }
+}
+
 fn add_lru(folio: &folio) {
     if folio.order > 0 {
-        folio.lru_state.set(Lru::Listed);
+        listed(folio);
         return;
     }
     folio.refs.set(folio.refs.get() + 1);
@@ -436,7 +458,7 @@ pub fn drain(task: Task) {
     for ptr in batch {
         // SAFETY: A folio of this world.
         let folio = unsafe { live(ptr, "lru_add_drain") };
-        folio.lru_state.set(Lru::Listed);
+        listed(folio);
         put(folio, 1);
     }
 }
@@ -503,52 +525,118 @@ pub unsafe fn folio_test_clear_lru(folio: *mut folio) -> bool {
     isolated
 }
 
-/// The LRU that all folios are on.
-pub struct lruvec(());
-static LRUVEC: lruvec = lruvec(());
+/// The LRU of a node and memory cgroup.
+pub struct lruvec {
+    /// Only to have an address.
+    _address: u8,
+}
+static LRUVEC: [lruvec; LRUVECS] = [const { lruvec { _address: 0 } }; LRUVECS];
 
-/// # Safety
-///
-/// The folio is one of this world.
-pub unsafe fn folio_lruvec_relock_irq(folio: *mut folio, locked: *mut lruvec) -> *mut lruvec {
-    // SAFETY: As the caller says.
-    unsafe { live(folio, "folio_lruvec_relock_irq") };
-    let (lru_locked, irqs_off) = with(|w| (w.me().lru_locked, w.me().irqs_off));
-    check(
-        lru_locked == !locked.is_null(),
-        "what is told of the LRU lock is not so",
-    );
-    // Releasing it will enable interrupts.
-    check(
-        lru_locked || !irqs_off,
-        "folio_lruvec_relock_irq() with interrupts off",
-    );
-    with(|w| (w.me().lru_locked, w.me().irqs_off) = (true, true));
-    (&raw const LRUVEC).cast_mut()
+pub type lru_list = u32;
+pub type zone_type = u32;
+/// What is not evictable is counted, and on no list.
+pub const lru_list_LRU_UNEVICTABLE: lru_list = 4;
+
+fn lruvec_of(folio: &folio) -> *mut lruvec {
+    (&raw const LRUVEC[folio.lruvec]).cast_mut()
 }
 
-pub unsafe fn lruvec_unlock_irq(_lruvec: *mut lruvec) {
-    check(
-        with(|w| w.me().lru_locked),
-        "the LRU lock is released by who has it not",
-    );
-    with(|w| (w.me().lru_locked, w.me().irqs_off) = (false, false));
+/// Complains unless the task has the lock of the LRU that the folio is on.
+fn check_lru_lock(folio: &folio, lruvec: *mut lruvec, call: &str) {
+    if lruvec != lruvec_of(folio) || with(|w| w.me().lru_locked) != Some(folio.lruvec) {
+        violation(format!("{call}() without the lock of the folio's LRU"));
+    }
 }
 
 /// # Safety
 ///
 /// The folio is one of this world.
-pub unsafe fn lruvec_del_folio(_lruvec: *mut lruvec, folio: *mut folio) {
+pub unsafe fn folio_matches_lruvec(folio: *mut folio, lruvec: *mut lruvec) -> bool {
     // SAFETY: As the caller says.
-    let folio = unsafe { live(folio, "lruvec_del_folio") };
+    let folio = unsafe { live(folio, "folio_matches_lruvec") };
+    lruvec == lruvec_of(folio)
+}
+
+/// # Safety
+///
+/// The folio is one of this world.
+pub unsafe fn folio_lruvec_lock_irq(folio: *mut folio) -> *mut lruvec {
+    // SAFETY: As the caller says.
+    let folio = unsafe { live(folio, "folio_lruvec_lock_irq") };
+    // To release it enables interrupts.
     check(
-        with(|w| w.me().lru_locked),
-        "lruvec_del_folio() without the LRU lock",
+        !with(|w| w.me().irqs_off),
+        "folio_lruvec_lock_irq() with interrupts off",
     );
+    with(|w| (w.me().lru_locked, w.me().irqs_off) = (Some(folio.lruvec), true));
+    lruvec_of(folio)
+}
+
+pub unsafe fn lruvec_unlock_irq(lruvec: *mut lruvec) {
+    let locked = with(|w| w.me().lru_locked.take());
+    check(
+        locked.is_some_and(|n| core::ptr::eq(&raw const LRUVEC[n], lruvec)),
+        "an LRU lock is released by who has it not",
+    );
+    check(
+        with(|w| std::mem::take(&mut w.me().lru_excess))
+            .values()
+            .all(|&pages| pages == 0),
+        "an LRU lock is released with wrong sizes of the lists",
+    );
+    with(|w| w.me().irqs_off = false);
+}
+
+/// # Safety
+///
+/// The folio is one of this world.
+pub unsafe fn folio_lru_list(folio: *mut folio) -> lru_list {
+    // SAFETY: As the caller says.
+    let folio = unsafe { live(folio, "folio_lru_list") };
+    if folio.unevictable.get() {
+        return lru_list_LRU_UNEVICTABLE;
+    }
+    u32::from(folio.active.get()) + 2 * u32::from(!folio.swapbacked.get())
+}
+
+/// # Safety
+///
+/// The folio is one of this world.
+pub unsafe fn folio_zonenum(folio: *mut folio) -> zone_type {
+    // SAFETY: As the caller says.
+    let folio = unsafe { live(folio, "folio_zonenum") };
+    (folio.id / 3 % 2) as zone_type
+}
+
+/// # Safety
+///
+/// The folio is one of this world.
+pub unsafe fn lru_gen_del_folio(lruvec: *mut lruvec, ptr: *mut folio, _reclaiming: bool) -> bool {
+    // SAFETY: As the caller says.
+    let folio = unsafe { live(ptr, "lru_gen_del_folio") };
+    check_lru_lock(folio, lruvec, "lru_gen_del_folio");
     check(
         folio.lru_state.get() == Lru::Isolated(with(|w| w.current)),
-        "lruvec_del_folio() by who has not cleared the flag",
+        "lru_gen_del_folio() by who has not cleared the flag",
     );
+    if folio.has_generation() {
+        return true;
+    }
+    // SAFETY: As the caller says.
+    let from = unsafe { (folio_lru_list(ptr), folio_zonenum(ptr)) };
+    with(|w| *w.me().lru_excess.entry(from).or_default() += folio.nr() as isize);
+    false
+}
+
+/// # Safety
+///
+/// `lruvec` is one of this world.
+pub unsafe fn update_lru_size(lruvec: *mut lruvec, lru: lru_list, zone: zone_type, pages: isize) {
+    check(
+        with(|w| w.me().lru_locked).is_some_and(|n| core::ptr::eq(&raw const LRUVEC[n], lruvec)),
+        "update_lru_size() without the LRU lock",
+    );
+    with(|w| *w.me().lru_excess.entry((lru, zone)).or_default() += pages);
 }
 
 /// # Safety
@@ -599,9 +687,21 @@ pub unsafe fn folio_mark_dirty(folio: *mut folio) {
 /// # Safety
 ///
 /// The entry is one of this world.
+unsafe fn check_unlisted(entry: *mut list_head) {
+    // SAFETY: As the caller says.
+    check(
+        unsafe { (*entry).next.is_null() },
+        "what is on a list is put on another one",
+    );
+}
+
+/// # Safety
+///
+/// The entry is one of this world.
 pub unsafe fn INIT_LIST_HEAD(entry: *mut list_head) {
     // SAFETY: As the caller says.
     unsafe {
+        check_unlisted(entry);
         (*entry).next = entry;
         (*entry).prev = entry;
     }
@@ -613,6 +713,7 @@ pub unsafe fn INIT_LIST_HEAD(entry: *mut list_head) {
 pub unsafe fn list_add_tail(new: *mut list_head, head: *mut list_head) {
     // SAFETY: As the caller says.
     unsafe {
+        check_unlisted(new);
         let prev = (*head).prev;
         (*new).next = head;
         (*new).prev = prev;
@@ -627,6 +728,9 @@ pub unsafe fn list_add_tail(new: *mut list_head, head: *mut list_head) {
 pub unsafe fn list_del(entry: *mut list_head) {
     // SAFETY: As the caller says.
     unsafe {
+        if (*entry).next.is_null() {
+            stop("list_del() of what is on no list");
+        }
         (*(*entry).next).prev = (*entry).prev;
         (*(*entry).prev).next = (*entry).next;
         (*entry).next = core::ptr::null_mut();

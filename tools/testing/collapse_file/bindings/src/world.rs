@@ -26,7 +26,7 @@
 
 use crate::{
     event::{place, Event, Slot, What},
-    folios::{folio, LRUVECS},
+    folios::{folio, lru_list, zone_type, LRUVECS},
     mapping::{address_space, file, file_ra_state, inode},
     rmap::vm_area_struct,
     xa::Nodes,
@@ -67,8 +67,10 @@ pub struct TaskState {
     pub wait: Option<Wait>,
     /// Whether it has interrupts disabled.
     pub irqs_off: bool,
-    /// Whether it has the LRU lock.
-    pub lru_locked: bool,
+    /// The LRU whose lock it has.
+    pub lru_locked: Option<usize>,
+    /// By how many pages the sizes of that one's lists are too large.
+    pub lru_excess: BTreeMap<(lru_list, zone_type), isize>,
     /// Nesting of RCU read-side critical sections.
     pub rcu: usize,
     /// Whether it has ended.
