@@ -136,7 +136,8 @@ impl ShmemFile {
         };
     }
 
-    /// The number of pages that the file counts as its own, with those that it was charged for ahead.
+    /// The number of pages that the file counts as its own, with those that it was charged for
+    /// ahead.
     pub fn pages(&self) -> usize {
         // SAFETY: The mapping is alive; the number is read in one go.
         unsafe { (*self.mapping().as_raw()).nrpages }

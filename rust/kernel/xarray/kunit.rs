@@ -13,7 +13,8 @@ use crate::{
     xarray::state::XaState, //
 };
 
-/// An array whose lock is taken with interrupts disabled, and that owns nothing through its entries.
+/// An array whose lock is taken with interrupts disabled, and that owns nothing through its
+/// entries.
 ///
 /// # Invariants
 ///

@@ -567,8 +567,7 @@ mod tests {
                 .filter(|&index| {
                     guard.set(index);
                     guard.load();
-                    // SAFETY: The lock is held, and the node is the one that was just found, if it is
-                    // one.
+                    // SAFETY: The lock is held, and the node was found since it was taken.
                     unsafe {
                         bindings::xas_is_node(guard.state.as_raw())
                             && (*guard.state.inner.xa_node).shift == 0
