@@ -958,6 +958,7 @@ pub use export_collapse_file;
 mod tests {
     use super::*;
     use crate::{
+        alloc::flags::GFP_KERNEL,
         error::{
             code::{EAGAIN, EIO, ENOMEM},
             Result as KernelResult, //
@@ -1002,6 +1003,7 @@ mod tests {
             let mut batch = batch.isolate_lru();
             let end = batch.end();
 
+            batch.release_private(GFP_KERNEL);
             old.unmap(&mut batch, |_| Ok(()));
             locked = old.add(cursor, batch, |_| Ok(()))?;
             index = end;
