@@ -46,7 +46,7 @@ pub fn capable(capability: Capability) -> bool {
 }
 
 #[cfg(CONFIG_RUST_COLLAPSE_FILE_KUNIT_TEST)]
-#[macros::kunit_tests(rust_capability)]
+#[macros::kunit_tests(rust_kernel_capability)]
 mod tests {
     use super::*;
     use crate::error::{code::ENOMEM, to_result, Result};

@@ -769,7 +769,7 @@ impl<'a> Iterator for FolioListIter<'a> {
 }
 
 #[cfg(CONFIG_RUST_COLLAPSE_FILE_KUNIT_TEST)]
-#[macros::kunit_tests(rust_mm_folio)]
+#[macros::kunit_tests(rust_kernel_mm_folio)]
 mod tests {
     use super::*;
     use crate::{

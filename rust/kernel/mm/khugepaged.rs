@@ -954,7 +954,7 @@ macro_rules! export_collapse_file {
 pub use export_collapse_file;
 
 #[cfg(CONFIG_RUST_COLLAPSE_FILE_KUNIT_TEST)]
-#[macros::kunit_tests(rust_mm_khugepaged)]
+#[macros::kunit_tests(rust_kernel_mm_khugepaged)]
 mod tests {
     use super::*;
     use crate::{

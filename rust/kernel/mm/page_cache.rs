@@ -684,7 +684,7 @@ impl<'m> SealedCursor<'_, 'm> {
 }
 
 #[cfg(CONFIG_RUST_COLLAPSE_FILE_KUNIT_TEST)]
-#[macros::kunit_tests(rust_mm_page_cache)]
+#[macros::kunit_tests(rust_kernel_mm_page_cache)]
 mod tests {
     // What is looked at within the page-cache lock is judged without it: a test that fails ends its
     // thread. Commits are tested in `khugepaged`.

@@ -242,7 +242,7 @@ impl LockedCursor<'_, '_> {
 }
 
 #[cfg(CONFIG_RUST_COLLAPSE_FILE_KUNIT_TEST)]
-#[macros::kunit_tests(rust_mm_page_cache_map)]
+#[macros::kunit_tests(rust_kernel_mm_page_cache_map)]
 mod tests {
     use super::*;
     use crate::{

@@ -251,7 +251,7 @@ impl RmapVma {
 }
 
 #[cfg(CONFIG_RUST_COLLAPSE_FILE_KUNIT_TEST)]
-#[macros::kunit_tests(rust_mm_rmap)]
+#[macros::kunit_tests(rust_kernel_mm_rmap)]
 mod tests {
     // What is looked at within `i_mmap_rwsem` is judged without it: a test that fails ends its
     // thread.

@@ -105,7 +105,7 @@ pub(super) fn get_folio(mapping: &AddressSpace, index: usize) -> Result<LockedFo
 }
 
 #[cfg(CONFIG_RUST_COLLAPSE_FILE_KUNIT_TEST)]
-#[macros::kunit_tests(rust_mm_shmem)]
+#[macros::kunit_tests(rust_kernel_mm_shmem)]
 mod tests {
     use super::*;
     use crate::mm::kunit::{directory, ShmemFile};

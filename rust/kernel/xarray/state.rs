@@ -383,7 +383,7 @@ impl Drop for XaLockIrqGuard<'_, '_> {
 }
 
 #[cfg(CONFIG_RUST_COLLAPSE_FILE_KUNIT_TEST)]
-#[macros::kunit_tests(rust_xarray_state)]
+#[macros::kunit_tests(rust_kernel_xarray_state)]
 mod tests {
     // What is looked at within the lock is judged without it: a test that fails ends its thread.
 
