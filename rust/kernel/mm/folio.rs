@@ -606,23 +606,20 @@ impl FolioList {
     ///
     /// The folios must have been replaced in the page cache, its references must have become the
     /// caller's, and they must still be counted in `stats`.
-    pub(super) unsafe fn free_replaced(mut self, stats: &[NodeStat]) {
+    pub(super) unsafe fn free_replaced(self, stats: &[NodeStat]) {
         let mut refs = [0; bindings::FOLIO_BATCH_SIZE as usize];
+        let list = ManuallyDrop::new(self);
+        // It has gone on from a folio before that one is freed, and does not go back to it.
+        let mut folios = list.iter();
 
-        while self.first.is_some() {
+        while folios.next.is_some() {
             let mut batch = MaybeUninit::uninit();
             // SAFETY: `batch` is valid for a write.
             unsafe { bindings::folio_batch_init(batch.as_mut_ptr()) };
             let mut run = StatRun::new(stats);
 
-            for refs in &mut refs {
-                let Some(folio) = self.pop() else {
-                    break;
-                };
-                let raw = ManuallyDrop::new(folio).as_raw();
-                // SAFETY: What the list owned keeps the folio alive until the references are given
-                // up below, and that is after `run`.
-                let folio = unsafe { Folio::from_raw(raw) };
+            for (refs, folio) in refs.iter_mut().zip(folios.by_ref()) {
+                let raw = folio.as_raw();
 
                 run.sub(folio);
                 // SAFETY: The folio is alive, off the LRU, and nobody finds it in the page cache
@@ -642,7 +639,8 @@ impl FolioList {
             }
             drop(run);
             // SAFETY: `batch` holds folios, of whose references those in `refs` are ours: the
-            // list's, and what the caller handed over.
+            // list's, which is not used again but for those behind them, and what the caller
+            // handed over.
             unsafe { bindings::folios_put_refs(batch.as_mut_ptr(), refs.as_mut_ptr()) };
         }
     }
