@@ -379,8 +379,9 @@ impl LruLock {
             return;
         }
         if list != bindings::lru_list_LRU_UNEVICTABLE {
-            // SAFETY: As above. What is not evictable is counted and on no list.
-            unsafe { bindings::list_del(bindings::folio_lru(raw)) };
+            // SAFETY: As above. What is not evictable is counted and on no list. The entry need not
+            // be made unusable: it is next put on a list of ours.
+            unsafe { bindings::__list_del_entry(bindings::folio_lru(raw)) };
         }
         if (list, zone) != (self.list, self.zone) {
             self.settle();
@@ -620,8 +621,9 @@ impl FolioList {
 
             for (refs, folio) in refs.iter_mut().zip(folios.by_ref()) {
                 let raw = folio.as_raw();
+                let nr_pages = folio.nr_pages();
 
-                run.sub(folio);
+                run.sub(folio, nr_pages);
                 // SAFETY: The folio is alive, off the LRU, and nobody finds it in the page cache
                 // any more: that we own the lock and all references to it makes these fields ours.
                 unsafe {
@@ -633,7 +635,7 @@ impl FolioList {
                 unsafe { bindings::folio_unlock(raw) };
                 // A reference from when it was locked, the isolation's, and those of the page
                 // cache.
-                *refs = 2 + folio.nr_pages() as c_uint;
+                *refs = 2 + nr_pages as c_uint;
                 // SAFETY: Initialized above, and `refs` has as many elements as there is room.
                 unsafe { bindings::folio_batch_add(batch.as_mut_ptr(), raw) };
             }
@@ -687,7 +689,7 @@ impl<'a> StatRun<'a> {
     }
 
     #[inline]
-    fn sub(&mut self, folio: &'a Folio) {
+    fn sub(&mut self, folio: &'a Folio, pages: usize) {
         // SAFETY: Both folios are alive.
         let same =
             |last: &Folio| unsafe { bindings::folio_same_lruvec(last.as_raw(), folio.as_raw()) };
@@ -696,7 +698,7 @@ impl<'a> StatRun<'a> {
             self.settle();
         }
         self.last = Some(folio);
-        self.pages += folio.nr_pages() as isize;
+        self.pages += pages as isize;
     }
 
     #[inline]

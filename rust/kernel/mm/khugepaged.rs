@@ -440,7 +440,8 @@ impl<'s> FolioBatch<'s> {
     pub(super) fn push(&mut self, folio: LockedFolio) {
         assert!(folio.start() == self.end);
         self.end += folio.nr_pages();
-        self.slots[self.len] = Some(folio);
+        // The slot is empty: nothing is to be dropped.
+        core::mem::forget(self.slots[self.len].replace(folio));
         // INVARIANT: One more folio, and its pages.
         self.len += 1;
     }
