@@ -27,7 +27,7 @@ FIXTURE(stats)
 	char *base;
 };
 
-static long counting(void)
+static long is_on(void)
 {
 	return read_number(STATS, "counting ");
 }
@@ -133,7 +133,7 @@ FIXTURE_TEARDOWN(stats)
 
 TEST_F(stats, off_at_first)
 {
-	EXPECT_EQ(counting(), 0);
+	EXPECT_EQ(is_on(), 0);
 	EXPECT_NOTHING("c");
 	EXPECT_NOTHING("rust");
 	fill(self->base, true);
@@ -145,7 +145,7 @@ TEST_F(stats, off_at_first)
 TEST_F(stats, success_with_holes)
 {
 	ASSERT_EQ(write_text(STATS, "1"), 0);
-	EXPECT_EQ(counting(), 1);
+	EXPECT_EQ(is_on(), 1);
 	fill(self->base, true);
 	EXPECT_COLLAPSE(0, "pte_mapped_hugepage");
 	EXPECT_ONE(self->impl, "pte_mapped_hugepage", 1);
@@ -223,7 +223,7 @@ TEST_F(stats, forgotten)
 		EXPECT_COLLAPSE(0, "pte_mapped_hugepage");
 		EXPECT_ONE(self->impl, "pte_mapped_hugepage", 1);
 		ASSERT_EQ(write_text(STATS, words[i]), 0);
-		EXPECT_EQ(counting(), 1);
+		EXPECT_EQ(is_on(), 1);
 		EXPECT_NOTHING(self->impl);
 		ASSERT_EQ(fallocate(self->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, HUGE),
 			  0);
@@ -236,7 +236,7 @@ TEST_F(stats, kept_when_stopped)
 	fill(self->base, true);
 	EXPECT_COLLAPSE(0, "pte_mapped_hugepage");
 	ASSERT_EQ(write_text(STATS, "0"), 0);
-	EXPECT_EQ(counting(), 0);
+	EXPECT_EQ(is_on(), 0);
 	EXPECT_ONE(self->impl, "pte_mapped_hugepage", 1);
 
 	ASSERT_EQ(fallocate(self->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, HUGE), 0);
@@ -257,7 +257,7 @@ TEST_F(stats, other_words)
 	EXPECT_COLLAPSE(0, "pte_mapped_hugepage");
 	for (size_t i = 0; i < ARRAY_SIZE(words); i++) {
 		EXPECT_EQ(write_text(STATS, words[i]), EINVAL) TH_LOG("'%s'", words[i]);
-		EXPECT_EQ(counting(), 1);
+		EXPECT_EQ(is_on(), 1);
 		EXPECT_ONE(self->impl, "pte_mapped_hugepage", 1);
 	}
 }
