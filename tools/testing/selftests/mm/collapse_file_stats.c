@@ -7,6 +7,7 @@
 #include "kselftest_harness.h"
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -184,24 +185,38 @@ TEST_F(stats, refused_before_the_last_hold)
 	EXPECT_ONE(self->impl, "truncated", 0);
 }
 
-/* It is the last hold that is measured, and all of it. */
+static bool run_on(int cpu)
+{
+	cpu_set_t cpus;
+
+	CPU_ZERO(&cpus);
+	CPU_SET(cpu, &cpus);
+	return !sched_setaffinity(0, sizeof(cpus), &cpus);
+}
+
+/* It is the last hold that is measured, and all of it: there the VMAs are looked at. */
 TEST_F(stats, length_of_the_last_hold)
 {
-	struct outcome outcome;
 	struct parked *parked;
 
 	if (!inject_available())
 		SKIP(return, "no collapse_file_inject in debugfs");
+	/* The first CPU keeps the time, and the one of the collapse will do nothing else. */
+	if (!run_on(1))
+		SKIP(return, "there is one CPU only");
 	ASSERT_EQ(write_text(STATS, "1"), 0);
 	fill(self->base, true);
-	parked = collapse_parked(self->base, "mapping_rmap_tree_iter_next", "stall", 1);
+	parked = collapse_parked(self->base, "shmem_charge", "park", 1);
+	ASSERT_TRUE(run_on(0));
 	ASSERT_NE(parked, NULL);
+	ASSERT_EQ(inject("mapping_rmap_tree_iter_next stall 1 1 %d", parked_tid(parked)), 0);
+	ASSERT_EQ(inject("shmem_charge go"), 0);
+	ASSERT_TRUE(inject_wait("mapping_rmap_tree_iter_next"));
 	usleep(300000);
 	inject("mapping_rmap_tree_iter_next go");
-	outcome = collapse_resume(parked);
-	EXPECT_EQ(outcome.err, 0);
+	EXPECT_EQ(collapse_resume(parked).err, 0);
 	EXPECT_ONE(self->impl, "pte_mapped_hugepage", 1);
-	EXPECT_EQ(counted_from(self->impl, 1UL << 27), 1);
+	EXPECT_EQ(counted_from(self->impl, 1UL << 28), 1);
 }
 
 TEST_F(stats, the_other_implementation)
