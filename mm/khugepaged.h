@@ -7,7 +7,7 @@
 #define _MM_KHUGEPAGED_H
 
 #include <linux/jump_label.h>
-#include <linux/sched/clock.h>
+#include <linux/timekeeping.h>
 #include <linux/types.h>
 
 struct address_space;
@@ -121,19 +121,22 @@ static inline void count_collapse_file(enum collapse_file_impl impl, enum scan_r
 
 /*
  * The hold of the page-cache lock in which a collapse replaces the range or gives up
- * begins, and is about to end. Both are called within it: so they are on one CPU, and
- * the interrupts that have waited for its end are not a part of it.
+ * begins, and is about to end. Both are called within it, so that the interrupts that
+ * have waited for its end are not a part of it.
+ *
+ * Not by local_clock(): if it is not stable it stands still where ticks do not come, and
+ * that is here.
  */
 static inline u64 collapse_file_hold_begin(void)
 {
-	return static_branch_unlikely(&collapse_file_stats_key) ? local_clock() : 0;
+	return static_branch_unlikely(&collapse_file_stats_key) ? ktime_get_ns() : 0;
 }
 
 static inline void collapse_file_hold_end(enum collapse_file_impl impl, u64 begin)
 {
 	/* What began before counting did has no begin. */
 	if (static_branch_unlikely(&collapse_file_stats_key) && begin)
-		__count_collapse_file_hold(impl, local_clock() - begin);
+		__count_collapse_file_hold(impl, ktime_get_ns() - begin);
 }
 
 #else /* !CONFIG_COLLAPSE_FILE_STATS */
