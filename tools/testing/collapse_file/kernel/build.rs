@@ -4,6 +4,8 @@
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rustc-check-cfg=cfg(CONFIG_DEBUG_VM)");
-    println!("cargo:rustc-cfg=CONFIG_DEBUG_VM");
+    for option in ["CONFIG_COLLAPSE_FILE_STATS", "CONFIG_DEBUG_VM"] {
+        println!("cargo:rustc-check-cfg=cfg({option})");
+        println!("cargo:rustc-cfg={option}");
+    }
 }
