@@ -16,7 +16,8 @@ name=$1
 shift
 fragments=("$TOP/configs/base.config")
 case $name in
-debug | mutants | coverage) fragments+=("$TOP/configs/debug.config") ;;
+debug) fragments+=("$TOP/configs/debug.config") ;;
+mutants | coverage) fragments+=("$TOP/configs/debug.config" "$TOP/configs/no-kunit.config") ;;
 bench-locks) fragments+=("$TOP/configs/fast.config" "$TOP/configs/$name.config") ;;
 kasan | kcsan | lab) fragments+=("$TOP/configs/debug.config" "$TOP/configs/$name.config") ;;
 *) fragments+=("$TOP/configs/$name.config") ;;
@@ -54,8 +55,12 @@ check_tool llvm "clang$LLVM" "install clang$LLVM, or give another version with L
 
 bin=$(dirname "$RUSTC")
 export CCACHE_DIR=$CACHE/ccache CCACHE_NOHASHDIR=1 CCACHE_MAXSIZE=5G
+# Of the examples in the kernel crate's documentation, those of ours become tests; what only others use
+# is not missed.
 make=(make -C "$linux" O="$out" -j"$JOBS" LLVM="$LLVM" CC="ccache clang$LLVM"
 	RUSTC="$RUSTC" HOSTRUSTC="$RUSTC" RUSTFMT="$bin/rustfmt" CLIPPY_DRIVER="$bin/clippy-driver" BINDGEN="$BINDGEN"
+	RUSTDOC="$bin/rustdoc --test-args 'kernel/mm/ kernel/xarray/ kernel/capability'"
+	RUSTFLAGS_doctests_kernel_generated.o=-Adead_code
 	CLIPPY=1 KBUILD_BUILD_TIMESTAMP="$(date -u -d @0)" KBUILD_BUILD_USER=kbuild KBUILD_BUILD_HOST=kbuild)
 # xarray.h's checks have no option of their own, and come with functions that no
 # header declares.

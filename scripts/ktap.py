@@ -119,6 +119,8 @@ class Run:
         """Take in a line."""
         words = text.split()
         if text.startswith("#suite "):
+            # A guest may have died in the middle of one.
+            self.ended()
             self.current = Suite(words[1], words[2])
             self.suites.append(self.current)
         elif text == BOOTED_AGAIN:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
 """Run every test: the suites in a guest with a debug kernel, for both
-implementations, and those on the host.
+implementations, KUnit's as that kernel boots, and those on the host.
 
 Prints KTAP as it comes, then a table and the sums, which also go to
 build/results/test.json, and to results.json which of collapse_file()'s results
@@ -13,9 +13,11 @@ the end, if its kernel complained, or if memory was lost.
 import argparse
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
+import tempfile
 import time
 
 import ktap
@@ -25,6 +27,10 @@ import vm
 RESULTS = os.path.join(vm.BUILD, "results")
 HOST_SUITES = ["parser", "report", "scan-results", "host", "variants", "object-code", "stack-frames", "series", "job",
                "bad-input"]
+# In this guest only: nobody else waits for KUnit. These are our suites, rust_kernel_*, and the examples of
+# ours, rust_doctests_kernel; of the kernel's own, some are built whether one wants them or not.
+KUNIT_BOOT = ["kunit.autorun=1", "kunit.filter_glob=rust_*kernel*"]
+KUNIT_WORD = {"PASS": "ok", "SKIP": "ok"}
 
 
 def run_guest(args, console, log):
@@ -51,7 +57,8 @@ def run_guest(args, console, log):
     try:
         disks = vm.make_disks(os.path.join(vm.BUILD, "disks"))
         args.used_accel = accel = vm.accelerator(args.accel, args.kernel)
-        line = vm.command_line(args.kernel, accel, args.memory, 2, vm.TEST_BOOT, disks, command)
+        line = vm.command_line(args.kernel, accel, args.memory, 2,
+                               vm.TEST_BOOT + (KUNIT_BOOT if wants_kunit(args) else []), disks, command)
         status = vm.run(line, console, on_line)
         wrong = [] if status == 0 else [f"the guest's script ended with status {status}"]
     except vm.Failed as failed:
@@ -60,6 +67,64 @@ def run_guest(args, console, log):
         sys.stderr.write(vm.tail(console))
     run.ended()
     return run.suites, wrong, vm.splats(console) + run.leaks, again
+
+
+def wants_kunit(args):
+    """Whether KUnit's tests are to be run."""
+    return not args.suites or "kunit" in args.suites
+
+
+def kunit_cases(group, name):
+    """The cases below a group of kunit.py's JSON, in order, and how they ended."""
+    for sub_group in group["sub_groups"]:
+        yield from kunit_cases(sub_group, sub_group["name"])
+    for case in group["test_cases"]:
+        yield name, case["name"], case["status"]
+
+
+def kunit_results(console):
+    """What the kernel's parser finds of KUnit in a console, as KTAP: the results, and before each
+    what it has to say."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = os.path.join(directory, "kunit.json")
+        said = subprocess.run([sys.executable, "-B", os.path.join(vm.BUILD, "linux/tools/testing/kunit/kunit.py"), "parse",
+                               "--json=" + path, console], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True, errors="replace", check=False).stdout
+        try:
+            with open(path) as file:
+                told = json.load(file)
+        except (OSError, ValueError):
+            told = {"sub_groups": [], "test_cases": [], "misc": {"errors": 0}}
+    cases = list(kunit_cases(told, "kunit"))
+    results = [f"{KUNIT_WORD.get(status, 'not ok')} {number} {suite}: {case or 'a test that never ended'}" +
+               (" # SKIP" if status == "SKIP" else "")
+               for number, (suite, case, status) in enumerate(cases, 1)]
+    names = [case for _, case, _ in cases]
+
+    for text in said.splitlines():
+        text = re.sub(r"^\[[\d:]+\] ", "", text)
+        yield "# " + text
+        ended = re.fullmatch(r"\[[A-Z_]+\] (.*)", text)
+        if ended and names and ended.group(1) == names[0]:
+            names.pop(0)
+            yield results.pop(0)
+    yield from results
+    if not cases:
+        yield "not ok 1 the console has no results of KUnit: is the kernel built with CONFIG_KUNIT, and did it boot?"
+    elif told["misc"]["errors"] and all(status in KUNIT_WORD for *_, status in cases):
+        yield f"not ok {len(cases) + 1} the console's KTAP is broken, or not whole: see the lines with ERROR"
+
+
+def run_kunit(console, suites, log):
+    """The tests that the guest's kernel ran when it booted."""
+    suite = ktap.Suite("kunit", "host")
+    suites.append(suite)
+    for text in ["#suite kunit host", *kunit_results(console)]:
+        print(text, flush=True)
+        log.write(text + "\n")
+        suite.line(text)
+    suite.end(0)
+    log.write("#end kunit host 0\n")
 
 
 def run_host(names, suites, log):
@@ -147,6 +212,8 @@ def main():
                 print(f"==> the emulator tripped over a breakpoint: once more ({os.path.relpath(kept, vm.TOP)})")
                 in_guest, wrong, splats, _ = run_guest(args, console, log)
             suites += in_guest
+            if wants_kunit(args):
+                run_kunit(console, suites, log)
 
     for name in sorted(set(args.suites) - {suite.name for suite in suites}):
         wrong.append(f"there is no suite {name}, or it did not run")

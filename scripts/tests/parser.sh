@@ -29,6 +29,41 @@ import sys, vm
 sys.exit(bool(vm.splats(sys.argv[2])) != (sys.argv[1] == "yes"))' "$1" "$tap_dir/console"
 }
 
+# kunit PASSED FAILED SKIPPED <CONSOLE: how KUnit's results in a console are counted.
+kunit() {
+	cat >"$tap_dir/console"
+	PYTHONPATH=$TOP/scripts python3 - "$tap_dir/console" "$@" <<'PYTHON'
+import importlib
+import sys
+
+suites = []
+with open("/dev/null", "w") as log:
+    importlib.import_module("run-tests").run_kunit(sys.argv[1], suites, log)
+suite = suites[0]
+print(suite.cases)
+sys.exit([suite.passed, suite.failed, suite.skipped] != [int(n) for n in sys.argv[2:5]])
+PYTHON
+}
+
+# A console with the results of two suites of KUnit, of which the first ends with this line.
+kunit_console() {
+	sed 's/^/[    1.234567] /' <<EOT
+KTAP version 1
+1..2
+    KTAP version 1
+    # Subtest: rust_mm_folio
+    1..2
+    ok 1 one
+$1
+ok 1 rust_mm_folio
+    KTAP version 1
+    # Subtest: rust_doctests_kernel
+    1..1
+    ok 1 rust_doctest_kernel_mm_folio_rs_0
+ok 2 rust_doctests_kernel
+EOT
+}
+
 tap "ok, not ok and SKIP" counts 1 1 1 1 <<'EOT'
 1..3
 ok 1 one
@@ -87,6 +122,14 @@ EOT
 tap "all skipped" counts 4 0 0 1 <<'EOT'
 nothing to do here
 EOT
+
+if [ -e "$BUILD/linux/tools/testing/kunit/kunit.py" ]; then
+	tap "KUnit's results" kunit 3 0 0 < <(kunit_console "    ok 2 two")
+	tap "KUnit's failure" kunit 2 1 0 < <(kunit_console "    not ok 2 two")
+	tap "KUnit's skipped test" kunit 2 0 1 < <(kunit_console "    ok 2 two # SKIP not here")
+	tap "KUnit's console ends in a test" kunit 1 2 0 < <(kunit_console "" | head -n 6)
+	tap "a console without results of KUnit" kunit 0 1 0 <<<"[    1.000000] EXT4-fs (vda): mounted filesystem"
+fi
 
 while IFS= read -r line; do
 	tap "is a complaint: $line" complains yes "[   12.345678] $line"

@@ -175,6 +175,26 @@ impl Folio {
 
     /// Takes the folio lock if nobody holds it, and a reference with it: `folio_trylock()` and
     /// `folio_get()`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use kernel::mm::kunit::ShmemFile;
+    /// # let file = ShmemFile::new(1)?;
+    /// # file.fill(0..1)?;
+    /// # let folio = file.folio(0)?;
+    /// let before = folio.ref_count();
+    /// let locked = folio.try_lock().ok_or(EAGAIN)?;
+    ///
+    /// assert!(folio.is_locked());
+    /// assert!(folio.try_lock().is_none());
+    /// assert_eq!(folio.ref_count(), before + 1);
+    ///
+    /// drop(locked);
+    /// assert!(!folio.is_locked());
+    /// assert_eq!(folio.ref_count(), before);
+    /// # Ok::<(), Error>(())
+    /// ```
     #[inline]
     pub fn try_lock(&self) -> Option<LockedFolio> {
         // SAFETY: The folio is alive by the type invariant.
@@ -745,5 +765,222 @@ impl<'a> Iterator for FolioListIter<'a> {
         self.next = if next == self.first { None } else { next };
         // SAFETY: The list owns a reference for as long as it is borrowed.
         Some(unsafe { Folio::from_raw(folio.as_ptr()) })
+    }
+}
+
+#[cfg(CONFIG_RUST_COLLAPSE_FILE_KUNIT_TEST)]
+#[macros::kunit_tests(rust_kernel_mm_folio)]
+mod tests {
+    use super::*;
+    use crate::{
+        error::{
+            code::{EAGAIN, EBUSY},
+            Result, //
+        },
+        mm::kunit::{drain, HeldFolio, ShmemFile},
+    };
+
+    /// Isolates the folios of these pages.
+    fn isolated(file: &ShmemFile, pages: core::ops::Range<usize>) -> Result<FolioList> {
+        let mut list = FolioList::new();
+
+        for index in pages {
+            let mut folio = [file.lock(index)?].into_iter();
+            list.isolate(&mut folio).map_err(|_| EBUSY)?;
+        }
+        Ok(list)
+    }
+
+    /// The indices of a list's folios.
+    fn starts<const N: usize>(list: &FolioList) -> Option<[usize; N]> {
+        let mut iter = list.iter();
+        let starts = [(); N].map(|()| iter.next().map(Folio::start));
+
+        (iter.next().is_none() && starts.iter().all(Option::is_some))
+            .then(|| starts.map(Option::unwrap_or_default))
+    }
+
+    #[test]
+    fn lock_comes_with_a_reference_and_goes_with_it() -> Result {
+        let file = ShmemFile::new(1)?;
+        file.fill(0..1)?;
+        let folio = file.folio(0)?;
+
+        // The page cache's, and ours.
+        assert_eq!(folio.ref_count(), 2);
+        assert!(!folio.is_locked());
+        let locked = folio.try_lock().ok_or(EAGAIN)?;
+        assert!(folio.is_locked() && locked.is_locked());
+        assert_eq!(folio.ref_count(), 3);
+        // A failure takes neither.
+        assert!(folio.try_lock().is_none());
+        assert_eq!(folio.ref_count(), 3);
+        drop(locked);
+        assert!(!folio.is_locked());
+        assert_eq!(folio.ref_count(), 2);
+        Ok(())
+    }
+
+    #[test]
+    fn written_page_tells_what_it_is() -> Result {
+        let file = ShmemFile::new(8)?;
+        file.fill(5..6)?;
+        let folio = file.folio(5)?;
+
+        assert_eq!(folio.start(), 5);
+        assert_eq!(folio.nr_pages(), 1);
+        assert_eq!(folio.order(), 0);
+        assert!(!folio.is_pmd_order());
+        assert!(folio.pfn() > 0);
+        assert!(folio.is_uptodate() && folio.is_dirty());
+        assert!(!folio.is_under_writeback() && !folio.is_mapped());
+        Ok(())
+    }
+
+    #[test]
+    fn allocated_page_is_not_uptodate_before_it_is_written() -> Result {
+        let file = ShmemFile::new(1)?;
+        file.allocate(0)?;
+        let folio = file.folio(0)?;
+
+        assert!(!folio.is_uptodate());
+        file.fill(0..1)?;
+        assert!(folio.is_uptodate());
+        Ok(())
+    }
+
+    #[test]
+    fn page_is_mapped_from_its_first_touch_on() -> Result {
+        let file = ShmemFile::new(1)?;
+        file.fill(0..1)?;
+        let folio = file.folio(0)?;
+
+        let mapped = file.map(0..1)?;
+        assert!(!folio.is_mapped());
+        mapped.touch()?;
+        assert!(folio.is_mapped());
+        drop(mapped);
+        assert!(!folio.is_mapped());
+        Ok(())
+    }
+
+    #[test]
+    fn folio_is_in_its_own_mapping_until_it_is_truncated() -> Result {
+        let file = ShmemFile::new(1)?;
+        let other = ShmemFile::new(1)?;
+        file.fill(0..1)?;
+        let folio = file.folio(0)?;
+
+        let locked = folio.try_lock().ok_or(EAGAIN)?;
+        assert!(locked.is_in(file.mapping()) && locked.is_placed_in(file.mapping()));
+        assert!(!locked.is_in(other.mapping()) && !locked.is_placed_in(other.mapping()));
+        drop(locked);
+        file.punch(0);
+        let locked = folio.try_lock().ok_or(EAGAIN)?;
+        assert!(!locked.is_in(file.mapping()) && !locked.is_placed_in(file.mapping()));
+        Ok(())
+    }
+
+    #[test]
+    fn isolation_is_undone_with_its_reference() -> Result {
+        let file = ShmemFile::new(1)?;
+        file.fill(0..1)?;
+        let folio = file.folio(0)?;
+
+        // Twice: it can be taken off the LRU again only if it was put back.
+        for _ in 0..2 {
+            let list = isolated(&file, 0..1)?;
+            assert!(folio.is_locked());
+            assert_eq!(folio.ref_count(), 4);
+            drop(list);
+            drain();
+            assert!(!folio.is_locked());
+            assert_eq!(folio.ref_count(), 2);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn folio_that_is_off_the_lru_is_given_back() -> Result {
+        let file = ShmemFile::new(3)?;
+        file.fill(0..3)?;
+        let folio = file.folio(1)?;
+        // SAFETY: The folio is alive.
+        let taken = unsafe { bindings::folio_isolate_lru(folio.as_raw()) };
+        assert!(taken);
+
+        let mut list = FolioList::new();
+        let mut folios = [file.lock(0)?, file.lock(1)?, file.lock(2)?].into_iter();
+        let refused = list.isolate(&mut folios).err().map(|folio| folio.start());
+        let (taken, left) = (starts(&list), folios.next().map(|folio| folio.start()));
+        drop((list, folios));
+        // SAFETY: It was isolated above, and the reference is that of then.
+        unsafe { bindings::folio_putback_lru(folio.as_raw()) };
+
+        assert_eq!(refused, Some(1));
+        assert_eq!(taken, Some([0]));
+        assert_eq!(left, Some(2));
+        // All of them can be had again.
+        drain();
+        assert_eq!(starts(&isolated(&file, 0..3)?), Some([0, 1, 2]));
+        Ok(())
+    }
+
+    #[test]
+    fn list_has_its_folios_in_order() -> Result {
+        let file = ShmemFile::new(3)?;
+        file.fill(0..3)?;
+
+        let mut list = FolioList::new();
+        assert!(list.iter().next().is_none() && list.pop().is_none());
+        list = isolated(&file, 0..3)?;
+        assert_eq!(starts(&list), Some([0, 1, 2]));
+        let first = list.pop().ok_or(EAGAIN)?;
+        assert_eq!(first.start(), 0);
+        assert_eq!(starts(&list), Some([1, 2]));
+        list.push(first);
+        assert_eq!(starts(&list), Some([1, 2, 0]));
+        let popped = [(); 4].map(|()| list.pop().map(|folio| folio.start()));
+        assert!(popped == [Some(1), Some(2), Some(0), None]);
+        Ok(())
+    }
+
+    #[test]
+    fn lists_are_joined_and_split() -> Result {
+        let file = ShmemFile::new(4)?;
+        file.fill(0..4)?;
+
+        let mut list = FolioList::new();
+        list.append(FolioList::new());
+        assert!(list.pop().is_none());
+        list.append(isolated(&file, 0..2)?);
+        list.append(FolioList::new());
+        assert_eq!(starts(&list), Some([0, 1]));
+        list.append(isolated(&file, 2..4)?);
+        assert_eq!(starts(&list), Some([0, 1, 2, 3]));
+
+        assert_eq!(starts(&list.split_off(4)), Some([]));
+        let rest = list.split_off(1);
+        assert_eq!(starts(&list), Some([0]));
+        assert_eq!(starts(&rest), Some([1, 2, 3]));
+        Ok(())
+    }
+
+    #[test]
+    fn list_gives_all_of_its_folios_back() -> Result {
+        let file = ShmemFile::new(3)?;
+        file.fill(0..3)?;
+
+        let list = isolated(&file, 0..3)?;
+        let mut held = list.iter().map(HeldFolio::new);
+        let held = [held.next(), held.next(), held.next()];
+        drop(list);
+        drain();
+        assert!(held
+            .iter()
+            .flatten()
+            .all(|folio| !folio.is_locked() && folio.ref_count() == 2));
+        assert_eq!(held.iter().flatten().count(), 3);
+        Ok(())
     }
 }

@@ -18,6 +18,69 @@
 //! Dropped at any point, the new folio is freed, and the old ones are unlocked and go back to the
 //! LRU: that is the rollback.
 //!
+//! # Examples
+//!
+//! A file of shmem has nothing but its first page, and becomes one huge folio. What
+//! `mm/collapse_file.rs` looks at besides is left out.
+//!
+//! ```
+//! use kernel::mm::{
+//!     khugepaged::{FolioBatch, FolioSlots, NewFolio, OldFolios},
+//!     page_cache::{AddressSpace, Cursor},
+//! };
+//!
+//! # use kernel::mm::kunit::{mm, Control, ShmemFile};
+//! # let file = ShmemFile::new(512)?;
+//! # file.fill(0..1)?;
+//! # let (mm, cc) = (mm()?, Control::new()?);
+//! let range = AddressSpace::of(&file).pmd_range(0);
+//! let new = NewFolio::alloc_charged(&mm, &cc, range).map_err(|_| ENOMEM)?;
+//!
+//! // The old folios, and the holes between them.
+//! let mut old = OldFolios::new(range);
+//! let mut walk = range.walk();
+//! let mut slots = FolioSlots::new();
+//! let cursor = Cursor::new(&mut walk);
+//! let folio = cursor.filemap_lock_folio(range.start())?;
+//! let mut batch = FolioBatch::new(&mut slots, range.start(), folio);
+//! let mut locked = cursor.lock_with_slots()?;
+//! locked.extend(&mut batch, |folio| folio.is_uptodate());
+//! let cursor = locked.unlock();
+//! let mut batch = batch.isolate_lru();
+//! old.unmap(&mut batch, |_| Ok(()));
+//! let locked = old.add(cursor, batch, |_| Ok(())).map_err(|_| EAGAIN)?;
+//! let cursor = locked.unlock();
+//! let old = old.flush();
+//!
+//! // The new one has what they have.
+//! let charge = cursor.charge_holes(old.holes())?;
+//! let mut copy = new.into_copy_cursor();
+//! for folio in old.folios() {
+//!     copy.clear_until(folio.start());
+//!     if !copy.copy_folio(folio) {
+//!         return Err(EIO);
+//!     }
+//! }
+//! let new = copy.clear_rest().mark_uptodate();
+//!
+//! // Nothing can be seen of it before this.
+//! let i_mmap = cursor.i_mmap_read();
+//! let sealed = cursor
+//!     .lock()
+//!     .fill_holes()?
+//!     .expect_holes(old.holes())?
+//!     .check_userfaultfd(i_mmap)?;
+//! let (huge, replaced) = sealed.commit(new, charge, old);
+//! huge.retract_page_tables();
+//! huge.unlock();
+//! replaced.release();
+//!
+//! # assert_eq!(file.pages(), range.indices().len());
+//! # assert_eq!((file.content(0)?, file.content(1)?), (ShmemFile::byte(0), 0));
+//! # assert!(file.folio(0)?.is_pmd_order());
+//! # Ok::<(), Error>(())
+//! ```
+//!
 //! C files: `mm/khugepaged.c`, `mm/khugepaged.h`
 
 use crate::{
@@ -896,3 +959,439 @@ macro_rules! export_collapse_file {
     };
 }
 pub use export_collapse_file;
+
+#[cfg(CONFIG_RUST_COLLAPSE_FILE_KUNIT_TEST)]
+#[macros::kunit_tests(rust_kernel_mm_khugepaged)]
+mod tests {
+    use super::*;
+    use crate::{
+        alloc::flags::GFP_KERNEL,
+        error::{
+            code::{EAGAIN, EIO, ENOMEM},
+            Result as KernelResult, //
+        },
+        mm::{
+            kunit::{drain, mm, Control, HeldFolio, ShmemFile},
+            page_cache_map::{Content, Extent, FolioFlags},
+        },
+    };
+
+    const LAST: usize = HPAGE_PMD_NR - 1;
+
+    fn new_folio(range: PmdRange<'_>) -> KernelResult<NewFolio<'_, Blank>> {
+        let (mm, cc) = (mm()?, Control::new()?);
+
+        NewFolio::alloc_charged(&mm, &cc, range).map_err(|_| ENOMEM)
+    }
+
+    /// Gathers all folios of a range, as `mm/collapse_file.rs` does if there is nothing to object
+    /// to.
+    fn gather<'w, 'm>(
+        walk: &'w mut crate::mm::page_cache::Walk<'m>,
+        range: PmdRange<'m>,
+        old: &mut OldFolios<'m, UnmapBatch>,
+    ) -> Result<Cursor<'w, 'm>, (usize, ScanResult)> {
+        let mut slots = FolioSlots::new();
+        let mut index = range.start();
+        let mut locked = Cursor::new(walk)
+            .lock_with_slots()
+            .map_err(|_| (0, ScanResult::Fail))?;
+
+        while index < range.end() {
+            let Entry::Folio(folio) = locked.load(index) else {
+                old.add_hole();
+                index += 1;
+                continue;
+            };
+            let folio = folio.try_lock().ok_or((index, ScanResult::PageLock))?;
+            let mut batch = FolioBatch::new(&mut slots, index, folio);
+            locked.extend(&mut batch, |_| true);
+            let cursor = locked.unlock();
+            let mut batch = batch.isolate_lru();
+            let end = batch.end();
+
+            batch.release_private(GFP_KERNEL);
+            old.unmap(&mut batch, |_| Ok(()));
+            locked = old.add(cursor, batch, |_| Ok(()))?;
+            index = end;
+        }
+        Ok(locked.unlock())
+    }
+
+    /// How gathering fails, with what was gathered given back.
+    fn gather_fails(range: PmdRange<'_>) -> Option<(usize, ScanResult)> {
+        let mut old = OldFolios::new(range);
+        let failed = gather(&mut range.walk(), range, &mut old).err();
+
+        drop(old);
+        drain();
+        failed
+    }
+
+    /// Copies the old folios, and zeroes for the holes.
+    fn copied<'m>(
+        new: NewFolio<'m, Blank>,
+        old: &OldFolios<'m, Flushed>,
+    ) -> KernelResult<NewFolio<'m, Uptodate>> {
+        let mut copy = new.into_copy_cursor();
+
+        for folio in old.folios() {
+            copy.clear_until(folio.start());
+            if !copy.copy_folio(folio) {
+                return Err(EIO);
+            }
+        }
+        Ok(copy.clear_rest().mark_uptodate())
+    }
+
+    /// The flags of a huge folio that is all that a file has.
+    fn huge_flags(file: &ShmemFile) -> Option<FolioFlags> {
+        let mut extents = [Extent::default(); 2];
+
+        match file.mapping().snapshot(0..HPAGE_PMD_NR, &mut extents) {
+            [Extent {
+                start: 0,
+                order: HPAGE_PMD_ORDER,
+                content: Content::Folio(flags),
+                ..
+            }] => Some(*flags),
+            _ => None,
+        }
+    }
+
+    /// A file of three pages: two at its beginning and one at its end.
+    fn file_with_holes() -> KernelResult<ShmemFile> {
+        let file = ShmemFile::new(HPAGE_PMD_NR)?;
+
+        file.fill(0..2)?;
+        file.fill(LAST..HPAGE_PMD_NR)?;
+        Ok(file)
+    }
+
+    const HOLES: usize = HPAGE_PMD_NR - 3;
+
+    #[test]
+    fn new_folio_is_freed_when_dropped() -> KernelResult {
+        let file = ShmemFile::new(2 * HPAGE_PMD_NR)?;
+        let new = new_folio(file.mapping().pmd_range(HPAGE_PMD_NR))?;
+
+        let folio = HeldFolio::new(new.folio());
+        assert!(folio.is_locked() && folio.is_pmd_order() && !folio.is_uptodate());
+        assert_eq!(folio.nr_pages(), HPAGE_PMD_NR);
+        assert_eq!(folio.start(), HPAGE_PMD_NR);
+        assert!(folio.is_placed_in(file.mapping()));
+        assert_eq!(folio.ref_count(), 2);
+        drop(new);
+        // It is as any other folio, and only this test has it.
+        assert!(!folio.is_locked() && !folio.is_placed_in(file.mapping()));
+        assert_eq!(folio.ref_count(), 1);
+        Ok(())
+    }
+
+    #[test]
+    fn it_is_not_khugepaged_that_asks() -> KernelResult {
+        assert!(!Control::new()?.is_khugepaged());
+        Ok(())
+    }
+
+    #[test]
+    fn folio_is_uptodate_when_all_of_it_is_written() -> KernelResult {
+        let file = ShmemFile::new(2 * HPAGE_PMD_NR)?;
+        let start = HPAGE_PMD_NR;
+        let mut copy = new_folio(file.mapping().pmd_range(start))?.into_copy_cursor();
+
+        assert_eq!(copy.index(), start);
+        copy.clear_until(start + 3);
+        assert_eq!(copy.index(), start + 3);
+        // Never back.
+        copy.clear_until(start + 1);
+        assert_eq!(copy.index(), start + 3);
+        let filled = copy.clear_rest();
+        assert!(!filled.folio().is_uptodate());
+        let folio = HeldFolio::new(filled.folio());
+        let new = filled.mark_uptodate();
+        assert!(folio.is_uptodate());
+        drop(new);
+        assert_eq!(folio.ref_count(), 1);
+        Ok(())
+    }
+
+    #[test]
+    fn batch_ends_before_the_folio_that_is_objected_to() -> KernelResult {
+        let file = ShmemFile::new(HPAGE_PMD_NR)?;
+        file.fill(0..4)?;
+        let range = file.mapping().pmd_range(0);
+        let held = [
+            file.folio(0)?,
+            file.folio(1)?,
+            file.folio(2)?,
+            file.folio(3)?,
+        ];
+        let mut walk = range.walk();
+        let mut slots = FolioSlots::new();
+        let first = file.lock(0)?;
+        let mut locked = Cursor::new(&mut walk).lock_with_slots()?;
+        let mut batch = FolioBatch::new(&mut slots, 0, first);
+        locked.extend(&mut batch, |_| true);
+        let cursor = locked.unlock();
+
+        let all = held.iter().all(|folio| folio.is_locked());
+        batch.check(|folio| match folio.start() {
+            2 => Err(ScanResult::PageDirtyOrWriteback),
+            _ => Ok(()),
+        });
+        let [a, b, c, d] = [0, 1, 2, 3].map(|n: usize| held[n].is_locked());
+        let mut old = OldFolios::new(range);
+        let failed = old.add(cursor, batch.isolate_lru(), |_| Ok(())).err();
+        drop(old);
+        drain();
+
+        assert!(all && a && b && !c && !d);
+        // Those before it are looked at, too, and the first objection counts: we have references.
+        assert_eq!(failed, Some((0, ScanResult::PageCount)));
+        assert!(held
+            .iter()
+            .all(|folio| !folio.is_locked() && folio.ref_count() == 2));
+        Ok(())
+    }
+
+    #[test]
+    fn dropped_batch_unlocks_its_folios() -> KernelResult {
+        let file = file_with_holes()?;
+        let folio = file.folio(1)?;
+        let mut slots = FolioSlots::new();
+
+        let batch = FolioBatch::new(&mut slots, 1, file.lock(1)?);
+        assert!(folio.is_locked());
+        assert_eq!(folio.ref_count(), 3);
+        drop(batch);
+        assert!(!folio.is_locked());
+        assert_eq!(folio.ref_count(), 2);
+        Ok(())
+    }
+
+    #[test]
+    fn folio_with_other_users_is_refused() -> KernelResult {
+        let file = file_with_holes()?;
+        let range = file.mapping().pmd_range(0);
+
+        let user = file.folio(1)?;
+        assert_eq!(gather_fails(range), Some((1, ScanResult::PageCount)));
+        assert!(!user.is_locked());
+        assert_eq!(user.ref_count(), 2);
+        drop(user);
+        assert_eq!(gather_fails(range), None);
+        Ok(())
+    }
+
+    #[test]
+    fn folio_that_is_off_the_lru_is_refused() -> KernelResult {
+        let file = file_with_holes()?;
+        let range = file.mapping().pmd_range(0);
+        let folio = file.folio(LAST)?;
+
+        // SAFETY: The folio is alive.
+        let taken = unsafe { bindings::folio_isolate_lru(folio.as_raw()) };
+        let failed = gather_fails(range);
+        // SAFETY: It was isolated above, and the reference is that of then.
+        unsafe { bindings::folio_putback_lru(folio.as_raw()) };
+        drop(folio);
+        drain();
+        assert!(taken);
+        assert_eq!(failed, Some((LAST, ScanResult::DelPageLru)));
+        assert_eq!(gather_fails(range), None);
+        Ok(())
+    }
+
+    #[test]
+    fn objection_under_the_lock_counts() -> KernelResult {
+        let file = file_with_holes()?;
+        let range = file.mapping().pmd_range(0);
+        let mut walk = range.walk();
+        let mut slots = FolioSlots::new();
+        let mut old = OldFolios::new(range);
+
+        let batch = FolioBatch::new(&mut slots, 1, file.lock(1)?).isolate_lru();
+        assert_eq!(batch.end(), 2);
+        let cursor = Cursor::new(&mut walk);
+        let failed = old.add(cursor, batch, |_| Err(ScanResult::Truncated)).err();
+        drop(old);
+        drain();
+        assert_eq!(failed, Some((1, ScanResult::Truncated)));
+        assert_eq!(gather_fails(range), None);
+        Ok(())
+    }
+
+    #[test]
+    fn dropped_old_folios_are_given_back() -> KernelResult {
+        let file = file_with_holes()?;
+        let range = file.mapping().pmd_range(0);
+        let mut walk = range.walk();
+        let mut old = OldFolios::new(range);
+
+        gather(&mut walk, range, &mut old).map_err(|_| EAGAIN)?;
+        let mut iter = old.list.iter().map(HeldFolio::new);
+        let held = [iter.next(), iter.next(), iter.next()];
+        // The page cache's, the lock's, the isolation's, and the test's.
+        let taken = held
+            .iter()
+            .flatten()
+            .filter(|folio| folio.is_locked() && folio.ref_count() == 4)
+            .count();
+        drop(old);
+        drain();
+        let given_back = held
+            .iter()
+            .flatten()
+            .filter(|folio| !folio.is_locked() && folio.ref_count() == 2)
+            .count();
+        drop(held);
+
+        assert_eq!((taken, given_back), (3, 3));
+        // They are on the LRU, as they can be had again.
+        assert_eq!(gather_fails(range), None);
+        assert_eq!(file.pages(), 3);
+        Ok(())
+    }
+
+    #[test]
+    fn old_folios_are_mapped_no_more() -> KernelResult {
+        let file = file_with_holes()?;
+        let range = file.mapping().pmd_range(0);
+        let mapped = file.map(0..2)?;
+        mapped.touch()?;
+        let folio = file.folio(0)?;
+        assert!(folio.is_mapped());
+        drop(folio);
+
+        let mut walk = range.walk();
+        let mut old = OldFolios::new(range);
+        gather(&mut walk, range, &mut old).map_err(|_| EAGAIN)?;
+        let old = old.flush();
+        let unmapped = old.folios().filter(|folio| !folio.is_mapped()).count();
+        drop(old);
+        assert_eq!(unmapped, 3);
+        // Who touches it has to wait for the lock, and gets it.
+        mapped.touch()
+    }
+
+    #[test]
+    fn range_with_holes_is_not_full() -> KernelResult {
+        let file = file_with_holes()?;
+        let range = file.mapping().pmd_range(0);
+        let mut walk = range.walk();
+        let mut old = OldFolios::new(range);
+
+        gather(&mut walk, range, &mut old).map_err(|_| EAGAIN)?;
+        let old = old.flush();
+        assert_eq!(old.holes(), HOLES);
+        assert_eq!(old.folios().count(), 3);
+        assert!(old.full_range().is_none());
+        assert!(old.make_up(range, HOLES) && !old.make_up(range, HOLES - 1));
+        Ok(())
+    }
+
+    #[test]
+    fn commit_fills_the_holes_with_zeroes() -> KernelResult {
+        let file = file_with_holes()?;
+        let range = file.mapping().pmd_range(0);
+        let mapped = file.map(0..2)?;
+        mapped.touch()?;
+
+        let new = new_folio(range)?;
+        let mut walk = range.walk();
+        let mut old = OldFolios::new(range);
+        let cursor = gather(&mut walk, range, &mut old).map_err(|_| EAGAIN)?;
+        let old = old.flush();
+        let was = old.folios().next().map(|folio| HeldFolio::new(&folio));
+        let charge = cursor.charge_holes(HOLES)?;
+        let new = copied(new, &old)?;
+        let i_mmap = cursor.i_mmap_read();
+        let sealed = cursor
+            .lock()
+            .fill_holes()?
+            .expect_holes(HOLES)?
+            .check_userfaultfd(i_mmap)?;
+        let (huge, replaced) = sealed.commit(new, charge, old);
+        let locked = huge_flags(&file).map(|flags| flags.locked);
+        huge.retract_page_tables();
+        huge.unlock();
+        replaced.release();
+
+        assert_eq!(locked, Some(true));
+        let flags = huge_flags(&file).ok_or(EIO)?;
+        assert!(!flags.locked && flags.uptodate && flags.dirty && !flags.writeback);
+        assert_eq!(file.pages(), HPAGE_PMD_NR);
+        for index in [0, 1, LAST] {
+            assert_eq!(file.content(index)?, ShmemFile::byte(index));
+        }
+        for index in [2, 64, LAST - 1] {
+            assert_eq!(file.content(index)?, 0);
+        }
+        // The page cache has a reference for each page, and this test one.
+        drain();
+        assert_eq!(file.folio(0)?.ref_count(), HPAGE_PMD_NR + 1);
+        // An old folio is only the test's.
+        let was = was.ok_or(EIO)?;
+        assert!(!was.is_locked() && !was.is_placed_in(file.mapping()));
+        assert_eq!(was.ref_count(), 1);
+        Ok(())
+    }
+
+    #[test]
+    fn full_range_is_replaced_without_a_look_at_the_vmas() -> KernelResult {
+        let file = ShmemFile::new(HPAGE_PMD_NR)?;
+        file.fill(0..HPAGE_PMD_NR)?;
+        let range = file.mapping().pmd_range(0);
+
+        let new = new_folio(range)?;
+        let mut walk = range.walk();
+        let mut old = OldFolios::new(range);
+        let cursor = gather(&mut walk, range, &mut old).map_err(|_| EAGAIN)?;
+        let old = old.flush();
+        let charge = cursor.charge_holes(0)?;
+        let new = copied(new, &old)?;
+        let full = old.full_range().ok_or(EIO)?;
+        let sealed = cursor.lock().seal_full(full);
+        let (huge, replaced) = sealed.commit(new, charge, old);
+        // What is left to do is done by dropping these.
+        drop((huge, replaced));
+
+        assert!(huge_flags(&file).is_some_and(|flags| !flags.locked && flags.uptodate));
+        assert_eq!(file.pages(), HPAGE_PMD_NR);
+        for index in 0..HPAGE_PMD_NR {
+            assert_eq!(file.content(index)?, ShmemFile::byte(index));
+        }
+        // There is nothing to gather any more: it is as large as it gets.
+        assert!(file.folio(LAST)?.is_pmd_order());
+        Ok(())
+    }
+
+    #[test]
+    fn collapse_that_fails_leaves_the_file_as_it_was() -> KernelResult {
+        let file = file_with_holes()?;
+        let range = file.mapping().pmd_range(0);
+
+        let new = new_folio(range)?;
+        let folio = HeldFolio::new(new.folio());
+        let mut walk = range.walk();
+        let mut old = OldFolios::new(range);
+        let cursor = gather(&mut walk, range, &mut old).map_err(|_| EAGAIN)?;
+        let old = old.flush();
+        let charge = cursor.charge_holes(HOLES)?;
+        let new = copied(new, &old)?;
+        let failed = cursor.lock().fill_holes()?.expect_holes(HOLES - 1).err();
+        drop((new, charge, old));
+        drain();
+
+        assert_eq!(failed, Some(EAGAIN));
+        assert_eq!(folio.ref_count(), 1);
+        assert_eq!(file.pages(), 3);
+        for index in [0, 1, LAST] {
+            assert_eq!(file.content(index)?, ShmemFile::byte(index));
+        }
+        drain();
+        assert_eq!(gather_fails(range), None);
+        Ok(())
+    }
+}

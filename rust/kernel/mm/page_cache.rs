@@ -32,6 +32,38 @@
 //!
 //! Every state rolls back to where it came from when it is dropped.
 //!
+//! # Examples
+//!
+//! ```
+//! use kernel::mm::page_cache::{AddressSpace, Cursor, Entry};
+//!
+//! # use kernel::mm::kunit::ShmemFile;
+//! # let file = ShmemFile::new(512)?;
+//! # file.fill(1..2)?;
+//! // All of the range are holes, except for the page at index 1.
+//! let range = AddressSpace::of(&file).pmd_range(0);
+//! let mut walk = range.walk();
+//! let cursor = Cursor::new(&mut walk);
+//!
+//! let i_mmap = cursor.i_mmap_read();
+//! let sealed = cursor
+//!     .lock_with_slots()?
+//!     .fill_holes()?
+//!     .expect_holes(range.indices().len() - 1)?
+//!     .check_userfaultfd(i_mmap)?;
+//!
+//! // Another folio could take the place of all of it now. Without one, the holes are restored.
+//! drop(sealed);
+//!
+//! let mut locked = Cursor::new(&mut walk).lock();
+//! let hole = matches!(locked.load(0), Entry::Empty);
+//! let page = matches!(locked.load(1), Entry::Folio(folio) if folio.is_uptodate());
+//!
+//! drop(locked);
+//! assert!(hole && page);
+//! # Ok::<(), Error>(())
+//! ```
+//!
 //! # Locks
 //!
 //! folio lock > `i_mmap_rwsem` > page-table lock > page-cache lock (`i_pages`, interrupts off) >
@@ -296,6 +328,22 @@ impl<'w, 'm> Cursor<'w, 'm> {
     /// # Errors
     ///
     /// [`ENOSPC`] if a limit forbids it, [`EINVAL`] if the file is not shmem.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use kernel::mm::{kunit::ShmemFile, page_cache::{AddressSpace, Cursor}};
+    /// # let file = ShmemFile::new(512)?;
+    /// let mut walk = AddressSpace::of(&file).pmd_range(0).walk();
+    /// let cursor = Cursor::new(&mut walk);
+    /// let charge = cursor.charge_holes(3)?;
+    ///
+    /// # assert_eq!(file.pages(), 3);
+    /// // Nothing comes of it, and the charge is given back.
+    /// drop(charge);
+    /// # assert_eq!(file.pages(), 0);
+    /// # Ok::<(), Error>(())
+    /// ```
     #[inline]
     pub fn charge_holes(&self, holes: usize) -> Result<Charge<'m>> {
         Charge::new(self.range.mapping, holes)
@@ -666,5 +714,376 @@ impl<'m> SealedCursor<'_, 'm> {
         // their pages make up the rest of it, exactly these folios.
         let replaced = unsafe { old.into_replaced() };
         (new.into_inserted(), replaced)
+    }
+}
+
+#[cfg(CONFIG_RUST_COLLAPSE_FILE_KUNIT_TEST)]
+#[macros::kunit_tests(rust_kernel_mm_page_cache)]
+mod tests {
+    // What is looked at within the page-cache lock is judged without it: a test that fails ends its
+    // thread. Commits are tested in `khugepaged`.
+
+    use super::*;
+    use crate::{
+        error::Error,
+        mm::{
+            khugepaged::FolioSlots,
+            kunit::{directory, ShmemFile}, //
+        },
+        xarray::kunit::IrqArray,
+    };
+
+    const LAST: usize = HPAGE_PMD_NR - 1;
+
+    /// How many slots of the range are empty, and how many hold an entry to retry on.
+    fn slots(guard: &mut XaLockIrqGuard<'_, '_>, range: PmdRange<'_>) -> (usize, usize) {
+        let (mut empty, mut retry) = (0, 0);
+
+        guard.set(range.start());
+        for _ in range.indices() {
+            let entry = guard.next_slot();
+            empty += usize::from(entry.is_empty());
+            retry += usize::from(entry.is_retry());
+        }
+        (empty, retry)
+    }
+
+    /// The same, of a range that nobody has locked.
+    fn slots_of(range: PmdRange<'_>) -> (usize, usize) {
+        let mut walk = range.walk();
+        let mut locked = Cursor::new(&mut walk).lock();
+
+        slots(&mut locked.guard, range)
+    }
+
+    /// Goes all the way to where `range` could be replaced, and back.
+    fn seal(range: PmdRange<'_>, holes: usize) -> Result {
+        let mut walk = range.walk();
+        let cursor = Cursor::new(&mut walk);
+        let i_mmap = cursor.i_mmap_read();
+
+        let sealed = cursor
+            .lock_with_slots()?
+            .fill_holes()?
+            .expect_holes(holes)?
+            .check_userfaultfd(i_mmap)?;
+
+        drop(sealed);
+        Ok(())
+    }
+
+    /// A file of two ranges, of which the first has three pages: at its ends, and one between.
+    fn file_with_holes() -> Result<ShmemFile> {
+        let file = ShmemFile::new(2 * HPAGE_PMD_NR)?;
+
+        file.fill(0..1)?;
+        file.fill(70..71)?;
+        file.fill(LAST..HPAGE_PMD_NR)?;
+        Ok(file)
+    }
+
+    const HOLES: usize = HPAGE_PMD_NR - 3;
+
+    #[test]
+    fn mapping_is_the_file_s() -> Result {
+        let file = ShmemFile::new(1)?;
+        let other = ShmemFile::new(1)?;
+        let mapping = AddressSpace::of_regular(&file)?;
+
+        assert!(mapping.is_shmem());
+        assert!(core::ptr::eq(mapping, AddressSpace::of(&file)));
+        assert!(!core::ptr::eq(mapping, AddressSpace::of(&other)));
+        Ok(())
+    }
+
+    #[test]
+    fn directory_is_no_regular_file() -> Result {
+        let directory = directory()?;
+
+        assert!(!AddressSpace::of(&directory).is_shmem());
+        assert_eq!(AddressSpace::of_regular(&directory).err(), Some(EINVAL));
+        Ok(())
+    }
+
+    #[test]
+    fn range_is_what_one_pmd_maps() -> Result {
+        let file = ShmemFile::new(1)?;
+        let other = ShmemFile::new(1)?;
+        let range = file.mapping().pmd_range(HPAGE_PMD_NR);
+
+        assert_eq!(range.start(), HPAGE_PMD_NR);
+        assert_eq!(range.end(), 2 * HPAGE_PMD_NR);
+        assert_eq!(range.indices(), HPAGE_PMD_NR..2 * HPAGE_PMD_NR);
+        assert!(core::ptr::eq(range.mapping(), file.mapping()));
+        assert!(range == file.mapping().pmd_range(HPAGE_PMD_NR));
+        assert!(range != file.mapping().pmd_range(0));
+        assert!(range != other.mapping().pmd_range(HPAGE_PMD_NR));
+        Ok(())
+    }
+
+    #[test]
+    fn entries_are_told_apart() -> Result {
+        let file = file_with_holes()?;
+        let mut walk = file.mapping().pmd_range(0).walk();
+        let mut locked = Cursor::new(&mut walk).lock_with_slots()?;
+
+        let empty = [1, 69, 71, LAST - 1].map(|index| matches!(locked.load(index), Entry::Empty));
+        let starts = [0, 70, LAST].map(|index| match locked.load(index) {
+            Entry::Folio(folio) => Some(folio.start()),
+            _ => None,
+        });
+        locked.guard.set(3);
+        // SAFETY: A number, as shmem has it for what is swapped out. It is taken out again before
+        // anybody else looks.
+        let stored = unsafe { locked.guard.store(IrqArray::value(5)) };
+        let value = matches!(locked.load(3), Entry::Value);
+        locked.guard.set(3);
+        // SAFETY: The number owns nothing.
+        unsafe { locked.guard.store_empty() };
+        let gone = matches!(locked.load(3), Entry::Empty);
+        drop(locked);
+
+        stored?;
+        assert!(empty == [true; 4]);
+        assert!(starts == [Some(0), Some(70), Some(LAST)]);
+        assert!(value && gone);
+        Ok(())
+    }
+
+    #[test]
+    fn rest_begins_behind_the_hole_last_loaded() -> Result {
+        let file = file_with_holes()?;
+        file.punch(LAST);
+        let mut walk = file.mapping().pmd_range(0).walk();
+        let mut locked = Cursor::new(&mut walk).lock();
+
+        locked.load(1);
+        let before = locked.rest_is_empty();
+        locked.load(71);
+        let behind = locked.rest_is_empty();
+        drop(locked);
+        // A page behind the range is none of its rest.
+        file.fill(HPAGE_PMD_NR..HPAGE_PMD_NR + 1)?;
+        let mut locked = Cursor::new(&mut walk).lock();
+        locked.load(71);
+        let next_range = locked.rest_is_empty();
+        drop(locked);
+
+        assert!(!before && behind && next_range);
+        Ok(())
+    }
+
+    #[test]
+    fn lock_is_released_and_taken_again() -> Result {
+        let file = file_with_holes()?;
+        let range = file.mapping().pmd_range(0);
+        let mut walk = range.walk();
+        let mut cursor = Cursor::new(&mut walk);
+
+        for _ in 0..2 {
+            cursor = cursor.lock().unlock();
+            // This would wait for ever.
+            assert_eq!(slots_of(range), (HOLES, 0));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn filled_range_has_no_empty_slot() -> Result {
+        let file = file_with_holes()?;
+        let range = file.mapping().pmd_range(0);
+        let mut walk = range.walk();
+
+        let mut filled = Cursor::new(&mut walk).lock_with_slots()?.fill_holes()?;
+        let holes = filled.holes;
+        let within = slots(&mut filled.locked.guard, range);
+        let behind = filled.locked.guard.load_at(range.end());
+        let page = matches!(filled.locked.load(70), Entry::Folio(_));
+        drop(filled);
+
+        assert_eq!(holes, HOLES);
+        assert_eq!(within, (0, HOLES));
+        assert!(behind.is_empty() && page);
+        Ok(())
+    }
+
+    #[test]
+    fn dropped_filled_cursor_restores_the_holes() -> Result {
+        let file = file_with_holes()?;
+        let range = file.mapping().pmd_range(0);
+        let mut walk = range.walk();
+
+        drop(Cursor::new(&mut walk).lock_with_slots()?.fill_holes()?);
+        assert_eq!(slots_of(range), (HOLES, 0));
+        for index in [0, 70, LAST] {
+            assert_eq!(file.content(index)?, ShmemFile::byte(index));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn wrong_number_of_holes_restores_them() -> Result {
+        let file = file_with_holes()?;
+        let range = file.mapping().pmd_range(0);
+
+        for wrong in [0, HOLES - 1, HOLES + 1] {
+            assert_eq!(seal(range, wrong).err(), Some(EAGAIN));
+            assert_eq!(slots_of(range), (HOLES, 0));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn dropped_counted_cursor_restores_the_holes() -> Result {
+        let file = file_with_holes()?;
+        let range = file.mapping().pmd_range(0);
+        let mut walk = range.walk();
+
+        let filled = Cursor::new(&mut walk).lock_with_slots()?.fill_holes()?;
+        drop(filled.expect_holes(HOLES)?);
+        assert_eq!(slots_of(range), (HOLES, 0));
+        Ok(())
+    }
+
+    #[test]
+    fn sealed_without_a_vma_and_dropped_restores_the_holes() -> Result {
+        let file = file_with_holes()?;
+        let range = file.mapping().pmd_range(0);
+
+        seal(range, HOLES)?;
+        assert_eq!(slots_of(range), (HOLES, 0));
+        Ok(())
+    }
+
+    #[test]
+    fn range_of_holes_is_filled_and_restored() -> Result {
+        let file = file_with_holes()?;
+        let range = file.mapping().pmd_range(HPAGE_PMD_NR);
+
+        seal(range, HPAGE_PMD_NR)?;
+        assert_eq!(slots_of(range), (HPAGE_PMD_NR, 0));
+        Ok(())
+    }
+
+    #[test]
+    fn vma_without_userfaultfd_does_not_matter() -> Result {
+        let file = file_with_holes()?;
+        let range = file.mapping().pmd_range(0);
+        let _mapped = file.map(0..HPAGE_PMD_NR)?;
+
+        seal(range, HOLES)?;
+        assert_eq!(slots_of(range), (HOLES, 0));
+        Ok(())
+    }
+
+    #[cfg(CONFIG_USERFAULTFD)]
+    #[test]
+    fn userfaultfd_that_waits_restores_the_holes() -> Result {
+        let file = file_with_holes()?;
+        let range = file.mapping().pmd_range(0);
+        // The one that waits is neither the first nor the only one.
+        let _first = file.map(0..HPAGE_PMD_NR)?;
+        let mapped = file.map(LAST..HPAGE_PMD_NR + 1)?;
+
+        mapped.wait_for_missing(true);
+        assert_eq!(seal(range, HOLES).err(), Some(EBUSY));
+        assert_eq!(slots_of(range), (HOLES, 0));
+        mapped.wait_for_missing(false);
+        seal(range, HOLES)?;
+        Ok(())
+    }
+
+    #[cfg(CONFIG_USERFAULTFD)]
+    #[test]
+    fn userfaultfd_beside_the_range_does_not_matter() -> Result {
+        let file = file_with_holes()?;
+        let range = file.mapping().pmd_range(0);
+        let next = file.mapping().pmd_range(HPAGE_PMD_NR);
+
+        // It begins exactly where the range ends.
+        let mapped = file.map(HPAGE_PMD_NR..HPAGE_PMD_NR + 1)?;
+        mapped.wait_for_missing(true);
+        seal(range, HOLES)?;
+        assert_eq!(seal(next, HPAGE_PMD_NR).err(), Some(EBUSY));
+        drop(mapped);
+        // It ends exactly where the range begins.
+        let mapped = file.map(LAST..HPAGE_PMD_NR)?;
+        mapped.wait_for_missing(true);
+        seal(next, HPAGE_PMD_NR)?;
+        assert_eq!(seal(range, HOLES).err(), Some(EBUSY));
+        Ok(())
+    }
+
+    #[test]
+    fn batch_goes_on_over_folios_and_holes() -> Result {
+        let file = ShmemFile::new(HPAGE_PMD_NR)?;
+        file.fill(0..3)?;
+        file.fill(4..5)?;
+        let range = file.mapping().pmd_range(0);
+        let mut walk = range.walk();
+        let mut slots = FolioSlots::new();
+        let mut ends = |wanted: &dyn Fn(&Folio) -> bool| {
+            let first = file.lock(0)?;
+            let mut locked = Cursor::new(&mut walk).lock();
+            let mut batch = FolioBatch::new(&mut slots, 0, first);
+            locked.extend(&mut batch, wanted);
+            drop(locked);
+            Ok::<_, Error>(batch.next())
+        };
+
+        // As far as the range goes; to what is not wanted; to what somebody has locked.
+        assert_eq!(ends(&|_| true), Ok(Some(range.end())));
+        assert_eq!(ends(&|folio| folio.start() != 4), Ok(Some(4)));
+        let locked = file.lock(1)?;
+        assert_eq!(ends(&|_| true), Ok(Some(1)));
+        drop(locked);
+        // The batches have unlocked them.
+        assert!([0, 1, 2, 4].iter().all(|&index| file.folio(index).is_ok()));
+        Ok(())
+    }
+
+    #[test]
+    fn folios_are_found_locked() -> Result {
+        let file = file_with_holes()?;
+        let held = file.folio(70)?;
+        let mut walk = file.mapping().pmd_range(0).walk();
+        let cursor = Cursor::new(&mut walk);
+
+        let folio = cursor.filemap_lock_folio(70)?;
+        assert!(folio.start() == 70 && held.is_locked());
+        drop(folio);
+        let folio = cursor.shmem_get_folio(70)?;
+        assert!(folio.start() == 70 && held.is_locked());
+        drop(folio);
+        assert!(!held.is_locked());
+        assert_eq!(held.ref_count(), 2);
+        assert_eq!(cursor.filemap_lock_folio(71).err(), Some(ENOENT));
+        assert_eq!(cursor.shmem_get_folio(71).err(), Some(ENOENT));
+        Ok(())
+    }
+
+    #[test]
+    fn only_shmem_has_folios_of_shmem() -> Result {
+        let directory = directory()?;
+        let mut walk = AddressSpace::of(&directory).pmd_range(0).walk();
+        let cursor = Cursor::new(&mut walk);
+
+        assert_eq!(cursor.shmem_get_folio(0).err(), Some(EINVAL));
+        assert_eq!(cursor.charge_holes(1).err(), Some(EINVAL));
+        Ok(())
+    }
+
+    #[test]
+    fn charge_of_a_cursor_is_the_file_s() -> Result {
+        let file = file_with_holes()?;
+        let mut walk = file.mapping().pmd_range(0).walk();
+        let cursor = Cursor::new(&mut walk);
+
+        let charge = cursor.charge_holes(HOLES)?;
+        assert!(charge.is_for(file.mapping(), HOLES));
+        assert_eq!(file.pages(), HPAGE_PMD_NR);
+        drop(charge);
+        assert_eq!(file.pages(), 3);
+        Ok(())
     }
 }

@@ -127,6 +127,26 @@ impl AddressSpace {
     /// The end of the file is of no importance here: behind it is a hole, most of the time.
     ///
     /// Context: takes the page-cache lock and disables interrupts, which must be enabled.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use kernel::mm::{page_cache::AddressSpace, page_cache_map::{Content, Extent}};
+    ///
+    /// # use kernel::mm::kunit::ShmemFile;
+    /// # let file = ShmemFile::new(8)?;
+    /// # file.fill(3..4)?;
+    /// // The page at index 3 is in memory, and nothing else of the file.
+    /// let mut extents = [Extent::default(); 8];
+    /// let found = AddressSpace::of(&file).snapshot(0..8, &mut extents);
+    ///
+    /// assert_eq!(found.len(), 3);
+    /// assert!(matches!(found[0].content, Content::Hole));
+    /// assert!(matches!(found[1].content, Content::Folio(flags) if flags.uptodate));
+    /// assert_eq!((found[1].start, found[1].nr_pages), (3, 1));
+    /// assert_eq!((found[2].start, found[2].end()), (4, 8));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn snapshot<'a>(&self, range: Range<usize>, found: &'a mut [Extent]) -> &'a [Extent] {
         let first = range.start - range.start % HPAGE_PMD_NR;
         let mut filled = 0;
@@ -156,6 +176,24 @@ impl AddressSpace {
     /// Returns those, and whether there are more of them than there was room for.
     ///
     /// Context: takes `i_mmap_rwsem`, may sleep.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use kernel::mm::{page_cache::AddressSpace, page_cache_map::MappedArea};
+    ///
+    /// # use kernel::mm::kunit::ShmemFile;
+    /// # let file = ShmemFile::new(8)?;
+    /// # let mapped = [file.map(0..6)?, file.map(4..8)?];
+    /// // There is room for one of those that map the page at index 4.
+    /// let mut areas = [MappedArea::default()];
+    /// let (found, more) = AddressSpace::of(&file).snapshot_vmas(4..5, &mut areas);
+    ///
+    /// assert_eq!(found.len(), 1);
+    /// assert!(found[0].pgoff <= 4 && !found[0].userfaultfd.missing);
+    /// assert!(more);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn snapshot_vmas<'a>(
         &self,
         range: Range<usize>,
@@ -200,5 +238,163 @@ impl LockedCursor<'_, '_> {
                 (None, _) => Content::Hole,
             },
         }
+    }
+}
+
+#[cfg(CONFIG_RUST_COLLAPSE_FILE_KUNIT_TEST)]
+#[macros::kunit_tests(rust_kernel_mm_page_cache_map)]
+mod tests {
+    use super::*;
+    use crate::{
+        error::Result,
+        mm::kunit::ShmemFile,
+        xarray::kunit::IrqArray, //
+    };
+
+    /// Start, end, and a letter for what is there.
+    fn told(extent: &Extent) -> (usize, usize, char) {
+        let letter = match extent.content {
+            Content::Hole => '.',
+            Content::Value(7) => '7',
+            Content::Value(_) => 'v',
+            Content::Folio(flags) if flags.locked || flags.writeback => '?',
+            Content::Folio(flags) if !flags.uptodate => 'a',
+            Content::Folio(flags) if flags.dirty => 'd',
+            Content::Folio(_) => 'c',
+        };
+        (extent.start, extent.end(), letter)
+    }
+
+    /// The first `N` extents of what a snapshot of `range` has, which are at most 8.
+    fn snapshot<const N: usize>(
+        file: &ShmemFile,
+        range: Range<usize>,
+    ) -> [(usize, usize, char); N] {
+        let mut extents = [Extent::default(); 8];
+        let mut found = file.mapping().snapshot(range, &mut extents).iter();
+
+        [(); N].map(|()| found.next().map_or((0, 0, '-'), told))
+    }
+
+    #[test]
+    fn snapshot_has_no_gaps() -> Result {
+        let file = ShmemFile::new(16)?;
+        file.fill(2..4)?;
+        file.allocate(8)?;
+
+        assert!(
+            snapshot(&file, 0..16)
+                == [
+                    (0, 2, '.'),
+                    (2, 3, 'd'),
+                    (3, 4, 'd'),
+                    (4, 8, '.'),
+                    (8, 9, 'a'),
+                    (9, 16, '.'),
+                    (0, 0, '-'),
+                ]
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn snapshot_tells_numbers() -> Result {
+        let file = ShmemFile::new(16)?;
+        let range = file.mapping().pmd_range(0);
+        // What shmem takes for a place in swap, so that it must not be there when the file goes.
+        let set = |index: usize, entry| {
+            let mut walk = range.walk();
+            let mut locked = Cursor::new(&mut walk).lock_with_slots()?;
+            locked.guard.set(index);
+            // SAFETY: A number owns nothing, and neither does an empty slot. Nobody else looks at
+            // the file.
+            unsafe { locked.guard.store(entry) }
+        };
+
+        set(3, IrqArray::value(7))?;
+        let told = snapshot(&file, 0..16);
+        set(3, core::ptr::null_mut())?;
+        assert!(told == [(0, 3, '.'), (3, 4, '7'), (4, 16, '.'), (0, 0, '-')]);
+        assert!(snapshot(&file, 0..16) == [(0, 16, '.')]);
+        Ok(())
+    }
+
+    #[test]
+    fn snapshot_tells_of_locks() -> Result {
+        let file = ShmemFile::new(16)?;
+        file.fill(0..1)?;
+
+        let folio = file.lock(0)?;
+        assert!(snapshot(&file, 0..1) == [(0, 1, '?')]);
+        drop(folio);
+        assert!(snapshot(&file, 0..1) == [(0, 1, 'd')]);
+        Ok(())
+    }
+
+    #[test]
+    fn snapshot_ends_where_it_is_to() -> Result {
+        let file = ShmemFile::new(2 * HPAGE_PMD_NR)?;
+        file.fill(4..7)?;
+
+        // At the end of the range, in a hole or behind a folio.
+        assert!(snapshot(&file, 2..5) == [(2, 4, '.'), (4, 5, 'd'), (0, 0, '-')]);
+        assert!(snapshot(&file, 7..9) == [(7, 9, '.'), (0, 0, '-')]);
+        assert!(snapshot(&file, 5..5) == [(0, 0, '-')]);
+        // At what one PMD maps, and beyond what can be counted.
+        let last = HPAGE_PMD_NR - 1;
+        assert!(
+            snapshot(&file, last..2 * HPAGE_PMD_NR) == [(last, HPAGE_PMD_NR, '.'), (0, 0, '-')]
+        );
+        assert!(snapshot(&file, usize::MAX - 1..usize::MAX) == [(0, 0, '-')]);
+        // Where there is no more room.
+        let mut extents = [Extent::default(); 2];
+        let found = file.mapping().snapshot(0..16, &mut extents);
+        assert_eq!(found.len(), 2);
+        assert_eq!(told(&found[1]), (4, 5, 'd'));
+        Ok(())
+    }
+
+    #[test]
+    fn snapshot_of_vmas_tells_whether_there_are_more() -> Result {
+        let file = ShmemFile::new(16)?;
+        let first = file.map(2..6)?;
+        let second = file.map(4..8)?;
+        let count = |range, room: usize| {
+            let mut areas = [MappedArea::default(); 4];
+            let (found, more) = file.mapping().snapshot_vmas(range, &mut areas[..room]);
+            (found.len(), more)
+        };
+
+        assert_eq!(count(0..16, 4), (2, false));
+        assert_eq!(count(0..16, 2), (2, false));
+        assert_eq!(count(0..16, 1), (1, true));
+        assert_eq!(count(0..16, 0), (0, true));
+        assert_eq!(count(0..4, 1), (1, false));
+        assert_eq!(count(8..16, 4), (0, false));
+
+        let mut areas = [MappedArea::default(); 2];
+        let (found, _) = file.mapping().snapshot_vmas(0..16, &mut areas);
+        assert_eq!(
+            (found[0].start, found[0].end, found[0].pgoff),
+            (first.address(), first.end(), 2)
+        );
+        assert_eq!(
+            (found[1].start, found[1].end, found[1].pgoff),
+            (second.address(), second.end(), 4)
+        );
+        Ok(())
+    }
+
+    #[cfg(CONFIG_USERFAULTFD)]
+    #[test]
+    fn snapshot_of_vmas_tells_who_waits() -> Result {
+        let file = ShmemFile::new(16)?;
+        let mapped = file.map(2..6)?;
+
+        mapped.wait_for_missing(true);
+        let mut areas = [MappedArea::default()];
+        let modes = file.mapping().snapshot_vmas(0..16, &mut areas).0[0].userfaultfd;
+        assert!(modes.missing && !modes.wp && !modes.minor && !modes.rwp);
+        Ok(())
     }
 }

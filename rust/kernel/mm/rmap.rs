@@ -98,6 +98,26 @@ impl<'m> IMmapReadGuard<'m> {
     ///
     /// `range` counts pages and, as a Rust range, does not contain its end, though the last index
     /// that the C functions take belongs to what they search.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use kernel::mm::{kunit::ShmemFile, page_cache::{AddressSpace, Cursor}};
+    /// # let file = ShmemFile::new(8)?;
+    /// # let mapped = file.map(4..8)?;
+    /// let mut walk = AddressSpace::of(&file).pmd_range(0).walk();
+    /// let cursor = Cursor::new(&mut walk);
+    ///
+    /// // One VMA maps the pages from 4 on.
+    /// let i_mmap = cursor.i_mmap_read();
+    /// let before = i_mmap.vmas(0..4).count();
+    /// let with_the_first = i_mmap.vmas(0..5).next().map(|vma| vma.start_pgoff());
+    /// drop(i_mmap);
+    ///
+    /// assert_eq!(before, 0);
+    /// assert_eq!(with_the_first, Some(4));
+    /// # Ok::<(), Error>(())
+    /// ```
     #[inline]
     pub fn vmas(&self, range: Range<usize>) -> RmapVmas<'_> {
         let vma = if range.is_empty() {
@@ -227,5 +247,141 @@ impl RmapVma {
     pub fn start_pgoff(&self) -> usize {
         // SAFETY: As in `start`.
         unsafe { bindings::vma_start_pgoff(self.0.get()) }
+    }
+}
+
+#[cfg(CONFIG_RUST_COLLAPSE_FILE_KUNIT_TEST)]
+#[macros::kunit_tests(rust_kernel_mm_rmap)]
+mod tests {
+    // What is looked at within `i_mmap_rwsem` is judged without it: a test that fails ends its
+    // thread.
+
+    use super::*;
+    use crate::{
+        error::Result,
+        mm::kunit::ShmemFile,
+        page::PAGE_SIZE, //
+    };
+
+    #[test]
+    fn range_does_not_contain_its_end() -> Result {
+        let file = ShmemFile::new(16)?;
+        let _mapped = file.map(4..8)?;
+        let count = |range| IMmapReadGuard::new(file.mapping()).vmas(range).count();
+
+        // The VMA begins exactly at the end, or ends exactly at the start.
+        assert_eq!(count(0..4), 0);
+        assert_eq!(count(8..16), 0);
+        // A page more, at either end.
+        assert_eq!(count(0..5), 1);
+        assert_eq!(count(7..16), 1);
+        // A single page.
+        assert_eq!(count(3..4), 0);
+        assert_eq!(count(4..5), 1);
+        assert_eq!(count(7..8), 1);
+        assert_eq!(count(8..9), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn empty_range_has_no_vmas() -> Result {
+        let file = ShmemFile::new(16)?;
+        let _mapped = file.map(4..8)?;
+        let count = |range| IMmapReadGuard::new(file.mapping()).vmas(range).count();
+
+        assert_eq!(count(0..0), 0);
+        assert_eq!(count(4..4), 0);
+        assert_eq!(count(5..5), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn each_vma_is_found_once_by_rising_start() -> Result {
+        let file = ShmemFile::new(16)?;
+        let _second = file.map(4..8)?;
+        let _first = file.map(2..6)?;
+        let _third = file.map(12..13)?;
+        let starts = |range| {
+            let i_mmap = IMmapReadGuard::new(file.mapping());
+            let mut vmas = i_mmap.vmas(range);
+            [(); 4].map(|()| vmas.next().map(RmapVma::start_pgoff))
+        };
+
+        assert!(starts(0..16) == [Some(2), Some(4), Some(12), None]);
+        assert!(starts(5..6) == [Some(2), Some(4), None, None]);
+        assert!(starts(6..12) == [Some(4), None, None, None]);
+        assert!(starts(8..12) == [None; 4]);
+        Ok(())
+    }
+
+    #[test]
+    fn vma_tells_where_it_is() -> Result {
+        let file = ShmemFile::new(16)?;
+        let mapped = file.map(4..8)?;
+        let i_mmap = IMmapReadGuard::new(file.mapping());
+        let place = i_mmap
+            .vmas(0..16)
+            .next()
+            .map(|vma| (vma.start(), vma.end(), vma.start_pgoff()));
+        drop(i_mmap);
+
+        assert_eq!(place, Some((mapped.address(), mapped.end(), 4)));
+        assert_eq!(mapped.end() - mapped.address(), 4 * PAGE_SIZE);
+        Ok(())
+    }
+
+    #[cfg(CONFIG_USERFAULTFD)]
+    #[test]
+    fn only_missing_pages_are_waited_for() -> Result {
+        let file = ShmemFile::new(1)?;
+        let mapped = file.map(0..1)?;
+        let modes = || {
+            let i_mmap = IMmapReadGuard::new(file.mapping());
+            let mut vmas = i_mmap.vmas(0..1);
+            vmas.next().map(|vma| {
+                [
+                    vma.userfaultfd_missing(),
+                    vma.userfaultfd_wp(),
+                    vma.userfaultfd_minor(),
+                    vma.userfaultfd_rwp(),
+                ]
+            })
+        };
+
+        assert_eq!(modes(), Some([false; 4]));
+        mapped.wait_for_missing(true);
+        assert_eq!(modes(), Some([true, false, false, false]));
+        mapped.wait_for_missing(false);
+        assert_eq!(modes(), Some([false; 4]));
+        Ok(())
+    }
+
+    #[test]
+    fn guard_keeps_writers_out_until_it_is_dropped() -> Result {
+        let file = ShmemFile::new(1)?;
+        // SAFETY: The mapping is alive.
+        let rwsem = unsafe { &raw mut (*file.mapping().as_raw()).i_mmap_rwsem };
+        let writable = || {
+            // SAFETY: The semaphore is part of the mapping, which is alive.
+            let taken = unsafe { bindings::down_write_trylock(rwsem) } != 0;
+            if taken {
+                // SAFETY: Taken just now.
+                unsafe { bindings::up_write(rwsem) };
+            }
+            taken
+        };
+
+        let before = writable();
+        let guard = IMmapReadGuard::new(file.mapping());
+        let within = writable();
+        drop(guard);
+        assert!(before && !within && writable());
+        Ok(())
+    }
+
+    #[test]
+    fn batch_can_be_flushed_or_dropped() {
+        let Flushed(()) = UnmapBatch::new().flush();
+        drop(UnmapBatch::new());
     }
 }

@@ -103,3 +103,108 @@ pub(super) fn get_folio(mapping: &AddressSpace, index: usize) -> Result<LockedFo
     // SAFETY: The folio comes locked and with a reference, for us.
     Ok(unsafe { LockedFolio::from_raw(folio) })
 }
+
+#[cfg(CONFIG_RUST_COLLAPSE_FILE_KUNIT_TEST)]
+#[macros::kunit_tests(rust_kernel_mm_shmem)]
+mod tests {
+    use super::*;
+    use crate::mm::kunit::{directory, ShmemFile};
+
+    #[test]
+    fn charge_is_given_back_when_dropped() -> Result {
+        let file = ShmemFile::new(8)?;
+        file.fill(0..1)?;
+
+        let charge = Charge::new(file.mapping(), 5)?;
+        assert_eq!(file.pages(), 6);
+        drop(charge);
+        assert_eq!(file.pages(), 1);
+        Ok(())
+    }
+
+    #[test]
+    fn committed_charge_is_kept() -> Result {
+        let file = ShmemFile::new(8)?;
+
+        Charge::new(file.mapping(), 5)?.commit();
+        let kept = file.pages();
+        // The pages have not been added, and are not going to be.
+        //
+        // INVARIANT: They were charged above.
+        drop(Charge {
+            mapping: file.mapping(),
+            pages: 5,
+        });
+        assert_eq!(kept, 5);
+        assert_eq!(file.pages(), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn charge_knows_what_it_is_for() -> Result {
+        let file = ShmemFile::new(8)?;
+        let other = ShmemFile::new(8)?;
+        let charge = Charge::new(file.mapping(), 5)?;
+
+        assert!(charge.is_for(file.mapping(), 5));
+        assert!(!charge.is_for(file.mapping(), 4));
+        assert!(!charge.is_for(other.mapping(), 5));
+        Ok(())
+    }
+
+    #[test]
+    fn nothing_is_charged_beyond_what_there_is() -> Result {
+        let file = ShmemFile::new(8)?;
+
+        // More pages than any machine has.
+        assert_eq!(Charge::new(file.mapping(), 1 << 50).err(), Some(ENOSPC));
+        assert_eq!(file.pages(), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn only_shmem_is_charged() -> Result {
+        let directory = directory()?;
+        let mapping = AddressSpace::of(&directory);
+
+        assert_eq!(Charge::new(mapping, 1).err(), Some(EINVAL));
+        // No pages are no charge.
+        assert!(Charge::new(mapping, 0).is_ok());
+        Ok(())
+    }
+
+    #[test]
+    fn page_is_found_locked() -> Result {
+        let file = ShmemFile::new(8)?;
+        file.fill(3..4)?;
+        let held = file.folio(3)?;
+
+        let folio = get_folio(file.mapping(), 3)?;
+        assert!(folio.start() == 3 && held.is_locked());
+        assert_eq!(held.ref_count(), 3);
+        drop(folio);
+        assert!(!held.is_locked());
+        assert_eq!(held.ref_count(), 2);
+        Ok(())
+    }
+
+    #[test]
+    fn allocated_page_is_found_as_zeroes() -> Result {
+        let file = ShmemFile::new(8)?;
+        file.allocate(3)?;
+
+        assert!(get_folio(file.mapping(), 3)?.is_uptodate());
+        assert_eq!(file.content(3)?, 0);
+        Ok(())
+    }
+
+    #[test]
+    fn hole_stays_one() -> Result {
+        let file = ShmemFile::new(8)?;
+
+        assert_eq!(get_folio(file.mapping(), 3).err(), Some(ENOENT));
+        assert_eq!(get_folio(file.mapping(), 8).err(), Some(EINVAL));
+        assert_eq!(file.pages(), 0);
+        Ok(())
+    }
+}

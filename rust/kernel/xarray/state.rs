@@ -80,6 +80,34 @@ impl XaEntry {
 ///
 /// Nodes allocated ahead of their use are freed when it is dropped (`xas_destroy()`).
 ///
+/// # Examples
+///
+/// ```
+/// # use kernel::xarray::kunit::IrqArray;
+/// # let array = IrqArray::new()?;
+/// // The owner of the array hands out a cursor for index 3.
+/// let mut state = array.state(3, 0);
+///
+/// loop {
+///     // SAFETY: A number, which this array may have in it, in the place of nothing.
+///     let stored = unsafe { state.lock_irq().store(IrqArray::value(42)) };
+///
+///     if stored.is_ok() {
+///         break;
+///     }
+///     // The lock is released by now, so that this may sleep.
+///     state.nomem(GFP_KERNEL)?;
+/// }
+///
+/// let mut guard = state.lock_irq();
+/// let (entry, behind) = (guard.load_at(3), guard.load_at(4));
+///
+/// drop(guard);
+/// assert_eq!(entry.to_value(), Some(42));
+/// assert!(behind.is_empty());
+/// # Ok::<(), Error>(())
+/// ```
+///
 /// # Invariants
 ///
 /// - `inner.xa` points to an initialized XArray that lives for `'a`.
@@ -351,5 +379,317 @@ impl Drop for XaLockIrqGuard<'_, '_> {
     fn drop(&mut self) {
         // SAFETY: This guard holds the lock, by the invariant.
         unsafe { bindings::xas_unlock_irq(self.state.as_raw()) };
+    }
+}
+
+#[cfg(CONFIG_RUST_COLLAPSE_FILE_KUNIT_TEST)]
+#[macros::kunit_tests(rust_kernel_xarray_state)]
+mod tests {
+    // What is looked at within the lock is judged without it: a test that fails ends its thread.
+
+    use super::*;
+    use crate::{alloc::flags::GFP_KERNEL, xarray::kunit::IrqArray};
+
+    const ORDER: u32 = 9;
+    const NR: usize = 1 << ORDER;
+
+    #[test]
+    fn empty_array_has_no_entries() -> Result {
+        let array = IrqArray::new()?;
+        let mut state = array.state(0, 0);
+        let mut guard = state.lock_irq();
+
+        let loaded = [guard.load_at(0), guard.load_at(1), guard.load_at(NR)];
+        guard.set(7);
+        let next = guard.next_slot();
+        guard.set(0);
+        let entry = guard.next_entry(usize::MAX);
+        let found = guard.find(0, usize::MAX).is_some();
+        drop(guard);
+
+        assert!(loaded.iter().all(|entry| entry.is_empty()));
+        assert!(next.is_empty() && entry.is_empty() && !found);
+        Ok(())
+    }
+
+    #[test]
+    fn numbers_are_loaded_as_they_were_stored() -> Result {
+        let array = IrqArray::new()?;
+        array.store(1, 0, 0)?;
+        array.store(2, 0, 20)?;
+        // In another node, and in one of another height.
+        array.store(70, 0, 700)?;
+        array.store(NR * NR, 0, 5)?;
+
+        let mut state = array.state(0, 0);
+        let mut guard = state.lock_irq();
+        let loaded = [0, 1, 2, 3, 69, 70, 71, NR * NR].map(|index| guard.load_at(index).to_value());
+        let one = guard.load_at(1);
+        drop(guard);
+
+        assert!(
+            loaded
+                == [
+                    None,
+                    Some(0),
+                    Some(20),
+                    None,
+                    None,
+                    Some(700),
+                    None,
+                    Some(5)
+                ]
+        );
+        // The number 0 is an entry.
+        assert!(one.is_value() && !one.is_empty() && !one.is_internal() && !one.is_retry());
+        assert_eq!(one.as_ptr(), IrqArray::value(0));
+        Ok(())
+    }
+
+    #[test]
+    fn first_step_after_set_does_not_move() -> Result {
+        let array = IrqArray::new()?;
+        array.store(62, 0, 1)?;
+        array.store(64, 0, 3)?;
+
+        let mut state = array.state(0, 0);
+        let mut guard = state.lock_irq();
+        guard.set(62);
+        let steps = [(); 4].map(|()| guard.next_slot().to_value());
+        guard.set(62);
+        let again = guard.next_slot().to_value();
+        drop(guard);
+
+        // The second step leaves the first node.
+        assert!(steps == [Some(1), None, Some(3), None]);
+        assert_eq!(again, Some(1));
+        Ok(())
+    }
+
+    #[test]
+    fn next_entry_is_not_beyond_the_last_index() -> Result {
+        let array = IrqArray::new()?;
+        array.store(100, 0, 1)?;
+
+        let mut state = array.state(0, 0);
+        let mut guard = state.lock_irq();
+        let before = guard.next_entry(99);
+        guard.set(0);
+        let at = guard.next_entry(100);
+        let found = [
+            guard.find(3, 99).map(|(start, ..)| start),
+            guard.find(3, 100).map(|(start, ..)| start),
+            guard.find(101, usize::MAX).map(|(start, ..)| start),
+        ];
+        drop(guard);
+
+        assert!(before.is_empty());
+        assert_eq!(at.to_value(), Some(1));
+        assert!(found == [None, Some(100), None]);
+        Ok(())
+    }
+
+    #[test]
+    fn multi_index_entry_is_found_from_each_of_its_slots() -> Result {
+        let array = IrqArray::new()?;
+        array.store(8, 2, 1)?;
+        array.store(NR, ORDER, 2)?;
+
+        let mut state = array.state(0, 0);
+        let mut guard = state.lock_irq();
+        let loaded = [7, 8, 9, 11, 12].map(|index| guard.load_at(index).to_value());
+        let huge =
+            [NR - 1, NR, NR + 1, 2 * NR - 1, 2 * NR].map(|index| guard.load_at(index).to_value());
+        let found = guard.find(10, usize::MAX).map(|found| (found.0, found.1));
+        let found_huge = guard
+            .find(NR + 100, usize::MAX)
+            .map(|found| (found.0, found.1));
+        drop(guard);
+
+        assert!(loaded == [None, Some(1), Some(1), Some(1), None]);
+        assert!(huge == [None, Some(2), Some(2), Some(2), None]);
+        assert_eq!(found, Some((8, 2)));
+        assert_eq!(found_huge, Some((NR, ORDER)));
+        Ok(())
+    }
+
+    #[test]
+    fn slots_behind_the_first_one_are_not_resolved_by_a_step() -> Result {
+        let array = IrqArray::new()?;
+        array.store(8, 1, 1)?;
+
+        let mut state = array.state(0, 0);
+        let mut guard = state.lock_irq();
+        guard.set(8);
+        let [first, second, behind] = [(); 3].map(|()| guard.next_slot());
+        drop(guard);
+
+        assert_eq!(first.to_value(), Some(1));
+        assert!(second.is_internal() && !second.is_empty() && !second.is_value());
+        assert!(!second.is_retry());
+        assert!(behind.is_empty());
+        Ok(())
+    }
+
+    #[test]
+    fn store_replaces_all_of_the_range() -> Result {
+        let array = IrqArray::new()?;
+        array.store(7, 0, 1)?;
+        array.store(8, 0, 2)?;
+        array.store(11, 0, 3)?;
+        array.store(12, 0, 4)?;
+
+        let mut state = array.state(0, 0);
+        let mut guard = state.lock_irq();
+        guard.set_order(9, 2);
+        // SAFETY: A number in the place of numbers.
+        let stored = unsafe { guard.store(IrqArray::value(5)) };
+        let loaded = [7, 8, 9, 11, 12].map(|index| {
+            guard
+                .find(index, index)
+                .and_then(|found| found.2.to_value())
+        });
+        drop(guard);
+
+        stored?;
+        assert!(loaded == [Some(1), Some(5), Some(5), Some(5), Some(4)]);
+        Ok(())
+    }
+
+    #[test]
+    fn created_slots_are_single_ones() -> Result {
+        let array = IrqArray::new()?;
+        let mut state = array.state(NR, ORDER);
+
+        // Whether the way to each slot goes down to the last node.
+        let reachable = |guard: &mut XaLockIrqGuard<'_, '_>| {
+            (NR..2 * NR)
+                .filter(|&index| {
+                    guard.set(index);
+                    guard.load();
+                    // SAFETY: The lock is held, and the node was found since it was taken.
+                    unsafe {
+                        bindings::xas_is_node(guard.state.as_raw())
+                            && (*guard.state.inner.xa_node).shift == 0
+                    }
+                })
+                .count()
+        };
+
+        let before = reachable(&mut state.lock_irq());
+        loop {
+            let mut guard = state.lock_irq();
+            guard.set_order(NR, ORDER);
+            if guard.create_range().is_ok() {
+                break;
+            }
+            drop(guard);
+            state.nomem(GFP_KERNEL)?;
+        }
+        let mut guard = state.lock_irq();
+        let after = reachable(&mut guard);
+        guard.set(NR + 1);
+        // SAFETY: A number in the place of nothing.
+        let stored = unsafe { guard.store(IrqArray::value(1)) };
+        let loaded = [NR, NR + 1, NR + 2].map(|index| guard.load_at(index).to_value());
+        drop(guard);
+
+        stored?;
+        assert_eq!((before, after), (0, NR));
+        assert!(loaded == [None, Some(1), None]);
+        Ok(())
+    }
+
+    #[test]
+    fn retry_entry_is_neither_empty_nor_a_number() -> Result {
+        let array = IrqArray::new()?;
+        array.store(1, 0, 1)?;
+
+        let mut state = array.state(0, 0);
+        let mut guard = state.lock_irq();
+        guard.set(3);
+        // SAFETY: The slot is empty, and emptied again below.
+        let stored = unsafe { guard.store_retry() };
+        let retry = guard.load_at(3);
+        let neighbours = [guard.load_at(2), guard.load_at(4)];
+        guard.set(3);
+        // SAFETY: The entry owns nothing.
+        unsafe { guard.store_empty() };
+        let emptied = guard.load_at(3);
+        let other = guard.load_at(1);
+        drop(guard);
+
+        stored?;
+        assert!(retry.is_retry() && retry.is_internal());
+        assert!(!retry.is_empty() && !retry.is_value() && retry.to_value().is_none());
+        assert!(neighbours.iter().all(|entry| entry.is_empty()));
+        assert!(emptied.is_empty() && !emptied.is_retry());
+        assert_eq!(other.to_value(), Some(1));
+        Ok(())
+    }
+
+    #[test]
+    fn guard_holds_the_lock_until_it_is_dropped() -> Result {
+        let array = IrqArray::new()?;
+        let mut state = array.state(0, 0);
+        let mut held = [array.is_locked(); 5];
+
+        let guard = state.lock_irq();
+        held[1] = array.is_locked();
+        drop(guard);
+        held[2] = array.is_locked();
+        let guard = state.lock_irq();
+        held[3] = array.is_locked();
+        guard.unlock();
+        held[4] = array.is_locked();
+
+        assert!(held == [false, true, false, true, false]);
+        Ok(())
+    }
+
+    #[test]
+    fn taking_the_lock_forgets_the_node() -> Result {
+        let array = IrqArray::new()?;
+        array.store(70, 0, 1)?;
+
+        let mut state = array.state(70, 0);
+        let mut guard = state.lock_irq();
+        guard.load();
+        // SAFETY: Reads the cursor only.
+        let found = unsafe { bindings::xas_is_node(guard.state.as_raw()) };
+        let guard = guard.unlock().lock_irq();
+        // SAFETY: As above.
+        let kept = unsafe { bindings::xas_is_node(guard.state.as_raw()) };
+        drop(guard);
+
+        assert!(found && !kept);
+        Ok(())
+    }
+
+    #[test]
+    fn nothing_is_allocated_unless_memory_was_wanted() -> Result {
+        let array = IrqArray::new()?;
+        let mut state = array.state(0, 0);
+
+        assert_eq!(state.nomem(GFP_KERNEL), Err(ENOMEM));
+        assert!(state.inner.xa_alloc.is_null());
+        Ok(())
+    }
+
+    #[test]
+    fn unused_node_is_freed() -> Result {
+        let array = IrqArray::new()?;
+        let mut state = ManuallyDrop::new(array.state(70, 0));
+
+        // What a store leaves there that has found no memory: `XA_ERROR(-ENOMEM)`.
+        state.inner.xa_node = ((ENOMEM.to_errno() as isize) << 2 | 2) as *mut bindings::xa_node;
+        state.nomem(GFP_KERNEL)?;
+        let allocated = !state.inner.xa_alloc.is_null();
+        // SAFETY: From here on only the fields are looked at, and these are plain data.
+        unsafe { ManuallyDrop::drop(&mut state) };
+
+        assert!(allocated);
+        assert!(state.inner.xa_alloc.is_null());
+        Ok(())
     }
 }

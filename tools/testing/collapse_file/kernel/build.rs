@@ -8,4 +8,6 @@ fn main() {
         println!("cargo:rustc-check-cfg=cfg({option})");
         println!("cargo:rustc-cfg={option}");
     }
+    // KUnit's tests want a kernel.
+    println!("cargo:rustc-check-cfg=cfg(CONFIG_RUST_COLLAPSE_FILE_KUNIT_TEST)");
 }

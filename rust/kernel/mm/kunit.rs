@@ -1,0 +1,360 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the tests of the page cache's abstractions begin with, and their examples: files of shmem,
+//! who maps them, and who collapses them.
+//!
+//! Built with KUnit only, and public as examples are a crate of their own.
+
+use crate::{
+    alloc::{flags::GFP_KERNEL, KVec},
+    bindings,
+    error::{
+        code::{EINVAL, EIO},
+        from_err_ptr, to_result, Result,
+    },
+    ffi::c_void,
+    fs::file::{File, LocalFile},
+    mm::{
+        folio::{Folio, LockedFolio, HPAGE_PMD_NR},
+        khugepaged::CollapseControl,
+        page_cache::{AddressSpace, Cursor},
+        Mm, //
+    },
+    page::PAGE_SIZE,
+    str::CStrExt,
+    sync::aref::ARef,
+    types::NotThreadSafe,
+    uaccess::{UserPtr, UserSlice}, //
+};
+use core::{
+    marker::PhantomData,
+    ops::{Deref, Range},
+    ptr::NonNull, //
+};
+
+// The same on all architectures.
+const PROT_READ: usize = 1;
+const MAP_SHARED: usize = 1;
+
+/// A file of shmem that has no name, so that nobody else knows of it, and whose pages are charged
+/// for one by one.
+///
+/// # Invariants
+///
+/// The object owns a reference to the file, which is open for reading and writing.
+pub struct ShmemFile(NonNull<bindings::file>);
+
+impl ShmemFile {
+    /// Makes a file of so many pages, all of which are holes.
+    pub fn new(pages: usize) -> Result<Self> {
+        let flags = bindings::vma_flags_t {
+            __vma_flags: [bindings::VM_NORESERVE; 1],
+        };
+        // SAFETY: The name is a string that lives for ever.
+        let file = from_err_ptr(unsafe {
+            bindings::shmem_kernel_file_setup(
+                c"kunit".as_char_ptr(),
+                (pages * PAGE_SIZE) as bindings::loff_t,
+                flags,
+            )
+        })?;
+
+        // INVARIANT: The reference was made for us.
+        Ok(Self(NonNull::new(file).ok_or(EINVAL)?))
+    }
+
+    /// Its mapping.
+    pub fn mapping(&self) -> &AddressSpace {
+        AddressSpace::of(self)
+    }
+
+    /// What [`fill`](Self::fill) writes to a page: not zero, and another one for its neighbours.
+    pub fn byte(index: usize) -> u8 {
+        (index % 255) as u8 + 1
+    }
+
+    /// Writes to all of these pages, each of which is a folio then that is on the LRU.
+    pub fn fill(&self, pages: Range<usize>) -> Result {
+        for index in pages {
+            let page = KVec::from_elem(Self::byte(index), PAGE_SIZE, GFP_KERNEL)?;
+            let mut pos = (index * PAGE_SIZE) as bindings::loff_t;
+            // SAFETY: The file is open for writing, and `page` is as large as is said.
+            let written = unsafe {
+                bindings::kernel_write(self.as_ptr(), page.as_ptr().cast(), PAGE_SIZE, &mut pos)
+            };
+
+            if written != PAGE_SIZE as isize {
+                return Err(EIO);
+            }
+        }
+        drain();
+        Ok(())
+    }
+
+    /// The byte that all of this page consists of.
+    ///
+    /// # Errors
+    ///
+    /// [`EIO`] if they are not all the same, or cannot be read.
+    pub fn content(&self, index: usize) -> Result<u8> {
+        let mut page = KVec::from_elem(0u8, PAGE_SIZE, GFP_KERNEL)?;
+        let mut pos = (index * PAGE_SIZE) as bindings::loff_t;
+        // SAFETY: The file is open for reading, and `page` is as large as is said.
+        let read = unsafe {
+            bindings::kernel_read(self.as_ptr(), page.as_mut_ptr().cast(), PAGE_SIZE, &mut pos)
+        };
+
+        if read != PAGE_SIZE as isize || page.iter().any(|&byte| byte != page[0]) {
+            return Err(EIO);
+        }
+        Ok(page[0])
+    }
+
+    /// Allocates a page without writing to it: `fallocate()`.
+    pub fn allocate(&self, index: usize) -> Result {
+        let offset = (index * PAGE_SIZE) as bindings::loff_t;
+
+        // SAFETY: The file is open for writing.
+        to_result(unsafe {
+            bindings::vfs_fallocate(self.as_ptr(), 0, offset, PAGE_SIZE as bindings::loff_t)
+        })?;
+        drain();
+        Ok(())
+    }
+
+    /// Makes a hole of a page.
+    pub fn punch(&self, index: usize) {
+        let start = index * PAGE_SIZE;
+
+        // SAFETY: The inode is alive, and of shmem.
+        unsafe {
+            bindings::shmem_truncate_range(
+                self.mapping().host(),
+                start as bindings::loff_t,
+                (start + PAGE_SIZE - 1) as bindings::uoff_t,
+            )
+        };
+    }
+
+    /// The number of pages that the file counts as its own, with those that it was charged for
+    /// ahead.
+    pub fn pages(&self) -> usize {
+        // SAFETY: The mapping is alive; the number is read in one go.
+        unsafe { (*self.mapping().as_raw()).nrpages }
+    }
+
+    /// Waits for the lock of the folio of this page.
+    pub fn lock(&self, index: usize) -> Result<LockedFolio> {
+        let mut walk = self
+            .mapping()
+            .pmd_range(index - index % HPAGE_PMD_NR)
+            .walk();
+
+        Cursor::new(&mut walk).filemap_lock_folio(index)
+    }
+
+    /// A reference to the folio of this page, which nobody may have locked for good.
+    pub fn folio(&self, index: usize) -> Result<HeldFolio> {
+        let folio = self.lock(index)?;
+
+        Ok(HeldFolio::new(&folio))
+    }
+
+    /// Maps these pages for the thread of the test.
+    pub fn map(&self, pages: Range<usize>) -> Result<Mapped<'_>> {
+        let len = pages.len() * PAGE_SIZE;
+
+        attach_mm()?;
+        // SAFETY: The thread has an address space, and the file is open for reading.
+        let address = unsafe {
+            bindings::vm_mmap(
+                self.as_ptr(),
+                0,
+                len,
+                PROT_READ,
+                MAP_SHARED,
+                pages.start * PAGE_SIZE,
+            )
+        };
+
+        // INVARIANT: Mapped just now.
+        Ok(Mapped {
+            address: from_err_ptr(address as *mut c_void)? as usize,
+            len,
+            _file: PhantomData,
+            _not_send: NotThreadSafe,
+        })
+    }
+}
+
+impl Deref for ShmemFile {
+    type Target = LocalFile;
+
+    fn deref(&self) -> &LocalFile {
+        // SAFETY: The object owns a reference, and nobody can be in `fdget_pos()` for a file that
+        // no descriptor stands for.
+        unsafe { LocalFile::from_raw_file(self.0.as_ptr()) }
+    }
+}
+
+impl Drop for ShmemFile {
+    fn drop(&mut self) {
+        // SAFETY: The object owns a reference.
+        unsafe { bindings::fput(self.0.as_ptr()) };
+    }
+}
+
+/// A folio that we have a reference to, so that it can be looked at when others are done with it.
+///
+/// # Invariants
+///
+/// The object owns a reference.
+pub struct HeldFolio(NonNull<bindings::folio>);
+
+impl HeldFolio {
+    /// Takes a reference.
+    pub fn new(folio: &Folio) -> Self {
+        // SAFETY: The folio is alive.
+        unsafe { bindings::folio_get(folio.as_raw()) };
+        // INVARIANT: Taken just now.
+        Self(NonNull::from(folio).cast())
+    }
+}
+
+impl Deref for HeldFolio {
+    type Target = Folio;
+
+    fn deref(&self) -> &Folio {
+        // SAFETY: The object owns a reference.
+        unsafe { Folio::from_raw(self.0.as_ptr()) }
+    }
+}
+
+impl Drop for HeldFolio {
+    fn drop(&mut self) {
+        // SAFETY: The object owns a reference.
+        unsafe { bindings::folio_put(self.0.as_ptr()) };
+    }
+}
+
+/// A VMA of the thread of the test, for all of the time or until it is dropped.
+///
+/// # Invariants
+///
+/// `len` bytes from `address` on are mapped by one VMA of the current thread, which nobody else
+/// changes.
+pub struct Mapped<'f> {
+    address: usize,
+    len: usize,
+    _file: PhantomData<&'f ShmemFile>,
+    _not_send: NotThreadSafe,
+}
+
+impl Mapped<'_> {
+    /// The address of the first byte.
+    pub fn address(&self) -> usize {
+        self.address
+    }
+
+    /// The address behind the last byte.
+    pub fn end(&self) -> usize {
+        self.address + self.len
+    }
+
+    /// Reads a byte of each page, so that all of them are mapped by page tables.
+    pub fn touch(&self) -> Result {
+        for address in (self.address..self.end()).step_by(PAGE_SIZE) {
+            UserSlice::new(UserPtr::from_addr(address), 1)
+                .reader()
+                .read::<u8>()?;
+        }
+        Ok(())
+    }
+
+    /// Makes the VMA look as if a userfaultfd waited for its missing pages, or not. There is nobody
+    /// to answer, so they are not to be touched.
+    pub fn wait_for_missing(&self, wait: bool) {
+        // SAFETY: The current thread has an address space, by the invariants, and a VMA there. Its
+        // flags are ours to change, as only this thread uses the address space.
+        unsafe {
+            let vma = bindings::vma_lookup((*bindings::get_current()).mm, self.address);
+            let flags = &raw mut (*vma).__bindgen_anon_2.vm_flags;
+            let missing: bindings::vm_flags_t = 1 << bindings::VMA_UFFD_MISSING_BIT;
+
+            *flags = if wait {
+                *flags | missing
+            } else {
+                *flags & !missing
+            };
+        }
+    }
+}
+
+impl Drop for Mapped<'_> {
+    fn drop(&mut self) {
+        self.wait_for_missing(false);
+        // SAFETY: Mapped by the invariants, and nobody uses it any more. A failure, for want of
+        // memory, leaves the VMA to the end of the thread.
+        unsafe { bindings::vm_munmap(self.address, self.len) };
+    }
+}
+
+/// The scratchpad of a collapse that `madvise()` asks for, in which nothing has been noted.
+///
+/// # Invariants
+///
+/// Holds an initialized `collapse_control`, which nobody else uses.
+pub struct Control(KVec<u32>);
+
+impl Control {
+    /// Makes one.
+    pub fn new() -> Result<Self> {
+        // The type is private to `mm/khugepaged.c`. It has an integer for each node, which is
+        // what its size depends on, and less than a page besides.
+        let len = bindings::MAX_NUMNODES as usize + PAGE_SIZE / size_of::<u32>();
+
+        // INVARIANT: As the C code initializes it: all zeroes.
+        Ok(Self(KVec::from_elem(0, len, GFP_KERNEL)?))
+    }
+}
+
+impl Deref for Control {
+    type Target = CollapseControl;
+
+    fn deref(&self) -> &CollapseControl {
+        // SAFETY: Initialized, and ours alone, by the invariant.
+        unsafe { CollapseControl::from_raw(self.0.as_ptr().cast_mut().cast()) }
+    }
+}
+
+/// Gives the thread of the test an address space, which goes with it.
+fn attach_mm() -> Result {
+    // SAFETY: Tests are run in threads of the kernel, and the examples with them.
+    to_result(unsafe { bindings::kunit_attach_mm() })
+}
+
+/// The address space of the thread of the test.
+pub fn mm() -> Result<ARef<Mm>> {
+    attach_mm()?;
+    // SAFETY: The current thread has an address space, which it keeps meanwhile.
+    Ok(unsafe { Mm::from_raw((*bindings::get_current()).mm) }.into())
+}
+
+/// A file that is not a regular one, nor of shmem.
+pub fn directory() -> Result<ARef<File>> {
+    // SAFETY: The name is a string. Each thread has a root directory.
+    let file = from_err_ptr(unsafe {
+        bindings::filp_open(c"/".as_char_ptr(), bindings::O_RDONLY as i32, 0)
+    })?;
+    let file = NonNull::new(file).ok_or(EINVAL)?;
+
+    // SAFETY: The reference was made for us, and no descriptor stands for the file.
+    Ok(unsafe { ARef::from_raw(file.cast()) })
+}
+
+/// Has the folios that CPUs still have to put on the LRU put there, and the references given up
+/// that they have for this.
+pub fn drain() {
+    // SAFETY: No preconditions.
+    unsafe { bindings::lru_add_drain_all() };
+}
