@@ -7,6 +7,7 @@
 #define _MM_KHUGEPAGED_H
 
 #include <linux/jump_label.h>
+#include <linux/timekeeping.h>
 #include <linux/types.h>
 
 struct address_space;
@@ -97,5 +98,62 @@ static inline enum scan_result rust_collapse_file(struct mm_struct *mm, unsigned
 }
 
 #endif /* CONFIG_RUST_COLLAPSE_FILE */
+
+enum collapse_file_impl {
+	COLLAPSE_FILE_C,
+	COLLAPSE_FILE_RUST,
+	NR_COLLAPSE_FILE_IMPLS
+};
+
+#ifdef CONFIG_COLLAPSE_FILE_STATS
+
+/* From mm/collapse_file_stats.c. */
+DECLARE_STATIC_KEY_FALSE(collapse_file_stats_key);
+void __count_collapse_file(enum collapse_file_impl impl, enum scan_result result);
+void __count_collapse_file_hold(enum collapse_file_impl impl, u64 ns);
+
+/* A collapse has ended. */
+static inline void count_collapse_file(enum collapse_file_impl impl, enum scan_result result)
+{
+	if (static_branch_unlikely(&collapse_file_stats_key))
+		__count_collapse_file(impl, result);
+}
+
+/*
+ * The hold of the page-cache lock in which a collapse replaces the range or gives up
+ * begins, and is about to end. Both are called within it, so that the interrupts that
+ * have waited for its end are not a part of it.
+ *
+ * Not by local_clock(): if it is not stable it stands still where ticks do not come, and
+ * that is here.
+ */
+static inline u64 collapse_file_hold_begin(void)
+{
+	return static_branch_unlikely(&collapse_file_stats_key) ? ktime_get_ns() : 0;
+}
+
+static inline void collapse_file_hold_end(enum collapse_file_impl impl, u64 begin)
+{
+	/* What began before counting did has no begin. */
+	if (static_branch_unlikely(&collapse_file_stats_key) && begin)
+		__count_collapse_file_hold(impl, ktime_get_ns() - begin);
+}
+
+#else /* !CONFIG_COLLAPSE_FILE_STATS */
+
+static inline void count_collapse_file(enum collapse_file_impl impl, enum scan_result result)
+{
+}
+
+static inline u64 collapse_file_hold_begin(void)
+{
+	return 0;
+}
+
+static inline void collapse_file_hold_end(enum collapse_file_impl impl, u64 begin)
+{
+}
+
+#endif /* CONFIG_COLLAPSE_FILE_STATS */
 
 #endif /* _MM_KHUGEPAGED_H */

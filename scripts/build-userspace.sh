@@ -19,7 +19,7 @@ for tool in collapse_file_demo pcmap; do
 done
 [ "${1:-}" = tests ] || exit 0
 
-selftests=(collapse_bench collapse_file collapse_file_results collapse_fuzz khugepaged uffd-unit-tests uffd-stress split_huge_page_test folio_split_race_test guard-regions)
+selftests=(collapse_bench collapse_file collapse_file_results collapse_file_stats collapse_fuzz khugepaged uffd-unit-tests uffd-stress split_huge_page_test folio_split_race_test guard-regions)
 if [ "$(cat "$bin/.origin" 2>/dev/null)" = "$(cat "$linux/.origin")" ] && [ -e "$bin/collapse_fuzz" ] &&
 	[ -z "$(find "$TOP/tools/testing/selftests/mm" -newer "$bin/collapse_fuzz")" ]; then
 	exit 0

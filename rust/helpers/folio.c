@@ -212,6 +212,11 @@ __rust_helper struct folio *rust_helper_lru_folio(struct list_head *lru)
 	return list_entry(lru, struct folio, lru);
 }
 
+__rust_helper void rust_helper___list_del_entry(struct list_head *entry)
+{
+	__list_del_entry(entry);
+}
+
 __rust_helper void rust_helper_list_del(struct list_head *entry)
 {
 	list_del(entry);

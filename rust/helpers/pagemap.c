@@ -7,6 +7,7 @@
 #include <linux/userfaultfd_k.h>
 
 #include "../../mm/internal.h"
+#include "../../mm/khugepaged.h"
 
 __rust_helper struct address_space *rust_helper_file_mapping(const struct file *file)
 {
@@ -113,3 +114,15 @@ __rust_helper pgoff_t rust_helper_vma_start_pgoff(const struct vm_area_struct *v
 {
 	return vma_start_pgoff(vma);
 }
+
+#ifdef CONFIG_COLLAPSE_FILE_STATS
+__rust_helper u64 rust_helper_collapse_file_hold_begin(void)
+{
+	return collapse_file_hold_begin();
+}
+
+__rust_helper void rust_helper_collapse_file_hold_end(enum collapse_file_impl impl, u64 begin)
+{
+	collapse_file_hold_end(impl, begin);
+}
+#endif

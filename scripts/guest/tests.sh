@@ -28,6 +28,7 @@ suites() {
 		sample 300 "$here/sample_test.py"
 		collapse_file_results 300 "$bin/collapse_file_results"
 		collapse_file 300 "$bin/collapse_file"
+		stats 300 "$bin/collapse_file_stats"
 		collapse_fuzz 900 fuzz
 		demo 300 demo
 		khugepaged-shmem 300 "$bin/khugepaged" all:shmem

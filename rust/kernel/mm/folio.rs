@@ -399,8 +399,9 @@ impl LruLock {
             return;
         }
         if list != bindings::lru_list_LRU_UNEVICTABLE {
-            // SAFETY: As above. What is not evictable is counted and on no list.
-            unsafe { bindings::list_del(bindings::folio_lru(raw)) };
+            // SAFETY: As above. What is not evictable is counted and on no list. The entry need not
+            // be made unusable: it is next put on a list of ours.
+            unsafe { bindings::__list_del_entry(bindings::folio_lru(raw)) };
         }
         if (list, zone) != (self.list, self.zone) {
             self.settle();
@@ -626,25 +627,23 @@ impl FolioList {
     ///
     /// The folios must have been replaced in the page cache, its references must have become the
     /// caller's, and they must still be counted in `stats`.
-    pub(super) unsafe fn free_replaced(mut self, stats: &[NodeStat]) {
+    pub(super) unsafe fn free_replaced(self, stats: &[NodeStat]) {
         let mut refs = [0; bindings::FOLIO_BATCH_SIZE as usize];
+        let list = ManuallyDrop::new(self);
+        // It has gone on from a folio before that one is freed, and does not go back to it.
+        let mut folios = list.iter();
 
-        while self.first.is_some() {
+        while folios.next.is_some() {
             let mut batch = MaybeUninit::uninit();
             // SAFETY: `batch` is valid for a write.
             unsafe { bindings::folio_batch_init(batch.as_mut_ptr()) };
             let mut run = StatRun::new(stats);
 
-            for refs in &mut refs {
-                let Some(folio) = self.pop() else {
-                    break;
-                };
-                let raw = ManuallyDrop::new(folio).as_raw();
-                // SAFETY: What the list owned keeps the folio alive until the references are given
-                // up below, and that is after `run`.
-                let folio = unsafe { Folio::from_raw(raw) };
+            for (refs, folio) in refs.iter_mut().zip(folios.by_ref()) {
+                let raw = folio.as_raw();
+                let nr_pages = folio.nr_pages();
 
-                run.sub(folio);
+                run.sub(folio, nr_pages);
                 // SAFETY: The folio is alive, off the LRU, and nobody finds it in the page cache
                 // any more: that we own the lock and all references to it makes these fields ours.
                 unsafe {
@@ -656,13 +655,14 @@ impl FolioList {
                 unsafe { bindings::folio_unlock(raw) };
                 // A reference from when it was locked, the isolation's, and those of the page
                 // cache.
-                *refs = 2 + folio.nr_pages() as c_uint;
+                *refs = 2 + nr_pages as c_uint;
                 // SAFETY: Initialized above, and `refs` has as many elements as there is room.
                 unsafe { bindings::folio_batch_add(batch.as_mut_ptr(), raw) };
             }
             drop(run);
             // SAFETY: `batch` holds folios, of whose references those in `refs` are ours: the
-            // list's, and what the caller handed over.
+            // list's, which is not used again but for those behind them, and what the caller
+            // handed over.
             unsafe { bindings::folios_put_refs(batch.as_mut_ptr(), refs.as_mut_ptr()) };
         }
     }
@@ -709,7 +709,7 @@ impl<'a> StatRun<'a> {
     }
 
     #[inline]
-    fn sub(&mut self, folio: &'a Folio) {
+    fn sub(&mut self, folio: &'a Folio, pages: usize) {
         // SAFETY: Both folios are alive.
         let same =
             |last: &Folio| unsafe { bindings::folio_same_lruvec(last.as_raw(), folio.as_raw()) };
@@ -718,7 +718,7 @@ impl<'a> StatRun<'a> {
             self.settle();
         }
         self.last = Some(folio);
-        self.pages += folio.nr_pages() as isize;
+        self.pages += pages as isize;
     }
 
     #[inline]

@@ -503,7 +503,8 @@ impl<'s> FolioBatch<'s> {
     pub(super) fn push(&mut self, folio: LockedFolio) {
         assert!(folio.start() == self.end);
         self.end += folio.nr_pages();
-        self.slots[self.len] = Some(folio);
+        // The slot is empty: nothing is to be dropped.
+        core::mem::forget(self.slots[self.len].replace(folio));
         // INVARIANT: One more folio, and its pages.
         self.len += 1;
     }
@@ -543,8 +544,12 @@ impl<'s> FolioBatch<'s> {
 
         let mut folios = self.slots[..self.len].iter_mut().filter_map(Option::take);
 
-        if let Err(folio) = list.isolate(&mut folios) {
-            self.failed = Some((folio.start().max(self.index), ScanResult::DelPageLru));
+        match list.isolate(&mut folios) {
+            // INVARIANT: No slot has a folio any more.
+            Ok(()) => self.len = 0,
+            Err(folio) => {
+                self.failed = Some((folio.start().max(self.index), ScanResult::DelPageLru));
+            }
         }
         // INVARIANT: The folios of the batch, up to that one.
         IsolatedBatch {
@@ -621,7 +626,7 @@ pub struct OldFolios<'m, T> {
 }
 
 /// Checks that nobody has a reference to an isolated folio but we and the page cache, and what else
-/// there is to be checked.
+/// there is to be checked. Returns how many pages it has.
 ///
 /// One reference is from locking it, one from isolating it, and the page cache has one for each
 /// page. If there are no others, it is unmapped, too.
@@ -629,11 +634,13 @@ pub struct OldFolios<'m, T> {
 fn check_unused(
     folio: &Folio,
     check: impl Fn(&Folio) -> Result<(), ScanResult>,
-) -> Result<(), ScanResult> {
-    if folio.ref_count() != 2 + folio.nr_pages() {
+) -> Result<usize, ScanResult> {
+    let nr_pages = folio.nr_pages();
+
+    if folio.ref_count() != 2 + nr_pages {
         return Err(ScanResult::PageCount);
     }
-    check(folio)
+    check(folio).map(|()| nr_pages)
 }
 
 impl<'m> OldFolios<'m, UnmapBatch> {
@@ -712,23 +719,23 @@ impl<'m> OldFolios<'m, UnmapBatch> {
         let mut pages = 0;
 
         for folio in batch.list.iter() {
-            let nr_pages = folio.nr_pages();
-
             // Being locked keeps it there.
             vm_bug_on!(!matches!(
                 locked.load(folio.start()),
                 Entry::Folio(found) if core::ptr::eq(found, folio)
             ));
-            if let Err(result) = check_unused(folio, &check) {
-                failed = Some((folio.start().max(batch.index), result));
-                break;
+            match check_unused(folio, &check) {
+                Ok(nr_pages) => pages += nr_pages,
+                Err(result) => {
+                    failed = Some((folio.start().max(batch.index), result));
+                    break;
+                }
             }
             // A folio that was locked for this range is in it. Nothing here would notice otherwise.
             assert!(
                 folio.is_placed_in(self.range.mapping())
                     && self.range.indices().contains(&folio.start())
             );
-            pages += nr_pages;
         }
         if let Some(failed) = failed {
             drop(locked);

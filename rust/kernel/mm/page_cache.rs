@@ -495,6 +495,7 @@ impl<'w, 'm> LockedCursor<'w, 'm> {
     pub fn seal_full(self, full: FullRange<'_, '_>) -> SealedCursor<'w, 'm> {
         assert!(full.is_of(self.range));
         SealedCursor(FilledCursor {
+            _hold: LastHold::begin(&self),
             locked: self,
             holes: 0,
         })
@@ -512,6 +513,7 @@ impl<'w, 'm> LockedCursor<'w, 'm> {
         self.guard.set(self.range.start);
         // INVARIANT: Nothing is filled yet, and each store is counted.
         let mut filled = FilledCursor {
+            _hold: LastHold::begin(&self),
             locked: self,
             holes: 0,
         };
@@ -538,6 +540,8 @@ impl<'w, 'm> LockedCursor<'w, 'm> {
 /// `holes` slots of the range hold `XA_RETRY_ENTRY`, and were empty before.
 #[must_use = "the holes are restored as soon as this is dropped"]
 pub struct FilledCursor<'w, 'm> {
+    // Ends within the lock, so it comes before it.
+    _hold: LastHold,
     locked: LockedCursor<'w, 'm>,
     holes: usize,
 }
@@ -574,6 +578,36 @@ impl Drop for FilledCursor<'_, '_> {
                 unsafe { guard.store_empty() };
             }
         }
+    }
+}
+
+/// How long the page-cache lock is held to replace a range, for `CONFIG_COLLAPSE_FILE_STATS`.
+///
+/// It is counted when this is dropped. Context: the lock is still held.
+struct LastHold {
+    #[cfg(CONFIG_COLLAPSE_FILE_STATS)]
+    begin: u64,
+}
+
+impl LastHold {
+    #[inline]
+    fn begin(_: &LockedCursor<'_, '_>) -> Self {
+        Self {
+            // SAFETY: Reads a clock.
+            #[cfg(CONFIG_COLLAPSE_FILE_STATS)]
+            begin: unsafe { bindings::collapse_file_hold_begin() },
+        }
+    }
+}
+
+#[cfg(CONFIG_COLLAPSE_FILE_STATS)]
+impl Drop for LastHold {
+    #[inline]
+    fn drop(&mut self) {
+        let rust = bindings::collapse_file_impl_COLLAPSE_FILE_RUST;
+
+        // SAFETY: Reads a clock and adds to a counter, which `rust` has.
+        unsafe { bindings::collapse_file_hold_end(rust, self.begin) };
     }
 }
 

@@ -4,8 +4,10 @@
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rustc-check-cfg=cfg(CONFIG_DEBUG_VM)");
+    for option in ["CONFIG_COLLAPSE_FILE_STATS", "CONFIG_DEBUG_VM"] {
+        println!("cargo:rustc-check-cfg=cfg({option})");
+        println!("cargo:rustc-cfg={option}");
+    }
     // KUnit's tests want a kernel.
     println!("cargo:rustc-check-cfg=cfg(CONFIG_RUST_COLLAPSE_FILE_KUNIT_TEST)");
-    println!("cargo:rustc-cfg=CONFIG_DEBUG_VM");
 }

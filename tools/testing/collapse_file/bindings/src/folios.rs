@@ -740,6 +740,14 @@ pub unsafe fn list_del(entry: *mut list_head) {
 
 /// # Safety
 ///
+/// As in C. There the entry stays as it was, and here it tells that it is on no list.
+pub unsafe fn __list_del_entry(entry: *mut list_head) {
+    // SAFETY: As the caller says.
+    unsafe { list_del(entry) };
+}
+
+/// # Safety
+///
 /// `lru` is a folio's.
 pub unsafe fn lru_folio(lru: *mut list_head) -> *mut folio {
     lru.cast()

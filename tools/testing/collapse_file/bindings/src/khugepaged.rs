@@ -136,6 +136,41 @@ pub unsafe fn retract_page_tables(_mapping: *mut address_space, start: usize) {
     log(What::Retract);
 }
 
+pub type collapse_file_impl = u32;
+pub const collapse_file_impl_COLLAPSE_FILE_RUST: collapse_file_impl = 1;
+
+/// Where the page-cache lock is held, the measurement of that begins or ends.
+fn measure(begins: bool) {
+    check(
+        with(|w| w.lock_owner == Some(w.current)),
+        "the last hold of the page-cache lock is measured without the lock",
+    );
+    let was = with(|w| core::mem::replace(&mut w.me().measuring, begins));
+    check(
+        was != begins,
+        "the last hold of the page-cache lock is not measured once",
+    );
+}
+
+/// # Safety
+///
+/// None.
+pub unsafe fn collapse_file_hold_begin() -> u64 {
+    measure(true);
+    1
+}
+
+/// # Safety
+///
+/// None.
+pub unsafe fn collapse_file_hold_end(rust: collapse_file_impl, begin: u64) {
+    check(
+        rust == collapse_file_impl_COLLAPSE_FILE_RUST && begin == 1,
+        "a hold of the page-cache lock is counted for another",
+    );
+    measure(false);
+}
+
 /// The trace event.
 ///
 /// # Safety
@@ -187,6 +222,10 @@ pub fn collapse(start: usize, is_khugepaged: bool) -> scan_result {
     let result =
         unsafe { rust_collapse_file(&raw mut mm, 0x7f00_0000_0000, file, start, &raw mut cc) };
     with(|w| w.me().collapsing = false);
+    check(
+        with(|w| !w.me().measuring),
+        "the last hold of the page-cache lock does not end",
+    );
     if world::found().is_none() {
         let traced = with(|w| {
             let me = w.current;

@@ -83,6 +83,8 @@ pub struct TaskState {
     pub locked: Vec<*mut folio>,
     /// It is in `collapse_file()`.
     pub collapsing: bool,
+    /// It measures the last hold of the page-cache lock.
+    pub measuring: bool,
 }
 
 /// Everything.
