@@ -231,6 +231,8 @@ def stage(tree, number):
         # Its own first run would be of the packages that the mutants are in, which have no tests.
         subprocess.run([CARGO_MUTANTS, "mutants", "--in-place", "--iterate", "--baseline=skip", "--colors=never",
                         "--output", WORK, "--file=**/mm/collapse_file.rs", "--file=**/rust/kernel/**",
+                        # KUnit's tests, which are not compiled here.
+                        "--exclude-re=\\btests::", "--exclude=**/kunit.rs",
                         "--test-package=collapse-file-test", f"--cargo-arg=--test={binary}",
                         "--timeout=3600", "--build-timeout=3600"], check=False, **streams)
     with open(os.path.join(WORK, "mutants.out", "outcomes.json")) as file:
