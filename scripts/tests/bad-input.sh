@@ -82,7 +82,7 @@ tap "no KSRC to apply to" refuses 'which tree' "${make[@]}" apply KSRC=
 fake_tree "$tap_dir/changed" 7 3
 sed -i '/^obj-.*khugepaged.o/d' "$tap_dir/changed/mm/Makefile"
 before=$(sums "$tap_dir/changed")
-tap "a hunk does not apply" refuses 'add-collapse_file-in-Rust.patch does not apply .mm/Makefile: Hunk #1 FAILED' "$apply" "$tap_dir/changed" "$tap_dir/dest"
+tap "a hunk does not apply" refuses '\.patch does not apply .mm/Makefile: Hunk #1 FAILED' "$apply" "$tap_dir/changed" "$tap_dir/dest"
 tap "and the tree is as it was" unchanged "$tap_dir/changed" "$before"
 tap "and no half-made copy is left" test ! -e "$tap_dir/dest" -a ! -e "$tap_dir/dest.part"
 
