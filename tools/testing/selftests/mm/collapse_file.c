@@ -909,6 +909,32 @@ static bool shmem_order(int order, const char *setting, char *before)
 	return !write_text(path, setting);
 }
 
+/* A huge page that is allocated and not cleared yet must not be mapped as it is. */
+TEST_F(collapse_file, huge_page_that_nobody_has_written_is_zero)
+{
+	char before[16] = "never";
+	struct stat stat;
+	int err;
+
+	if (!shmem_order(__builtin_ctzl(NR_PAGES), "always", before))
+		SKIP(return, "no huge pages for shmem");
+	err = fallocate(self->fd, FALLOC_FL_KEEP_SIZE, 0, PAGE);
+	shmem_order(__builtin_ctzl(NR_PAGES), before, NULL);
+	ASSERT_EQ(err, 0);
+	ASSERT_EQ(fstat(self->fd, &stat), 0);
+	if ((unsigned long)stat.st_blocks != HUGE / 512)
+		SKIP(return, "no huge page was to be had");
+	/* Whether it can be collapsed before that is of no importance. */
+	madvise(self->base, HUGE, MADV_COLLAPSE);
+	for (unsigned long page = 0; page < NR_PAGES; page++)
+		ASSERT_TRUE(page_is(self->base, page, true)) {
+			TH_LOG("page %lu is not zero", page);
+		}
+	fill(self->base, true);
+	EXPECT_TRUE(content_is_right(self->base, true));
+	EXPECT_EQ(madvise(self->base, HUGE, MADV_COLLAPSE), 0);
+}
+
 /* Have pages @first up to @end of the range in folios of @order. */
 static bool fill_by_order(char *base, unsigned long first, unsigned long end, int order)
 {

@@ -85,7 +85,7 @@ extern const struct file_kind {
 } kinds[NR_KINDS];
 
 /* What an injected failure can be of, and how often it is called: once or per page. */
-#define NR_FAILURES 10
+#define NR_FAILURES 9
 extern struct failure {
 	const char *function;
 	unsigned int calls, weight;	/* 0 where the kernel does not have it */

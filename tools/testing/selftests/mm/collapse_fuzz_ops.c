@@ -44,8 +44,6 @@ struct failure failures[NR_FAILURES] = {
 	{ "kmem_cache_alloc_lru_noprof", 4, 6, true, true },
 	{ "xas_nomem", 2, 2, true, true },
 	{ "shmem_get_folio", 96, 6, true, false },
-	/* An assertion in Rust asks again, so only the first call is the same one in both. */
-	{ "folio_mapping", 1, 2, true, false },
 	{ "filemap_release_folio", 96, 6, true, true },
 	/* ext4 does not expect a page without buffers to become dirty. */
 	{ "try_to_unmap", 96, 6, true, false },
