@@ -926,10 +926,10 @@ TEST_F(collapse_file, huge_page_that_nobody_has_written_is_zero)
 		SKIP(return, "no huge page was to be had");
 	/* Whether it can be collapsed before that is of no importance. */
 	madvise(self->base, HUGE, MADV_COLLAPSE);
-	for (unsigned long page = 0; page < NR_PAGES; page++)
-		ASSERT_TRUE(page_is(self->base, page, true)) {
+	for (unsigned long page = 0; page < NR_PAGES; page++) {
+		ASSERT_TRUE(page_is(self->base, page, true))
 			TH_LOG("page %lu is not zero", page);
-		}
+	}
 	fill(self->base, true);
 	EXPECT_TRUE(content_is_right(self->base, true));
 	EXPECT_EQ(madvise(self->base, HUGE, MADV_COLLAPSE), 0);
