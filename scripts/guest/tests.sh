@@ -21,7 +21,7 @@ if [ "${1:-}" = -i ]; then
 fi
 
 # Name, time limit in seconds, command. Functions of this file limit what they run
-# themselves.
+# themselves. khugepaged maps at a fixed address, where the heap may be if that is anywhere.
 suites() {
 	cat <<-EOT
 		sysfs 60 sysfs_test
@@ -31,11 +31,11 @@ suites() {
 		stats 300 "$bin/collapse_file_stats"
 		collapse_fuzz 900 fuzz
 		demo 300 demo
-		khugepaged-shmem 300 "$bin/khugepaged" all:shmem
-		khugepaged-shmem-order4 300 "$bin/khugepaged" -s 4 all:shmem
-		khugepaged-file-tmpfs 600 "$bin/khugepaged" all:file /run/tmpfs
-		khugepaged-file-ext4 600 "$bin/khugepaged" all:file /run/ext4
-		khugepaged-file-xfs 600 "$bin/khugepaged" all:file /run/xfs
+		khugepaged-shmem 300 setarch -R "$bin/khugepaged" all:shmem
+		khugepaged-shmem-order4 300 setarch -R "$bin/khugepaged" -s 4 all:shmem
+		khugepaged-file-tmpfs 600 setarch -R "$bin/khugepaged" all:file /run/tmpfs
+		khugepaged-file-ext4 600 setarch -R "$bin/khugepaged" all:file /run/ext4
+		khugepaged-file-xfs 600 setarch -R "$bin/khugepaged" all:file /run/xfs
 		uffd-unit-tests 1200 "$bin/uffd-unit-tests"
 		split_huge_page_test 900 again "$bin/split_huge_page_test" /run/xfs
 		guard-regions 600 "$bin/guard-regions"
