@@ -554,6 +554,7 @@ fn check_lru_lock(folio: &folio, lruvec: *mut lruvec, call: &str) {
 pub unsafe fn folio_matches_lruvec(folio: *mut folio, lruvec: *mut lruvec) -> bool {
     // SAFETY: As the caller says.
     let folio = unsafe { live(folio, "folio_matches_lruvec") };
+    check(!lruvec.is_null(), "folio_matches_lruvec() without an LRU");
     lruvec == lruvec_of(folio)
 }
 
