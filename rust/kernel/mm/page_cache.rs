@@ -709,6 +709,8 @@ impl<'m> SealedCursor<'_, 'm> {
 
         // INVARIANT: The store has replaced the retry entries.
         self.0.holes = 0;
+        // The rest wants no lock: what follows is about objects that are ours.
+        drop(self);
         charge.commit();
         // SAFETY: The store above has replaced all that the range held: retry entries and, as
         // their pages make up the rest of it, exactly these folios.

@@ -370,7 +370,11 @@ impl<'s, 'a> XaLockIrqGuard<'s, 'a> {
     #[inline]
     fn error(&mut self) -> Result {
         // SAFETY: Reads the cursor only.
-        to_result(unsafe { bindings::xas_error(self.state.as_raw()) })
+        match unsafe { bindings::xas_error(self.state.as_raw()) } {
+            // Not by `to_result`, which is a call for each slot.
+            0 => Ok(()),
+            err => to_result(err),
+        }
     }
 }
 
