@@ -507,7 +507,7 @@ static bool is_by_chance(const struct history *history)
 	for (int last = 0; last < TRIES && !stop; last++) {
 		play(history, C, &all[C][last]);
 		play(history, RUST, &all[RUST][last]);
-		if (last && !all[C][last].wrong[0] &&
+		if (last && !all[C][last].wrong[0] && !all[C][last - 1].wrong[0] &&
 		    compare(history, &all[C][last], &all[C][last - 1]))
 			return true;
 		for (int other = 0; other <= last; other++)
@@ -515,7 +515,8 @@ static bool is_by_chance(const struct history *history)
 			    !compare(history, &all[C][other], &all[RUST][last]))
 				return true;
 	}
-	return false;
+	/* Stopped before it was known, it does not count. */
+	return stop;
 }
 
 /*
