@@ -15,7 +15,13 @@ MEM ?= 2G
 DEST ?= build/applied
 
 BUILD := build
-image = $(BUILD)/linux/build-$(1)/arch/x86/boot/bzImage
+ARCH ?= x86_64
+image_x86_64 = $(BUILD)/linux/build-$(1)/arch/x86/boot/bzImage
+image_arm64 = $(BUILD)/linux/build-$(1)-arm64/arch/arm64/boot/Image
+image = $(image_$(ARCH))
+# An architecture whose guests cannot use this machine's file system, and what can be made with it.
+FOREIGN := $(filter-out x86_64,$(ARCH))
+FOREIGN_GOALS := help setup source kernel kernel-debug run test shell vng
 
 # The kernel that tests run in, by what it is to find.
 DEBUG ?= lockdep
@@ -26,7 +32,7 @@ KERNEL_kcsan := kcsan
 CASES ?= 2000
 
 # What the scripts read from the environment, where given.
-export ACCEL MEM
+export ACCEL MEM ARCH
 export $(foreach v,KSRC JOBS CACHE LLVM RUSTC BINDGEN,$(if $(filter-out undefined,$(origin $(v))),$(v)))
 export VNG = $(shell . scripts/lib.sh && echo "$$VNG")
 
@@ -70,6 +76,7 @@ help:
 	@echo '  IMPL=rust|c           implementation that `make shell` begins with; with `make test`'
 	@echo '                        and this on the command line, the only one tested'
 	@echo '  SUITES="NAME ..."     with `make test`: these suites only'
+	@echo '  ARCH=arm64            with run, test, shell and vng: a guest of that, emulated'
 	@echo '  JOBS=N                compilers at a time (all cores)'
 	@echo '  MEM=SIZE              memory of a guest (2G)'
 	@echo '  CACHE=DIR             downloads, tools and ccache ($${XDG_CACHE_HOME:-~/.cache}/rust-collapse-file)'
@@ -81,22 +88,22 @@ setup:
 source: setup
 	@scripts/prepare-source.sh
 
-kernel: source
+kernel: check-options source
 	@scripts/build-kernel.sh fast
 
-kernel-debug: source
+kernel-debug: check-options source
 	@scripts/build-kernel.sh debug
 
 run: check-options kernel
 	@scripts/build-userspace.sh
 	@scripts/vm.py --kernel $(call image,fast) --accel $(ACCEL) --memory $(MEM) --disks $(BUILD)/disks \
-		--console $(BUILD)/logs/demo-console.log -- $(CURDIR)/scripts/guest/demo.sh
+		--console $(BUILD)/logs/demo-console.log -- $(if $(FOREIGN),/opt/collapse_file,$(CURDIR))/scripts/guest/demo.sh
 
 test: check-options source
 	@scripts/build-kernel.sh $(KERNEL_$(DEBUG))
 	@scripts/build-userspace.sh tests
 	@scripts/run-tests.py --kernel $(call image,$(KERNEL_$(DEBUG))) \
-		--accel $(ACCEL) --memory $(MEM) $(if $(filter-out lockdep,$(DEBUG)),--name test-$(DEBUG) --guest-only) \
+		--accel $(ACCEL) --memory $(MEM) $(if $(filter-out lockdep,$(DEBUG))$(FOREIGN),--name $(subst $() $(),-,test $(filter-out lockdep,$(DEBUG)) $(FOREIGN)) --guest-only) \
 		$(if $(IMPL_GIVEN),--impl $(IMPL_GIVEN)) $(SUITES)
 
 fuzz: check-options source
@@ -186,6 +193,9 @@ lint: kernel-debug
 
 .PHONY: check-options
 check-options:
+	@case '$(ARCH)' in x86_64|arm64) ;; *) echo 'error: ARCH=$(ARCH) is neither x86_64 nor arm64' >&2; exit 2;; esac
+	@case '$(if $(FOREIGN),$(filter-out $(FOREIGN_GOALS),$(MAKECMDGOALS)))' in '') ;; *) \
+		echo 'error: with ARCH=$(ARCH) there is $(FOREIGN_GOALS), and nothing else' >&2; exit 2;; esac
 	@case '$(IMPL)' in rust|c) ;; *) echo 'error: IMPL=$(IMPL) is neither rust nor c' >&2; exit 2;; esac
 	@case '$(DEBUG)' in lockdep|kasan|kcsan) ;; *) echo 'error: DEBUG=$(DEBUG) is not one of lockdep, kasan, kcsan' >&2; exit 2;; esac
 	@case '$(ROUNDS)' in *[!0-9]* | 0) echo 'error: ROUNDS=$(ROUNDS) is no number of rounds' >&2; exit 2;; esac

@@ -1,20 +1,24 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# Build a kernel in build/linux/build-NAME, configured by configs/base.config and
-# configs/NAME.config:
+# Build a kernel in build/linux/build-NAME, configured by configs/base.config,
+# configs/ARCH.config and configs/NAME.config:
 #
 #   build-kernel.sh NAME [FRAGMENT] [TARGET...]
 #
 # FRAGMENT is another file of options on top. Without a target it is a kernel to
 # boot. KERNEL_TREE is another tree than build/linux, which need not have all of the
 # series: options of patches that are to come are left out. The compiler's output goes
-# to build/logs/, a line of progress to stdout.
+# to build/logs/, a line of progress to stdout. With ARCH=arm64 it is build-NAME-arm64.
 
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 name=$1
 shift
-fragments=("$TOP/configs/base.config")
+fragments=("$TOP/configs/base.config" "$TOP/configs/$ARCH.config")
+case $ARCH in
+x86_64) kernel=bzImage suffix= ;;
+*) kernel=Image suffix=-$ARCH ;;
+esac
 case $name in
 debug) fragments+=("$TOP/configs/debug.config") ;;
 mutants | coverage) fragments+=("$TOP/configs/debug.config" "$TOP/configs/no-kunit.config") ;;
@@ -26,13 +30,13 @@ if [ -f "${1:-}" ]; then
 	fragments+=("$1")
 	shift
 fi
-targets=("${@:-bzImage}")
+targets=("${@:-$kernel}")
 
 linux=${KERNEL_TREE:-$BUILD/linux}
 # Within the source tree kbuild uses relative paths, and ccache's entries are good
 # for any other clone.
-out=$linux/build-$name
-log=$LOGS/kernel-$name.log
+out=$linux/build-$name$suffix
+log=$LOGS/kernel-$name$suffix.log
 mkdir -p "$out" "$LOGS"
 need_space "$out" 3 "a kernel build"
 exec 9>"$out/.lock"
@@ -57,7 +61,7 @@ bin=$(dirname "$RUSTC")
 export CCACHE_DIR=$CACHE/ccache CCACHE_NOHASHDIR=1 CCACHE_MAXSIZE=5G
 # Of the examples in the kernel crate's documentation, those of ours become tests; what only others use
 # is not missed.
-make=(make -C "$linux" O="$out" -j"$JOBS" LLVM="$LLVM" CC="ccache clang$LLVM"
+make=(make -C "$linux" O="$out" ARCH="$ARCH" -j"$JOBS" LLVM="$LLVM" CC="ccache clang$LLVM"
 	RUSTC="$RUSTC" HOSTRUSTC="$RUSTC" RUSTFMT="$bin/rustfmt" CLIPPY_DRIVER="$bin/clippy-driver" BINDGEN="$BINDGEN"
 	RUSTDOC="$bin/rustdoc --test-args 'kernel/mm/ kernel/xarray/ kernel/capability'"
 	RUSTFLAGS_doctests_kernel_generated.o=-Adead_code
@@ -86,14 +90,14 @@ to_come() {
 }
 if [ "$(cat "$out/.wanted" 2>/dev/null)" != "$wanted" ]; then
 	say "configuring kernel '$name'"
-	logged "config-$name" configure
+	logged "config-$name$suffix" configure
 	# Options that other options do not allow would vanish without a word.
 	while read -r option; do
 		! to_come "${option%%=*}" || continue
 		case $option in
 		*=n) ! grep -q "^${option%=n}=" "$out/.config" ;;
 		*) grep -qxF "$option" "$out/.config" ;;
-		esac || die "kernel '$name' cannot have $option: see build/logs/config-$name.log and configs/"
+		esac || die "kernel '$name' cannot have $option: see build/logs/config-$name$suffix.log and configs/"
 	done < <(cat "${fragments[@]}" | awk -F= '/^CONFIG_/ { last[$1] = $0 } END { for (o in last) print last[o] }')
 	echo "$wanted" >"$out/.wanted"
 fi

@@ -2,36 +2,50 @@
 # SPDX-License-Identifier: GPL-2.0
 # Build what runs in the guest into build/bin: the demo, pcmap and, with an argument
 # "tests", the kernel's selftests. All static, so that the guest's libraries do not
-# matter.
+# matter. With ARCH=arm64 into build/bin-arm64, and on to the guest's root file system.
 
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-bin=$BUILD/bin
 linux=$BUILD/linux
+bin=$BUILD/bin
+copy=$BUILD/selftests
+cross=
+if [ "$ARCH" = arm64 ]; then
+	bin+=-$ARCH copy+=-$ARCH cross=aarch64-linux-gnu-
+fi
+command -v "${cross}gcc" >/dev/null || die "${cross}gcc is missing: run 'make setup ARCH=$ARCH'"
 mkdir -p "$bin"
 
-for tool in collapse_file_demo pcmap; do
-	[ -n "$(find "$TOP/tools/mm" "$TOP/include" -type f -newer "$bin/$tool" 2>&1)" ] || continue
-	say "building $tool"
-	# The compiler's headers come first: those of the kernel are for what they lack.
-	logged $tool gcc -O2 -Wall -Wextra -Werror -static -pthread -idirafter "$TOP/include/uapi" \
-		-o "$bin/$tool" "$TOP/tools/mm/$tool.c"
-done
-[ "${1:-}" = tests ] || exit 0
+tools() {
+	local tool
+	for tool in collapse_file_demo pcmap; do
+		[ -n "$(find "$TOP/tools/mm" "$TOP/include" -type f -newer "$bin/$tool" 2>&1)" ] || continue
+		say "building $tool"
+		# The compiler's headers come first: those of the kernel are for what they lack.
+		logged $tool "${cross}gcc" -O2 -Wall -Wextra -Werror -static -pthread -idirafter "$TOP/include/uapi" \
+			-o "$bin/$tool" "$TOP/tools/mm/$tool.c"
+	done
+}
 
-selftests=(collapse_bench collapse_file collapse_file_results collapse_file_stats collapse_fuzz khugepaged uffd-unit-tests uffd-stress split_huge_page_test folio_split_race_test guard-regions)
-if [ "$(cat "$bin/.origin" 2>/dev/null)" = "$(cat "$linux/.origin")" ] && [ -e "$bin/collapse_fuzz" ] &&
-	[ -z "$(find "$TOP/tools/testing/selftests/mm" -newer "$bin/collapse_fuzz")" ]; then
-	exit 0
-fi
-say "building the kernel's selftests"
-# Their Makefile writes where the sources are.
-copy=$BUILD/selftests
-mkdir -p "$copy/tools/testing"
-for dir in tools/testing/selftests tools/include tools/arch/x86 scripts mm; do
-	mkdir -p "$copy/$dir"
-	rsync -a "$linux/$dir/" "$copy/$dir/"
-done
-logged selftests make -C "$copy/tools/testing/selftests/mm" -j"$JOBS" LLVM= CC=gcc \
-	EXTRA_CFLAGS=-static OUTPUT="$bin" "${selftests[@]/#/$bin/}"
-cp "$linux/.origin" "$bin/.origin"
+selftests() {
+	local dir names=(collapse_bench collapse_file collapse_file_results collapse_file_stats collapse_fuzz khugepaged
+		uffd-unit-tests uffd-stress split_huge_page_test folio_split_race_test guard-regions)
+	if [ "$(cat "$bin/.origin" 2>/dev/null)" = "$(cat "$linux/.origin")" ] && [ -e "$bin/collapse_fuzz" ] &&
+		[ -z "$(find "$TOP/tools/testing/selftests/mm" -newer "$bin/collapse_fuzz")" ]; then
+		return
+	fi
+	say "building the kernel's selftests"
+	# Their Makefile writes where the sources are.
+	mkdir -p "$copy/tools/testing"
+	for dir in tools/testing/selftests tools/include tools/arch/x86 tools/arch/arm64 scripts mm; do
+		mkdir -p "$copy/$dir"
+		rsync -a "$linux/$dir/" "$copy/$dir/"
+	done
+	logged selftests make -C "$copy/tools/testing/selftests/mm" -j"$JOBS" LLVM= ARCH="$ARCH" CROSS_COMPILE="$cross" \
+		CC="${cross}gcc" EXTRA_CFLAGS=-static OUTPUT="$bin" "${names[@]/#/$bin/}"
+	cp "$linux/.origin" "$bin/.origin"
+}
+
+tools
+[ "${1:-}" != tests ] || selftests
+[ "$ARCH" = x86_64 ] || "$TOP/scripts/guest-root.sh"

@@ -1,15 +1,13 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # Bring the newest linux-source-7.3 that Debian's backports hold into the cache
-# and print the path of its tarball. The mirror is the one this machine's apt
-# already uses and apt checks the signatures, but with lists and a cache of our
-# own: the machine's configuration stays as it is.
+# and print the path of its tarball.
 
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/private-apt.sh"
 
 suite=trixie-backports
 package=linux-source-$LINUX_SERIES
-keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 dir=$CACHE/linux
 mkdir -p "$dir"
 
@@ -21,30 +19,9 @@ if [ -n "$tarball" ]; then
 fi
 
 fetch() {
-	local apt mirror deb version
-	command -v apt-get >/dev/null ||
-		die "apt-get is not here, so the kernel source cannot be fetched: give a Linux $LINUX_SERIES.y tree with KSRC="
-	[ -r "$keyring" ] ||
-		die "$keyring is missing: install the package debian-archive-keyring or give a tree with KSRC="
+	local apt deb version
 	need_space "$dir" 1 "the kernel source"
-
-	apt=$(mktemp -d "$dir/apt.XXXXXX")
-	# shellcheck disable=SC2064
-	trap "rm -rf '$apt'" EXIT
-	mkdir -p "$apt/lists/partial" "$apt/archives/partial"
-
-	# A machine with fresh sources and no downloaded lists knows no origin yet: then
-	# the address has to do.
-	# shellcheck disable=SC2016
-	mirror=$(apt-get indextargets --format '$(REPO_URI)|$(ORIGIN)|$(CODENAME)' |
-		awk -F'|' '$1 !~ /security/ && ($2 == "Debian" || ($2 == "" && $1 ~ /\/debian\/?$/)) { print $1; exit }')
-	[ -n "$mirror" ] ||
-		die "apt's configuration names no Debian mirror to fetch $package from: give a Linux $LINUX_SERIES.y tree with KSRC="
-
-	echo "deb [signed-by=$keyring] $mirror $suite main" >"$apt/sources.list"
-	options=(-o Dir::Etc::SourceList="$apt/sources.list" -o Dir::Etc::SourceParts=/dev/null
-		-o Dir::State::lists="$apt/lists" -o Dir::Cache="$apt" -o APT::Sandbox::User=root
-		-o Acquire::Languages=none -o Acquire::Retries=3)
+	private_apt "$dir" "$suite" amd64 "give a Linux $LINUX_SERIES.y tree with KSRC="
 
 	say "fetching $package ($suite)" >&2
 	logged fetch-kernel-lists apt-get "${options[@]}" update

@@ -10,6 +10,8 @@ BUILD=$TOP/build
 LOGS=$BUILD/logs
 CACHE=${CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/rust-collapse-file}
 JOBS=${JOBS:-$(nproc)}
+# The machine that kernels are built for and guests emulate.
+ARCH=${ARCH:-x86_64}
 LINUX_SERIES=7.3
 LLVM_MAJOR=22
 BINDGEN_VERSION=0.72.1

@@ -50,7 +50,7 @@ def run_guest(args, console, log):
                 suite.seconds = time.monotonic() - begin
             begin = time.monotonic()
 
-    command = shlex.join([os.path.join(vm.TOP, "scripts/guest/tests.sh")] +
+    command = shlex.join([vm.in_guest("scripts/guest/tests.sh")] +
                          (["-i", args.impl] if args.impl else []) + args.suites)
     # An earlier guest's says nothing of this one, which may not even start.
     open(console, "w").close()
@@ -169,7 +169,7 @@ def about(args):
     def said(*command):
         return subprocess.run(command, cwd=vm.TOP, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
                               check=False).stdout.strip()
-    return {"commit": said("git", "describe", "--always", "--abbrev=12", "--dirty"),
+    return {"arch": vm.ARCH, "commit": said("git", "describe", "--always", "--abbrev=12", "--dirty"),
             "linux": said("bash", "-c", '. scripts/lib.sh && . scripts/series.sh && kernel_version "$BUILD/linux" full'),
             "kernel": os.path.relpath(args.kernel, vm.TOP).split("/build-")[-1].split("/")[0],
             "accel": args.used_accel, "memory": args.memory, "cpus": 2}

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 # Have every tool that a build and a boot need: Debian's packages, bindgen and
 # virtme-ng, the latter two in the cache; and with an argument "plot" matplotlib, with
-# "mutants" cargo-mutants, with "gdb" gdb, too. Changes nothing if all is there.
+# "mutants" cargo-mutants, with "gdb" gdb, too; with ARCH=arm64 what builds for that and
+# emulates it. Changes nothing if all is there.
 
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -79,6 +80,7 @@ install_matplotlib() {
 }
 
 [ "${1:-}" != gdb ] || packages+=(gdb)
+[ "$ARCH" != arm64 ] || packages+=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-system-arm)
 install_packages
 install_bindgen
 install_virtme_ng

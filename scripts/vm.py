@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """Boot a kernel with virtme-ng and run a command in it.
 
-The guest sees the host's file system read-only. What the command prints comes
+The guest sees the host's file system read-only; one of another architecture
+(ARCH=arm64) build/root-ARCH, with the tests in it. What the command prints comes
 out as it is printed; the kernel's console goes to a log. A guest that does not
 come up, falls silent or panics is ended, and the last lines of its console say
 why.
@@ -11,6 +12,7 @@ why.
 import argparse
 import itertools
 import os
+import platform
 import queue
 import re
 import shlex
@@ -26,6 +28,8 @@ BUILD = os.path.join(TOP, "build")
 CACHE = os.environ.get("CACHE") or os.path.join(
     os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "rust-collapse-file")
 VNG = os.environ.get("VNG", "vng")
+ARCH = os.environ.get("ARCH") or "x86_64"
+NATIVE = ARCH == "x86_64"
 
 BOOT_SECONDS = 240
 PROBE_SECONDS = 40
@@ -68,14 +72,20 @@ def make_disks(directory):
     return paths
 
 
+def in_guest(path):
+    """Where a guest has a file of this directory."""
+    return os.path.join(TOP if NATIVE else "/opt/collapse_file", path)
+
+
 def command_line(kernel, accel, memory, cpus, append, disks, command=None, qemu=""):
     """The vng call; qemu is further options for QEMU."""
     if not os.access(kernel, os.R_OK):
         raise Failed(f"{kernel} is not there: run 'make kernel'")
     if not shutil.which(VNG):
         raise Failed(f"{VNG} is not there: run 'make setup', and this by way of make")
-    args = [VNG, "--run", kernel, "--disable-microvm", "--force-9p", "--cpus", str(cpus), "--memory", memory,
-            "--user", "root"]
+    args = [VNG, "--run", kernel, "--disable-microvm", "--force-9p", "--cpus", str(cpus), "--memory", memory]
+    # With packages that nobody has configured there is no su.
+    args += ["--user", "root"] if NATIVE else ["--arch", ARCH, "--root", os.path.join(BUILD, "root-" + ARCH)]
     if accel == "tcg":
         args.append("--disable-kvm")
     for disk in disks:
@@ -86,7 +96,7 @@ def command_line(kernel, accel, memory, cpus, append, disks, command=None, qemu=
     qemu += f" -smp {cpus},sockets={cpus},cores=1,threads=1"
     if not command:
         qemu += " -no-reboot"
-        args += ["--shell", os.path.join(TOP, "scripts/guest/shell.sh")]
+        args += ["--shell", in_guest("scripts/guest/shell.sh")]
     else:
         args += ["--verbose", "--exec", f"echo '{UP}'; {command}; echo '{STATUS}'$?; {END}"]
     return args + [f"--qemu-opts={qemu.strip()}"]
@@ -189,6 +199,8 @@ def accelerator(choice, kernel):
         return choice
     if choice != "auto":
         raise Failed(f"ACCEL={choice} is not one of auto, kvm, tcg")
+    if ARCH != platform.machine():
+        return "tcg"
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return "tcg"
     remembered = os.path.join(CACHE, "accel")

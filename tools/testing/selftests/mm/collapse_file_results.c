@@ -29,6 +29,7 @@
 
 #include "collapse_file_util.h"
 #include "hugepage_settings.h"
+#include "vm_util.h"
 
 /* The range is not the first of its file, so that no index is right by accident. */
 #define START		((long)NR_PAGES)
@@ -395,6 +396,17 @@ TEST_F(results, not_in_mapping)
 	REACHED(NOT_IN_MAPPING);
 }
 
+/* The first page from @page on that fill() has written, with holes, and that is not mapped now. */
+static unsigned long first_unmapped(char *base, unsigned long page)
+{
+	int pagemap = open("/proc/self/pagemap", O_RDONLY);
+
+	while (page < NR_PAGES && (is_hole(page) || pagemap_is_populated(pagemap, base + page * PAGE)))
+		page++;
+	close(pagemap);
+	return page;
+}
+
 TEST_F(results, page_count)
 {
 	struct sight before, after;
@@ -415,6 +427,8 @@ TEST_F(results, page_count)
 	ASSERT_EQ(vmsplice(ends[1], &page, 1, 0), PAGE);
 	outcome = collapse_resume(parked);
 	EXPECT_OUTCOME(outcome, EAGAIN, "not_suitable_page_count", START + 11);
+	/* Nobody needs to have lost them. */
+	EXPECT_EQ(first_unmapped(self->base, 12), NR_PAGES);
 	look(self->fd, self->base, HUGE, &after);
 	EXPECT_STREQ(looks_different(&before, &after) ?: "nothing", "nothing");
 	close(ends[0]);
@@ -442,11 +456,13 @@ TEST_F(results, copy_mc)
 {
 	if (!inject_available())
 		SKIP(return, "no collapse_file_inject in debugfs");
+	if (!inject_has(COPY))
+		SKIP(return, "no copying that could be had to fail on this architecture");
 	fill(self->base, true);
 	/* Nothing is wrong with the page really. */
 	ASSERT_EQ(inject("memory_failure_queue fail 1 1000"), 0);
 	EXPECT_FAILURE(EINVAL, "copy_poisoned_page", START + 11,
-		       "copy_mc_enhanced_fast_string fail 10");
+		       COPY " fail 10");
 	EXPECT_SUCCESS(self->base);
 	EXPECT_TRUE(content_is_right(self->base, true));
 	REACHED(COPY_MC);
@@ -806,7 +822,8 @@ TEST_F(results, every_result_is_reached)
 	    !getenv("COLLAPSE_FILE_SMALL_BLOCKS_DIR"))
 		SKIP(return, "no injection, or no directory on a file system given");
 	for (int i = 0; i < NR_REACHED; i++)
-		EXPECT_NE(*board->by[i], '\0');
+		if (i != COPY_MC || inject_has(COPY))
+			EXPECT_NE(*board->by[i], '\0');
 }
 
 TEST_HARNESS_MAIN

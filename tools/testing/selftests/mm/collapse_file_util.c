@@ -304,6 +304,14 @@ bool inject_available(void)
 	return !access(INJECT, W_OK);
 }
 
+bool inject_has(const char *function)
+{
+	char line[64];
+
+	snprintf(line, sizeof(line), "%s off", function);
+	return read_number(INJECT, line) >= 0;
+}
+
 long inject_calls(const char *function)
 {
 	char line[64];

@@ -48,7 +48,7 @@ struct failure failures[NR_FAILURES] = {
 	/* ext4 does not expect a page without buffers to become dirty. */
 	{ "try_to_unmap", 96, 6, true, false },
 	{ "shmem_charge", 1, 8, true, false },
-	{ "copy_mc_enhanced_fast_string", 96, 6, true, true },
+	{ COPY, 96, 6, true, true },
 };
 
 static const int uffd_modes[] = {
@@ -691,8 +691,11 @@ static void prepare_failure(const unsigned int *arg)
 	const char *function = failures[arg[0]].function;
 
 	/* What is found to be poisoned would really be taken away. */
-	if (!strcmp(function, "copy_mc_enhanced_fast_string"))
+	if (!strcmp(function, COPY)) {
+		if (!inject_has(COPY))
+			return;
 		inject("memory_failure_queue fail 1 1000");
+	}
 	if (inject("%s fail %u %u", function, arg[1], arg[2]))
 		bail_out(function);
 }

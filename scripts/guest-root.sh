@@ -1,0 +1,54 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# Have a root file system for guests of another architecture than this machine's, in
+# build/root-ARCH: Debian's packages, unpacked and not configured, which is enough for
+# what the tests call, and the tests in /opt/collapse_file.
+
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/private-apt.sh"
+
+suite=trixie
+# What virtme-ng's init and scripts/guest/ call; udev names the ports by which a guest talks.
+packages=(base-files base-passwd bash coreutils util-linux mount grep sed mawk hostname udev busybox-static python3)
+
+debs=$CACHE/root-$ARCH
+root=$BUILD/root-$ARCH
+
+fetch() {
+	need_space "$CACHE" 1 "a root file system for $ARCH"
+	private_apt "$CACHE" "$suite" "$ARCH" "guests of another architecture take Debian's packages"
+	say "fetching packages for a root file system ($suite, $ARCH)"
+	logged guest-root-lists apt-get "${options[@]}" update
+	# With a machine in mind that has nothing: all that they depend on comes, too.
+	: >"$apt/status"
+	logged guest-root apt-get "${options[@]}" -o Dir::State::status="$apt/status" --yes --no-install-recommends \
+		--download-only install "${packages[@]}"
+	mv "$apt/archives" "$debs"
+}
+
+mkdir -p "$CACHE" "$BUILD"
+[ -d "$debs" ] || (fetch)
+
+if [ ! -d "$root" ]; then
+	say "unpacking a root file system for $ARCH"
+	rm -rf "$root.part"
+	mkdir "$root.part"
+	# The first one has the links that the others go through.
+	for deb in "$debs"/base-files_*.deb "$debs"/*.deb; do
+		dpkg-deb --fsys-tarfile "$deb" | tar -xf - -C "$root.part" --keep-directory-symlink --no-same-owner
+	done
+	# What their scripts would do when they are configured.
+	ln -sf mawk "$root.part/usr/bin/awk"
+	for file in passwd group; do
+		cp "$root.part/usr/share/base-passwd/$file.master" "$root.part/etc/$file"
+	done
+	touch "$root.part/etc/fstab" "$root.part/etc/hosts" "$root.part/etc/shadow"
+	mkdir -p "$root.part"/{proc,sys,dev,run,tmp,root,etc/lvm,var/tmp,var/log}
+	mv "$root.part" "$root"
+fi
+
+# Where the guest finds them.
+tests=$root/opt/collapse_file
+mkdir -p "$tests/scripts" "$tests/build"
+rsync -a --delete "$TOP/scripts/guest" "$TOP/scripts/vm.py" "$TOP/scripts/ktap.py" "$tests/scripts/"
+rsync -a --delete "$BUILD/bin-$ARCH/" "$tests/build/bin/"
