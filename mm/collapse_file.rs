@@ -34,7 +34,7 @@ use kernel::{
     alloc::flags::GFP_KERNEL,
     fs::file::LocalFile,
     mm::{
-        folio::{lru_add_drain, Folio},
+        folio::lru_add_drain,
         khugepaged::{
             export_collapse_file,
             trace_collapse_file,
@@ -241,22 +241,12 @@ fn gather<'w, 'm>(
         let mut batch = batch.isolate_lru();
         batch.release_private(GFP_KERNEL);
 
-        // Unmapping may have found a page table's dirty bit. If it did not, nobody makes the folio
-        // dirty any more: to write takes the folio lock, for a system call and for the fault that a
-        // translation without the dirty bit ends in.
-        let stays_clean = |folio: &Folio| {
-            if !is_shmem && folio.is_dirty() {
-                return Err(ScanResult::PageDirtyOrWriteback);
-            }
-            Ok(())
-        };
-
-        old.unmap(&mut batch, stays_clean);
-
         // Somebody who uses a folio by another reference than ours and the page cache's might
-        // write to it at any time: the result is `PageCount`.
+        // write to it at any time: the result is `PageCount`. What unmapping finds to be dirty,
+        // of a regular file, is not taken either.
+        let batch = old.unmap(batch);
         let end = batch.end();
-        let added = old.add(cursor, batch, stays_clean);
+        let added = old.add(cursor, batch);
 
         // A folio that begins before the index is possible: somebody truncated the range where we
         // did not hold the lock and then wrote to it. That makes the number of holes wrong, which

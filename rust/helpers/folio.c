@@ -22,11 +22,6 @@ __rust_helper void rust_helper_folio_put(struct folio *folio)
 	folio_put(folio);
 }
 
-__rust_helper void rust_helper_folio_put_refs(struct folio *folio, int refs)
-{
-	folio_put_refs(folio, refs);
-}
-
 __rust_helper void rust_helper_folio_ref_add(struct folio *folio, int refs)
 {
 	folio_ref_add(folio, refs);

@@ -9,9 +9,8 @@
 //! - [`IsolatedFolio`]: it is off the LRU as well, so reclaim does not see it, and that is worth
 //!   another reference. A [`FolioList`] strings these together.
 //!
-//! Each gives back what it holds when it is dropped. To give a folio back to the LRU takes the LRU
-//! lock with interrupts enabled, so an isolated folio is not to be dropped within the page-cache
-//! lock.
+//! Each gives back what it holds when it is dropped. Folios are isolated with interrupts enabled,
+//! which taking and releasing the LRU lock for that leaves them in.
 //!
 //! The memory of a folio is never lent out as a slice: userspace, devices and the kernel's own
 //! direct map may write to it without our knowing.
@@ -210,8 +209,8 @@ impl Folio {
     /// Adds `pages` to a counter of the folio's node and memcg: `lruvec_stat_mod_folio()`.
     #[inline]
     pub(super) fn mod_stat(&self, stat: NodeStat, pages: isize) {
-        // SAFETY: The folio is alive by the type invariant. The number of pages of a folio fits
-        // an `int`.
+        // SAFETY: The folio is alive by the type invariant. The number of pages of a batch of
+        // folios fits an `int`.
         unsafe {
             bindings::lruvec_stat_mod_folio(
                 self.as_raw(),
@@ -273,8 +272,7 @@ impl Drop for LockedFolio {
 
 /// A locked folio that we have taken off the LRU.
 ///
-/// Dropping it unlocks the folio, puts it back on its LRU and gives up both references. Context:
-/// interrupts enabled.
+/// Dropping it puts the folio back on its LRU, unlocks it and gives up both references.
 ///
 /// # Invariants
 ///
@@ -302,15 +300,10 @@ impl Deref for IsolatedFolio {
 impl Drop for IsolatedFolio {
     #[inline]
     fn drop(&mut self) {
-        let folio = self.as_raw();
-
-        // SAFETY: No preconditions. The LRU lock is released by enabling interrupts, which within
-        // the page-cache lock have to stay disabled.
-        unsafe { bindings::lockdep_assert_irqs_enabled() };
         // Then the `LockedFolio` unlocks it and gives up the other reference.
         //
         // SAFETY: The object owns the isolation and its reference.
-        unsafe { bindings::folio_putback_lru(folio) };
+        unsafe { bindings::folio_putback_lru(self.as_raw()) };
     }
 }
 
@@ -361,7 +354,8 @@ impl LruLock {
         // SAFETY: As above.
         unsafe { bindings::folio_get(folio.as_raw()) };
         self.lock(&folio);
-        self.take_off(&folio);
+        // SAFETY: Its LRU is locked, and the flag was cleared above.
+        unsafe { self.take_off(&folio) };
         // INVARIANT: Isolated just now, with a reference of its own. Nobody uses `lru` then.
         Ok(IsolatedFolio(folio))
     }
@@ -386,9 +380,11 @@ impl LruLock {
 
     /// Takes `folio` off its list: `lruvec_del_folio()`, but for the size of the list.
     ///
-    /// It is to be on the LRU whose lock is held, and its flag cleared by us.
+    /// # Safety
+    ///
+    /// It must be on the LRU whose lock is held, and its flag cleared by the caller.
     #[inline]
-    fn take_off(&mut self, folio: &Folio) {
+    unsafe fn take_off(&mut self, folio: &Folio) {
         let raw = folio.as_raw();
         // SAFETY: The folio is alive. What tells its list changes with the LRU lock held only.
         let (list, zone) = unsafe { (bindings::folio_lru_list(raw), bindings::folio_zonenum(raw)) };
@@ -552,6 +548,9 @@ impl FolioList {
         &mut self,
         folios: &mut impl Iterator<Item = LockedFolio>,
     ) -> Result<(), LockedFolio> {
+        // SAFETY: No preconditions. Releasing the LRU lock enables interrupts, whatever they were,
+        // and within the page-cache lock they have to stay disabled.
+        unsafe { bindings::lockdep_assert_irqs_enabled() };
         let mut lock = LruLock::new();
 
         for folio in folios {
@@ -583,10 +582,14 @@ impl FolioList {
     ///
     /// Context: may sleep; takes `i_mmap_rwsem`, once for all of them.
     ///
+    /// # Safety
+    ///
+    /// The caller must keep the folios in a list of its own until it has flushed `batch`.
+    ///
     /// # Panics
     ///
-    /// If a folio is not in `mapping`.
-    pub(super) fn unmap(
+    /// If a folio that is mapped is not in `mapping`, or is as large as what a PMD maps.
+    pub(super) unsafe fn unmap(
         &mut self,
         mapping: &AddressSpace,
         _batch: &mut UnmapBatch,
@@ -598,10 +601,11 @@ impl FolioList {
         let mut i_mmap = None;
         let last = self.iter().position(|folio| {
             if folio.is_mapped() {
-                assert!(folio.is_placed_in(mapping));
+                assert!(folio.is_placed_in(mapping) && folio.nr_pages() < HPAGE_PMD_NR);
                 i_mmap.get_or_insert_with(|| IMmapReadGuard::new(mapping));
                 // SAFETY: The folio is alive and locked, and the `i_mmap_rwsem` of its mapping is
-                // held. That there is an `UnmapBatch` sees to the flush.
+                // held. No PMD maps it, as it is too small, so that there is none to be split. The
+                // caller sees to the flush.
                 unsafe { bindings::try_to_unmap(folio.as_raw(), flags) };
             }
             !go_on(folio)
@@ -644,8 +648,9 @@ impl FolioList {
                 let nr_pages = folio.nr_pages();
 
                 run.sub(folio, nr_pages);
-                // SAFETY: The folio is alive, off the LRU, and nobody finds it in the page cache
-                // any more: that we own the lock and all references to it makes these fields ours.
+                // SAFETY: The folio is alive, off the LRU, and in no page cache any more. Who has
+                // found it there before, without a lock, looks at its place again; the folio lock,
+                // which we own, is what it takes to change that. The flags are changed atomically.
                 unsafe {
                     bindings::folio_clear_mapping(raw);
                     bindings::folio_clear_active(raw);
@@ -670,6 +675,7 @@ impl FolioList {
     /// Looks at the folios in order.
     #[inline]
     pub fn iter(&self) -> FolioListIter<'_> {
+        // INVARIANT: Begins with the first one.
         FolioListIter {
             first: self.first,
             next: self.first,

@@ -46,9 +46,8 @@
 //! let mut locked = cursor.lock_with_slots()?;
 //! locked.extend(&mut batch, |folio| folio.is_uptodate());
 //! let cursor = locked.unlock();
-//! let mut batch = batch.isolate_lru();
-//! old.unmap(&mut batch, |_| Ok(()));
-//! let locked = old.add(cursor, batch, |_| Ok(())).map_err(|_| EAGAIN)?;
+//! let batch = old.unmap(batch.isolate_lru());
+//! let locked = old.add(cursor, batch).map_err(|_| EAGAIN)?;
 //! let cursor = locked.unlock();
 //! let old = old.flush();
 //!
@@ -205,7 +204,8 @@ impl<'m> NewFolio<'m, Blank> {
     ///
     /// # Errors
     ///
-    /// [`ScanResult::AllocHugePageFail`] and [`ScanResult::CgroupChargeFail`].
+    /// [`ScanResult::AllocHugePageFail`] and [`ScanResult::CgroupChargeFail`], and
+    /// [`ScanResult::Fail`] if the file is not one that can have huge folios.
     #[inline]
     pub fn alloc_charged(
         mm: &Mm,
@@ -213,7 +213,12 @@ impl<'m> NewFolio<'m, Blank> {
         range: PmdRange<'m>,
     ) -> Result<Self, ScanResult> {
         let mut folio = core::ptr::null_mut();
+        let mapping = range.mapping();
 
+        // Whether the mount wants them for shmem is for khugepaged to ask.
+        if !mapping.is_shmem() && !mapping.supports_pmd_folios() {
+            return Err(ScanResult::Fail);
+        }
         // SAFETY: `mm` and `cc` are valid by their invariants.
         let result = unsafe {
             bindings::alloc_charge_folio(&mut folio, mm.as_raw(), cc.inner.get(), HPAGE_PMD_ORDER)
@@ -229,10 +234,10 @@ impl<'m> NewFolio<'m, Blank> {
         // SAFETY: The folio is new and ours alone, so that no flag needs to be set atomically.
         unsafe {
             bindings::__folio_set_locked(folio.as_ptr());
-            if range.mapping().is_shmem() {
+            if mapping.is_shmem() {
                 bindings::__folio_set_swapbacked(folio.as_ptr());
             }
-            bindings::folio_set_place(folio.as_ptr(), range.mapping().as_raw(), range.start());
+            bindings::folio_set_place(folio.as_ptr(), mapping.as_raw(), range.start());
         }
         // INVARIANT: Allocated with this order and one reference; locked and placed just now.
         Ok(Self {
@@ -265,12 +270,17 @@ impl<'m> NewFolio<'m, Filled> {
 }
 
 impl<'m> NewFolio<'m, Uptodate> {
-    /// The page cache has taken the reference over, and its own ones besides.
+    /// The folio has taken its place.
+    ///
+    /// # Safety
+    ///
+    /// It must have been stored in the page cache over the whole of its range, which has taken over
+    /// the reference, and others for its other pages.
     #[inline]
-    pub(super) fn into_inserted(self) -> HugeFolio<'m> {
+    pub(super) unsafe fn into_inserted(self) -> HugeFolio<'m> {
         let this = ManuallyDrop::new(self);
 
-        // INVARIANT: The lock is still ours.
+        // INVARIANT: Promised by the caller, and the lock is still ours.
         HugeFolio {
             folio: this.folio,
             range: this.range,
@@ -279,6 +289,7 @@ impl<'m> NewFolio<'m, Uptodate> {
 }
 
 impl<'m, S> NewFolio<'m, S> {
+    /// The same folio, which who calls this knows to be as `T` says.
     #[inline]
     fn into_state<T>(self) -> NewFolio<'m, T> {
         let this = ManuallyDrop::new(self);
@@ -344,6 +355,10 @@ impl<'m> CopyCursor<'m> {
     }
 
     /// Fills the pages before `index` with zeroes: `clear_highpage()`.
+    ///
+    /// # Panics
+    ///
+    /// If `index` is beyond the end of the folio.
     #[inline]
     pub fn clear_until(&mut self, index: usize) {
         while self.index() < index {
@@ -358,9 +373,14 @@ impl<'m> CopyCursor<'m> {
     ///
     /// Returns whether they could be read. If not, the cursor is at the page whose memory has been
     /// reported as failing.
+    ///
+    /// # Panics
+    ///
+    /// If `from` does not begin at [`index`](Self::index), or goes beyond the end of the folio.
     #[inline]
     #[must_use]
     pub fn copy_folio(&mut self, from: OldFolio<'_>) -> bool {
+        assert!(from.start() == self.index());
         for n in 0..from.nr_pages() {
             // SAFETY: Both pages are parts of their folios. The new folio is ours alone. The old
             // one had no users but us when it was added to its list, and stays locked.
@@ -434,12 +454,13 @@ impl Drop for HugeFolio<'_> {
 ///
 /// # Invariants
 ///
-/// - The first `len` of `slots` are folios, and the others are empty.
-/// - The first folio is of page `index`. Each of the others begins behind the one before.
+/// - The first `len` of `slots` are folios, and the others are not looked at.
+/// - Each of the others begins behind the one before.
 /// - `end` is the page behind all of them and the holes, if none was objected to.
 pub struct FolioBatch<'s> {
     slots: &'s mut [Option<LockedFolio>; FOLIO_BATCH_SIZE],
     len: usize,
+    /// The page that the first folio was looked for at.
     index: usize,
     end: usize,
     /// The first page that something was wrong with, and what.
@@ -453,7 +474,7 @@ const FOLIO_BATCH_SIZE: usize = bindings::FOLIO_BATCH_SIZE as usize;
 ///
 /// # Invariants
 ///
-/// Empty while there is no batch.
+/// Empty while there is no batch, unless one was forgotten, whose folios stay locked then.
 pub struct FolioSlots([Option<LockedFolio>; FOLIO_BATCH_SIZE]);
 
 impl FolioSlots {
@@ -477,8 +498,8 @@ impl<'s> FolioBatch<'s> {
     pub fn new(slots: &'s mut FolioSlots, index: usize, folio: LockedFolio) -> Self {
         let end = index + folio.nr_pages();
 
-        slots.0[0] = Some(folio);
-        // INVARIANT: One folio. If it begins before `index`, so far as it is looked at here.
+        core::mem::forget(slots.0[0].replace(folio));
+        // INVARIANT: One folio, so far as it is looked at here if it begins before `index`.
         Self {
             slots: &mut slots.0,
             len: 1,
@@ -503,7 +524,7 @@ impl<'s> FolioBatch<'s> {
     pub(super) fn push(&mut self, folio: LockedFolio) {
         assert!(folio.start() == self.end);
         self.end += folio.nr_pages();
-        // The slot is empty: nothing is to be dropped.
+        // Nothing is to be dropped: the slot is empty, or of a batch that was forgotten.
         core::mem::forget(self.slots[self.len].replace(folio));
         // INVARIANT: One more folio, and its pages.
         self.len += 1;
@@ -572,8 +593,7 @@ impl Drop for FolioBatch<'_> {
 ///
 /// # Invariants
 ///
-/// `list` holds folios, the first for page `index`. Each of the others begins behind the one
-/// before.
+/// Each folio of `list` but the first begins behind the one before.
 pub struct IsolatedBatch {
     list: FolioList,
     index: usize,
@@ -582,12 +602,6 @@ pub struct IsolatedBatch {
 }
 
 impl IsolatedBatch {
-    /// The page behind all of them.
-    #[inline]
-    pub fn end(&self) -> usize {
-        self.end
-    }
-
     /// Frees what the file system has attached to the folios: `filemap_release_folio()`.
     ///
     /// The first one that it does not let go of ends the batch, with
@@ -604,6 +618,23 @@ impl IsolatedBatch {
     }
 }
 
+/// What there is to know of an [`IsolatedBatch`] that was unmapped. The folios are with the
+/// [`OldFolios`] that have done it, as they are not to be let go of before the flush.
+#[must_use = "the folios are next to be added"]
+pub struct UnmappedBatch {
+    index: usize,
+    end: usize,
+    failed: Option<(usize, ScanResult)>,
+}
+
+impl UnmappedBatch {
+    /// The page behind all of them.
+    #[inline]
+    pub fn end(&self) -> usize {
+        self.end
+    }
+}
+
 /// The old folios of a range, in order, and the number of holes between them.
 ///
 /// Dropping it makes the flushes that are due, unlocks the folios and puts them back on the LRU.
@@ -612,12 +643,16 @@ impl IsolatedBatch {
 /// # Invariants
 ///
 /// - `list` holds folios of `range`, in order, with `pages` pages together.
-/// - When a folio was added to it, the only references to it were the object's two and one for
-///   each of its pages that the page cache owned.
+/// - When a folio was added to it, it was uptodate, of a regular file neither dirty nor under
+///   writeback, and the only references to it were the object's two and one for each of its pages
+///   that the page cache owned.
+/// - What was unmapped by way of `tlb` is in one of the lists.
 pub struct OldFolios<'m, T> {
     // Dropped in this order: no folio is let go of before the flush.
     tlb: T,
     list: FolioList,
+    /// What was unmapped last and is to be added.
+    unmapped: FolioList,
     /// What does not belong to them after all.
     rejected: FolioList,
     range: PmdRange<'m>,
@@ -625,22 +660,35 @@ pub struct OldFolios<'m, T> {
     holes: usize,
 }
 
-/// Checks that nobody has a reference to an isolated folio but we and the page cache, and what else
-/// there is to be checked. Returns how many pages it has.
+/// Checks that nobody has a reference to an unmapped folio but we and the page cache, and that
+/// unmapping has found no dirty bit, which matters for regular files.
 ///
 /// One reference is from locking it, one from isolating it, and the page cache has one for each
-/// page. If there are no others, it is unmapped, too.
+/// page. Page tables that still map it have others.
+///
+/// If it is clean it stays so: to write takes the folio lock, for a system call and for the fault
+/// that a translation without the dirty bit ends in.
 #[inline]
-fn check_unused(
-    folio: &Folio,
-    check: impl Fn(&Folio) -> Result<(), ScanResult>,
-) -> Result<usize, ScanResult> {
-    let nr_pages = folio.nr_pages();
-
-    if folio.ref_count() != 2 + nr_pages {
+fn check_unused(folio: &Folio, is_shmem: bool) -> Result<(), ScanResult> {
+    if folio.ref_count() != 2 + folio.nr_pages() {
         return Err(ScanResult::PageCount);
     }
-    check(folio).map(|()| nr_pages)
+    if !is_shmem && folio.is_dirty() {
+        return Err(ScanResult::PageDirtyOrWriteback);
+    }
+    Ok(())
+}
+
+/// Checks that what a folio has in it can be copied, and is nobody's business but ours.
+#[inline]
+fn check_content(folio: &Folio, is_shmem: bool) -> Result<(), ScanResult> {
+    if !folio.is_uptodate() {
+        return Err(ScanResult::Fail);
+    }
+    if !is_shmem && folio.is_under_writeback() {
+        return Err(ScanResult::PageDirtyOrWriteback);
+    }
+    Ok(())
 }
 
 impl<'m> OldFolios<'m, UnmapBatch> {
@@ -651,6 +699,7 @@ impl<'m> OldFolios<'m, UnmapBatch> {
         Self {
             tlb: UnmapBatch::new(),
             list: FolioList::new(),
+            unmapped: FolioList::new(),
             rejected: FolioList::new(),
             range,
             pages: 0,
@@ -666,66 +715,89 @@ impl<'m> OldFolios<'m, UnmapBatch> {
 
     /// Removes the folios of `batch` from all page tables that map them: `try_to_unmap()`.
     ///
-    /// The first one that has other users, or that `check` objects to, ends the batch as in
-    /// [`OldFolios::add`]. What is behind it stays mapped.
+    /// The first one that cannot be [added](OldFolios::add) ends the batch. What is behind it stays
+    /// mapped.
     ///
     /// Context: may sleep; takes `i_mmap_rwsem`.
     ///
     /// # Panics
     ///
-    /// If they are not all in the file's mapping.
+    /// If one that is mapped is not in the file's mapping, or is huge.
     #[inline]
-    pub fn unmap(
-        &mut self,
-        batch: &mut IsolatedBatch,
-        check: impl Fn(&Folio) -> Result<(), ScanResult>,
-    ) {
-        let (index, mut failed) = (batch.index, batch.failed);
-        let behind = batch
-            .list
-            .unmap(self.range.mapping(), &mut self.tlb, |folio| {
-                let outcome = check_unused(folio, &check);
+    pub fn unmap(&mut self, batch: IsolatedBatch) -> UnmappedBatch {
+        let IsolatedBatch {
+            list: mut unmapped,
+            index,
+            end,
+            mut failed,
+        } = batch;
+        let mapping = self.range.mapping();
+        let is_shmem = mapping.is_shmem();
+
+        // SAFETY: They are added to one of our lists below, and these are dropped after `tlb`.
+        let behind = unsafe {
+            unmapped.unmap(mapping, &mut self.tlb, |folio| {
+                let outcome = check_unused(folio, is_shmem);
 
                 if let Err(result) = outcome {
                     failed = Some((folio.start().max(index), result));
                 }
                 outcome.is_ok()
-            });
+            })
+        };
 
         drop(behind);
-        batch.failed = failed;
+        // If there is still something, nobody wanted to add it.
+        self.reject_unmapped();
+        // INVARIANT: This is where what was unmapped is from here on.
+        self.unmapped = unmapped;
+        UnmappedBatch { index, end, failed }
     }
 
-    /// Takes the page-cache lock and adds folios of the range, if nobody else uses them and `check`
-    /// has no objections. Both are found out under the lock.
+    /// What was unmapped is not added, but flushed for like the others before anybody gets it.
+    #[inline]
+    fn reject_unmapped(&mut self) {
+        self.rejected.append(core::mem::take(&mut self.unmapped));
+    }
+
+    /// Takes the page-cache lock and adds the folios of `batch`, which were unmapped last, if
+    /// nothing is in the way. What may be is looked at under the lock.
     ///
     /// New users have to come by the page cache and will wait for the folio lock that they need
     /// against truncation.
     ///
     /// # Errors
     ///
-    /// The first page that something is wrong with, and what: [`ScanResult::PageCount`] if there
-    /// are other references, what `check` says, or why the batch has failed earlier. The lock is
-    /// released then.
+    /// The first page that something is wrong with, and what: why the batch has failed earlier, or
+    /// [`ScanResult::PageCount`] if there are other references than ours and the page cache's;
+    /// [`ScanResult::PageDirtyOrWriteback`] if the folio is, of a regular file;
+    /// [`ScanResult::Fail`] if it is not uptodate. The lock is released then.
+    ///
+    /// # Panics
+    ///
+    /// If `cursor` is over another range, or a folio is not in this one.
     #[inline]
     pub fn add<'w>(
         &mut self,
         cursor: Cursor<'w, 'm>,
-        batch: IsolatedBatch,
-        check: impl Fn(&Folio) -> Result<(), ScanResult>,
+        batch: UnmappedBatch,
     ) -> Result<LockedCursor<'w, 'm>, (usize, ScanResult)> {
-        let mut locked = cursor.lock();
+        let range = self.range;
+        let is_shmem = range.mapping().is_shmem();
         let mut failed = batch.failed;
         let mut pages = 0;
 
-        for folio in batch.list.iter() {
+        assert!(cursor.range() == range);
+        let mut locked = cursor.lock();
+
+        for folio in self.unmapped.iter() {
             // Being locked keeps it there.
             vm_bug_on!(!matches!(
                 locked.load(folio.start()),
                 Entry::Folio(found) if core::ptr::eq(found, folio)
             ));
-            match check_unused(folio, &check) {
-                Ok(nr_pages) => pages += nr_pages,
+            match check_unused(folio, is_shmem).and_then(|()| check_content(folio, is_shmem)) {
+                Ok(()) => pages += folio.nr_pages(),
                 Err(result) => {
                     failed = Some((folio.start().max(batch.index), result));
                     break;
@@ -733,19 +805,17 @@ impl<'m> OldFolios<'m, UnmapBatch> {
             }
             // A folio that was locked for this range is in it. Nothing here would notice otherwise.
             assert!(
-                folio.is_placed_in(self.range.mapping())
-                    && self.range.indices().contains(&folio.start())
+                folio.is_placed_in(range.mapping()) && range.indices().contains(&folio.start())
             );
         }
         if let Some(failed) = failed {
             drop(locked);
-            // To be flushed for like the others before anybody else gets them.
-            self.rejected.append(batch.list);
+            self.reject_unmapped();
             return Err(failed);
         }
 
-        // INVARIANT: In the mapping and the range, and used by nobody else, by the checks above.
-        self.list.append(batch.list);
+        // INVARIANT: In the mapping and the range, and as they have to be, by the checks above.
+        self.list.append(core::mem::take(&mut self.unmapped));
         self.pages += pages;
         self.holes += batch.end - batch.index - pages;
         Ok(locked)
@@ -755,9 +825,11 @@ impl<'m> OldFolios<'m, UnmapBatch> {
     /// any more.
     #[inline]
     pub fn flush(self) -> OldFolios<'m, Flushed> {
+        // INVARIANT: The same lists.
         OldFolios {
             tlb: self.tlb.flush(),
             list: self.list,
+            unmapped: self.unmapped,
             rejected: self.rejected,
             range: self.range,
             pages: self.pages,
@@ -1008,12 +1080,11 @@ mod tests {
             locked.extend(&mut batch, |_| true);
             let cursor = locked.unlock();
             let mut batch = batch.isolate_lru();
-            let end = batch.end();
 
             batch.release_private(GFP_KERNEL);
-            old.unmap(&mut batch, |_| Ok(()));
-            locked = old.add(cursor, batch, |_| Ok(()))?;
-            index = end;
+            let batch = old.unmap(batch);
+            index = batch.end();
+            locked = old.add(cursor, batch)?;
         }
         Ok(locked.unlock())
     }
@@ -1142,7 +1213,8 @@ mod tests {
         });
         let [a, b, c, d] = [0, 1, 2, 3].map(|n: usize| held[n].is_locked());
         let mut old = OldFolios::new(range);
-        let failed = old.add(cursor, batch.isolate_lru(), |_| Ok(())).err();
+        let batch = old.unmap(batch.isolate_lru());
+        let failed = old.add(cursor, batch).err();
         drop(old);
         drain();
 
@@ -1211,13 +1283,13 @@ mod tests {
         let mut slots = FolioSlots::new();
         let mut old = OldFolios::new(range);
 
-        let batch = FolioBatch::new(&mut slots, 1, file.lock(1)?).isolate_lru();
+        let batch = old.unmap(FolioBatch::new(&mut slots, 1, file.lock(1)?).isolate_lru());
         assert_eq!(batch.end(), 2);
-        let cursor = Cursor::new(&mut walk);
-        let failed = old.add(cursor, batch, |_| Err(ScanResult::Truncated)).err();
-        drop(old);
+        let user = old.unmapped.iter().next().map(HeldFolio::new);
+        let failed = old.add(Cursor::new(&mut walk), batch).err();
+        drop((old, user));
         drain();
-        assert_eq!(failed, Some((1, ScanResult::Truncated)));
+        assert_eq!(failed, Some((1, ScanResult::PageCount)));
         assert_eq!(gather_fails(range), None);
         Ok(())
     }

@@ -114,8 +114,8 @@ impl AddressSpace {
     /// The mapping that the pages of `file` are in.
     #[inline]
     pub fn of(file: &LocalFile) -> &Self {
-        // SAFETY: An open file has a mapping from when it is opened, which does not change, and
-        // which its reference to the inode keeps alive.
+        // SAFETY: An open file has a mapping from when it is opened. The file keeps it alive, with
+        // the inode that it is of.
         unsafe { &*bindings::file_mapping(file.as_ptr()).cast() }
     }
 
@@ -238,7 +238,7 @@ impl<'m> PmdRange<'m> {
         // SAFETY: Both are alive. Without this, nodes that are freed would stay on the list of
         // those that hold nothing but shadows.
         unsafe { bindings::mapping_set_update(state.as_raw(), mapping) };
-        // INVARIANT: Made for order 0.
+        // INVARIANT: Made for this mapping just now.
         Walk { state, range: self }
     }
 }
@@ -255,8 +255,7 @@ impl PartialEq for PmdRange<'_> {
 ///
 /// # Invariants
 ///
-/// `state` is for single entries, so that what it loads is an entry and not a node, but while a
-/// method of this module has set another order.
+/// `state` is over the pages of `range`'s mapping.
 pub struct Walk<'m> {
     state: XaState<'m>,
     range: PmdRange<'m>,
@@ -273,6 +272,10 @@ pub enum Entry<'a> {
 }
 
 /// Goes over a range of a file's page cache; the page-cache lock is not held.
+///
+/// # Invariants
+///
+/// `state` is over the pages of `range`'s mapping.
 pub struct Cursor<'w, 'm> {
     state: &'w mut XaState<'m>,
     range: PmdRange<'m>,
@@ -282,6 +285,7 @@ impl<'w, 'm> Cursor<'w, 'm> {
     /// Begins at the start of the range.
     #[inline]
     pub fn new(walk: &'w mut Walk<'m>) -> Self {
+        // INVARIANT: By that of the walk.
         Self {
             state: &mut walk.state,
             range: walk.range,
@@ -291,14 +295,21 @@ impl<'w, 'm> Cursor<'w, 'm> {
     /// Takes the page-cache lock.
     #[inline]
     pub fn lock(self) -> LockedCursor<'w, 'm> {
+        let mut guard = self.state.lock_irq();
+
+        // A walk that was for the whole range at once may be used again.
+        guard.set_order(self.range.start, 0);
+        // INVARIANT: For single entries, of the range's mapping by the cursor's invariant.
         LockedCursor {
-            guard: self.state.lock_irq(),
+            guard,
             range: self.range,
         }
     }
 
     /// Takes the page-cache lock with slots allocated for the whole range, so that stores to it
     /// succeed as long as the lock is held: `xas_create_range()`.
+    ///
+    /// Context: may sleep.
     ///
     /// # Errors
     ///
@@ -315,6 +326,12 @@ impl<'w, 'm> Cursor<'w, 'm> {
             self = locked.unlock();
             self.state.nomem(GFP_KERNEL)?;
         }
+    }
+
+    /// Where it goes.
+    #[inline]
+    pub(super) fn range(&self) -> PmdRange<'m> {
+        self.range
     }
 
     /// Keeps the file's mappings from changing.
@@ -358,9 +375,6 @@ impl<'w, 'm> Cursor<'w, 'm> {
     /// swapping in can fail with.
     #[inline]
     pub fn shmem_get_folio(&self, index: usize) -> Result<LockedFolio> {
-        if !self.range.mapping.is_shmem() {
-            return Err(EINVAL);
-        }
         shmem::get_folio(self.range.mapping, index)
     }
 
@@ -420,6 +434,11 @@ impl<'w, 'm> Cursor<'w, 'm> {
 /// A cursor within the page-cache lock; interrupts are off.
 ///
 /// Dropping it releases the lock.
+///
+/// # Invariants
+///
+/// `guard` is that of the pages of `range`'s mapping, and for single entries, so that what it loads
+/// is an entry and not a node.
 #[must_use = "the lock is released as soon as this is dropped"]
 pub struct LockedCursor<'w, 'm> {
     pub(super) guard: XaLockIrqGuard<'w, 'm>,
@@ -430,15 +449,21 @@ impl<'w, 'm> LockedCursor<'w, 'm> {
     /// Releases the page-cache lock.
     #[inline]
     pub fn unlock(self) -> Cursor<'w, 'm> {
+        // INVARIANT: By that of the locked cursor.
         Cursor {
             state: self.guard.unlock(),
             range: self.range,
         }
     }
 
-    /// What `entry` is, which the guard has found since the lock was taken.
+    /// What `entry` is.
+    ///
+    /// # Safety
+    ///
+    /// `entry` must be what the guard has found since the lock was taken, and not have been
+    /// replaced since.
     #[inline]
-    pub(super) fn entry(&self, entry: XaEntry) -> Entry<'_> {
+    pub(super) unsafe fn entry(&self, entry: XaEntry) -> Entry<'_> {
         if entry.is_empty() {
             Entry::Empty
         } else if entry.is_value() {
@@ -455,7 +480,9 @@ impl<'w, 'm> LockedCursor<'w, 'm> {
     #[inline]
     pub fn load(&mut self, index: usize) -> Entry<'_> {
         let entry = self.guard.load_at(index);
-        self.entry(entry)
+
+        // SAFETY: Found just now.
+        unsafe { self.entry(entry) }
     }
 
     /// Adds to `batch` what comes behind it in the range: folios that can be locked at once and
@@ -494,6 +521,7 @@ impl<'w, 'm> LockedCursor<'w, 'm> {
     #[inline]
     pub fn seal_full(self, full: FullRange<'_, '_>) -> SealedCursor<'w, 'm> {
         assert!(full.is_of(self.range));
+        // INVARIANT: No slot was filled, and by the witness none is empty.
         SealedCursor(FilledCursor {
             _hold: LastHold::begin(&self),
             locked: self,
@@ -695,6 +723,7 @@ impl<'m> SealedCursor<'_, 'm> {
         // SAFETY: The folio is alive and not on an LRU. The LRU lock nests in the page-cache lock.
         unsafe { bindings::folio_add_lru(folio.as_raw()) };
 
+        // For the one store that is left; taking the lock again undoes it.
         guard.set_order(range.start, HPAGE_PMD_ORDER);
         // SAFETY: The folio is locked, uptodate, of this mapping and at this index, by its type and
         // the check above, and comes with the references that the page cache wants. Those to the
@@ -715,7 +744,8 @@ impl<'m> SealedCursor<'_, 'm> {
         // SAFETY: The store above has replaced all that the range held: retry entries and, as
         // their pages make up the rest of it, exactly these folios.
         let replaced = unsafe { old.into_replaced() };
-        (new.into_inserted(), replaced)
+        // SAFETY: Stored above, with the references that it has got for that.
+        (unsafe { new.into_inserted() }, replaced)
     }
 }
 

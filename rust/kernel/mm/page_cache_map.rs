@@ -228,11 +228,14 @@ impl LockedCursor<'_, '_> {
             Some(found) => found,
         };
 
+        // SAFETY: Found just now.
+        let found = unsafe { self.entry(entry) };
+
         Extent {
             start,
             nr_pages: 1 << order,
             order,
-            content: match (entry.to_value(), self.entry(entry)) {
+            content: match (entry.to_value(), found) {
                 (Some(value), _) => Content::Value(value),
                 (None, Entry::Folio(folio)) => Content::Folio(folio.into()),
                 (None, _) => Content::Hole,

@@ -62,7 +62,7 @@ impl<'m> Charge<'m> {
 
     /// The pages have been added to the file.
     #[inline]
-    pub fn commit(self) {
+    pub(super) fn commit(self) {
         let _ = ManuallyDrop::new(self);
     }
 }
@@ -84,12 +84,20 @@ impl Drop for Charge<'_> {
 /// `shmem_get_folio(SGP_NOALLOC)`. Public through
 /// [`Cursor::shmem_get_folio`](super::page_cache::Cursor::shmem_get_folio).
 ///
-/// Context: may sleep, for other folio locks too. `mapping` is shmem.
+/// Context: may sleep, for other folio locks too.
+///
+/// # Errors
+///
+/// [`EINVAL`] if `mapping` is not shmem or ends before `index`, [`ENOENT`] for a hole, and what
+/// swapping in can fail with.
 #[inline]
 pub(super) fn get_folio(mapping: &AddressSpace, index: usize) -> Result<LockedFolio> {
     let mut folio = core::ptr::null_mut();
 
-    // SAFETY: The mapping is alive, and shmem as the caller says.
+    if !mapping.is_shmem() {
+        return Err(EINVAL);
+    }
+    // SAFETY: The mapping is alive, and shmem by the check above.
     to_result(unsafe {
         bindings::shmem_get_folio(
             mapping.host(),

@@ -242,8 +242,13 @@ impl<'s, 'a> XaLockIrqGuard<'s, 'a> {
     }
 
     /// Moves the cursor to the entry of `order` that contains `index`: `xas_set_order()`.
+    ///
+    /// # Panics
+    ///
+    /// If there are no entries of that order.
     #[inline]
     pub fn set_order(&mut self, index: usize, order: u32) {
+        assert!(order < usize::BITS);
         // SAFETY: Writes to fields of the cursor only. Multi-index entries are built in, as
         // `TRANSPARENT_HUGEPAGE` selects them.
         unsafe { bindings::xas_set_order(self.state.as_raw(), index, order) };

@@ -19,11 +19,10 @@ use collapse_file_test::{
 use kernel::{
     fs::file::LocalFile,
     mm::{
-        folio::Folio,
         khugepaged::{
             CollapseControl, FolioBatch, FolioSlots, NewFolio, OldFolios, ScanResult, Uptodate,
         },
-        page_cache::{AddressSpace, Cursor, Entry, LockedCursor, PmdRange},
+        page_cache::{AddressSpace, Cursor, Entry, LockedCursor, PmdRange, Walk},
         page_cache_map::{Content, Extent, MappedArea},
         rmap::Flushed,
         Mm,
@@ -559,7 +558,8 @@ fn old_at(start: usize, nr: usize) -> OldFolios<'static, Flushed> {
         let folio = folio.try_lock().expect("nobody has it locked");
         let cursor = locked.unlock();
         let batch = FolioBatch::new(&mut FolioSlots::new(), index, folio).isolate_lru();
-        let added = old.add(cursor, batch, |_| Ok(()));
+        let batch = old.unmap(batch);
+        let added = old.add(cursor, batch);
         locked = added.unwrap_or_else(|failed| panic!("{failed:?}"));
     }
     drop(locked);
@@ -569,8 +569,12 @@ fn old_at(start: usize, nr: usize) -> OldFolios<'static, Flushed> {
 /// Replaces a range with one page, by what may belong to another.
 fn commit(new_start: usize, charged: usize, old: (usize, usize)) {
     file(true, "4.");
-    let mut walk = range_at(START).walk();
-    let cursor = Cursor::new(&mut walk);
+    commit_by(&mut range_at(START).walk(), new_start, charged, old);
+    assert_eq!(world::found(), None);
+}
+
+fn commit_by(walk: &mut Walk<'static>, new_start: usize, charged: usize, old: (usize, usize)) {
+    let cursor = Cursor::new(walk);
     let old = old_at(old.0, old.1);
     let charge = cursor.charge_holes(charged).expect("there is room");
     let new = new_at(new_start);
@@ -584,7 +588,32 @@ fn commit(new_start: usize, charged: usize, old: (usize, usize)) {
     let (huge, replaced) = sealed.commit(new, charge, old);
     huge.unlock();
     replaced.release();
-    assert_eq!(world::found(), None);
+}
+
+/// Both a commit and a lack of memory leave a walk that was for the whole range at once.
+#[test]
+fn walk_is_for_single_entries_again() {
+    let find = |walk: &mut Walk<'_>, index| {
+        let mut locked = Cursor::new(walk).lock();
+        let Entry::Folio(found) = locked.load(index) else {
+            panic!("there is a page at {index}");
+        };
+        assert!(core::ptr::eq(found.as_raw(), page(index)), "{index}");
+    };
+    let behind = START + HPAGE_PMD_NR;
+
+    file(true, "4.");
+    let mut walk = range_at(START).walk();
+    commit_by(&mut walk, START, HPAGE_PMD_NR - 1, (START, 1));
+    find(&mut walk, behind);
+    find(&mut walk, START + 1);
+
+    file(true, "4.");
+    let mut walk = range_at(START).walk();
+    fail("node");
+    drop(Cursor::new(&mut walk).lock_with_slots());
+    find(&mut walk, START);
+    find(&mut walk, behind);
 }
 
 /// No type says that what is committed belongs together.
@@ -643,9 +672,47 @@ fn unmap_another() {
     let mut slots = FolioSlots::new();
     let (locked, batch) = batch_at(Cursor::new(&mut walk).lock(), START, &mut slots);
     let _cursor = locked.unlock();
-    let mut batch = batch.isolate_lru();
+    let batch = batch.isolate_lru();
     page(START).mapping.set(core::ptr::null_mut());
-    OldFolios::new(range_at(START)).unmap(&mut batch, |_| Ok(()));
+    let _ = OldFolios::new(range_at(START)).unmap(batch);
+}
+
+/// The room for a batch is there for longer than the batch.
+#[test]
+fn batch_that_is_not_used_is_unlocked() {
+    file(true, "4");
+    let mut walk = range_at(START).walk();
+    let mut slots = FolioSlots::new();
+    let (locked, batch) = batch_at(Cursor::new(&mut walk).lock(), START, &mut slots);
+    drop(locked);
+    drop(batch);
+    assert!((START..START + HPAGE_PMD_NR).all(|index| page(index).locked.get().is_none()));
+    drop(slots);
+    checked();
+}
+
+/// Whoever is given a folio that was unmapped might write to it, or free it, while a CPU still has the
+/// old translation.
+#[test]
+fn unmapped_folios_are_kept_until_the_flush() {
+    let is_kept = |index| page(index).locked.get().is_some();
+
+    file(true, "m.m");
+    let range = range_at(START);
+    let mut walk = range.walk();
+    let mut old = OldFolios::new(range);
+    // Nobody goes on with either.
+    for index in [START, START + 2] {
+        let mut slots = FolioSlots::new();
+        let folio = Cursor::new(&mut walk).filemap_lock_folio(index);
+        let folio = folio.expect("there is a page");
+        let batch = FolioBatch::new(&mut slots, index, folio).isolate_lru();
+        let _ = old.unmap(batch);
+        assert!(is_kept(START) && page(index).mapcount.get() == 0);
+    }
+    drop(old);
+    assert!(!is_kept(START) && !is_kept(START + 2));
+    checked();
 }
 
 /// The folio at an index and what can be taken with it.
@@ -667,8 +734,8 @@ fn batch_at<'w, 'm, 's>(
 /// before it, and else the folio's.
 #[test]
 fn where_a_batch_fails() {
-    // Where the batch begins, and what is objected to at which step: 0 when locked, 1 when unmapped,
-    // 2 when added. Of two the first in the file counts, even if a later step finds it.
+    // Where the batch begins, and which folio is in the way at which step: 0 when locked, 1 when
+    // unmapped, 2 when added. Of two the first in the file counts, even if a later step finds it.
     let mut cases = vec![];
     for step in 0..3 {
         cases.push((START + 1, vec![(step, START)], START + 1));
@@ -686,19 +753,35 @@ fn where_a_batch_fails() {
         let mut slots = FolioSlots::new();
         let (locked, mut batch) = batch_at(Cursor::new(&mut walk).lock(), start, &mut slots);
         let cursor = locked.unlock();
-        let check = |step, folio: &Folio| match objections.contains(&(step, folio.start())) {
-            true => Err(ScanResult::PageHasPrivate),
-            false => Ok(()),
+        let folios = |step| objections.iter().filter(move |&&(at, _)| at == step);
+        batch.check(
+            |folio| match folios(0).any(|&(_, at)| at == folio.start()) {
+                true => Err(ScanResult::PageCount),
+                false => Ok(()),
+            },
+        );
+        let batch = batch.isolate_lru();
+        let use_folios = |step| {
+            for &(_, at) in folios(step) {
+                // SAFETY: The folio is there; the reference is given up below.
+                unsafe { bindings::folio_get(core::ptr::from_ref(page(at)).cast_mut()) };
+            }
         };
-        batch.check(|folio| check(0, folio));
-        let mut batch = batch.isolate_lru();
-        old.unmap(&mut batch, |folio| check(1, folio));
-        let failed = old.add(cursor, batch, |folio| check(2, folio)).err();
+        use_folios(1);
+        let batch = old.unmap(batch);
+        // What was unmapped is kept for the flush, also if it was refused then.
+        assert!(folios(1).all(|&(_, at)| page(at).locked.get().is_some()));
+        use_folios(2);
+        let failed = old.add(cursor, batch).err();
         assert_eq!(
             failed,
-            Some((expected, ScanResult::PageHasPrivate)),
+            Some((expected, ScanResult::PageCount)),
             "{objections:?}"
         );
+        for &(_, at) in folios(1).chain(folios(2)) {
+            // SAFETY: Taken above.
+            unsafe { bindings::folio_put(core::ptr::from_ref(page(at)).cast_mut()) };
+        }
         drop(old);
         checked();
     }
@@ -786,7 +869,10 @@ fn letters(range: Range<usize>, room: usize) -> String {
             };
             let pages = extent.end().min(range.end) - extent.start.max(range.start);
             assert_eq!(extent.start.max(range.start), range.start + text.len());
-            assert!(letter == '.' || extent.nr_pages == 1 << extent.order);
+            assert!(match letter {
+                '.' => extent.end() <= range.end,
+                _ => extent.nr_pages == 1 << extent.order,
+            });
             text.extend(std::iter::repeat_n(letter, pages));
         }
         next = last.end();
@@ -820,6 +906,8 @@ fn what_a_snapshot_tells() {
             assert_eq!(letters(START..START, room), "");
         }
         assert_eq!(letters(usize::MAX - 1..usize::MAX, 3), "");
+        let far = usize::MAX / 2;
+        assert_eq!(letters(far..far + 2, 3), "..");
         checked();
     }
 }
@@ -846,5 +934,13 @@ fn who_maps_it() {
     assert_eq!(areas(START..START + 1, &mut found), (vec![first], false));
     assert_eq!(areas(0..START, &mut found), (vec![], false));
     assert_eq!(areas(START + 1..START + 1, &mut found), (vec![], false));
+
+    for mode in 0..3 {
+        let others = core::array::from_fn(|at| at == mode);
+        with(|w| w.vmas[vma].uffd_others.set(others));
+        let (areas, _) = address_space().snapshot_vmas(START..START + 2, &mut found);
+        let modes = areas[1].userfaultfd;
+        assert_eq!([modes.wp, modes.minor, modes.rwp], others);
+    }
     checked();
 }

@@ -24,6 +24,8 @@ pub struct vm_area_struct {
     pub nr: usize,
     /// A userfaultfd is registered for missing pages.
     pub uffd_missing: Cell<bool>,
+    /// One is registered for protected pages, for minor faults, for all accesses to protected ones.
+    pub uffd_others: Cell<[bool; 3]>,
     /// It is not there any more.
     pub gone: Cell<bool>,
 }
@@ -38,6 +40,7 @@ impl vm_area_struct {
                 start,
                 nr,
                 uffd_missing: Cell::new(false),
+                uffd_others: Cell::new([false; 3]),
                 gone: Cell::new(false),
             }));
             id
@@ -168,22 +171,25 @@ pub unsafe fn userfaultfd_missing(vma: *mut vm_area_struct) -> bool {
 /// # Safety
 ///
 /// `vma` is one of this world.
-pub unsafe fn userfaultfd_wp(_vma: *mut vm_area_struct) -> bool {
-    false
+pub unsafe fn userfaultfd_wp(vma: *mut vm_area_struct) -> bool {
+    // SAFETY: As the caller says.
+    unsafe { &*vma }.uffd_others.get()[0]
 }
 
 /// # Safety
 ///
 /// `vma` is one of this world.
-pub unsafe fn userfaultfd_minor(_vma: *mut vm_area_struct) -> bool {
-    false
+pub unsafe fn userfaultfd_minor(vma: *mut vm_area_struct) -> bool {
+    // SAFETY: As the caller says.
+    unsafe { &*vma }.uffd_others.get()[1]
 }
 
 /// # Safety
 ///
 /// `vma` is one of this world.
-pub unsafe fn userfaultfd_rwp(_vma: *mut vm_area_struct) -> bool {
-    false
+pub unsafe fn userfaultfd_rwp(vma: *mut vm_area_struct) -> bool {
+    // SAFETY: As the caller says.
+    unsafe { &*vma }.uffd_others.get()[2]
 }
 
 /// An address is the number of a page, and each page is mapped at its own.

@@ -7,7 +7,7 @@
 
 use kernel::mm::{
     folio::{FolioList, IsolatedFolio, LockedFolio},
-    khugepaged::{CopyCursor, NewFolio, OldFolios, Uptodate},
+    khugepaged::{CopyCursor, IsolatedBatch, NewFolio, OldFolios, Uptodate},
     page_cache::{Cursor, Entry, LockedCursor, PmdRange, SealedCursor},
     rmap::{Flushed, IMmapReadGuard, UnmapBatch},
     shmem::Charge,
@@ -42,6 +42,16 @@ pub fn look<'w, 'm>(
 /// The list takes the folio over.
 pub fn gather(list: &mut FolioList, folio: IsolatedFolio) {
     list.push(folio);
+}
+
+/// The folios are unmapped first, and stay with who has done that.
+pub fn take<'m>(
+    old: &mut OldFolios<'m, UnmapBatch>,
+    cursor: Cursor<'_, 'm>,
+    batch: IsolatedBatch,
+) -> bool {
+    let batch = old.unmap(batch);
+    old.add(cursor, batch).is_ok()
 }
 
 /// Looks at the VMAs while the guard is there, by a range with an exclusive end.
