@@ -30,6 +30,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/param.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -669,15 +670,16 @@ static void run(const struct scenario *s, long rounds)
 /*
  * The other CPU's part: page by page, in some order, as long as a collapse is under way.
  * It comes by each page just once. What is read again is activated, for which a batch
- * holds references, and the collapse fails.
+ * holds references, and the collapse fails. A page that is locked already it waits for
+ * until all is over, so what there is to tell of a collapse is the longest of its times.
  */
 static struct {
 	char *alias;
 	int fd;
 	unsigned long collapse;	/* 0, or a number: of the implementation, modulo NR_IMPLS */
 	bool stop;
-	unsigned int count[2][NR_IMPLS];
-	long *samples[2][NR_IMPLS];
+	unsigned int count[NR_IMPLS];	/* collapses that it has seen something of */
+	long *longest[2][NR_IMPLS];	/* to touch or to read a page, in each of them */
 } bystander;
 
 static const char * const bystander_names[2] = { "touch", "read" };
@@ -695,10 +697,9 @@ static void look_at_page(unsigned long page, int impl)
 		die("read: %s", strerror(errno));
 	times[2] = now();
 	for (int i = 0; i < 2; i++) {
-		unsigned int *count = &bystander.count[i][impl];
+		long *longest = &bystander.longest[i][impl][bystander.count[impl] - 1];
 
-		if (*count < MAX_SAMPLES)
-			bystander.samples[i][impl][(*count)++] = times[i + 1] - times[i];
+		*longest = MAX(*longest, times[i + 1] - times[i]);
 	}
 }
 
@@ -709,12 +710,16 @@ static void *stand_by(void *unused)
 	run_on(1);
 	while (!__atomic_load_n(&bystander.stop, __ATOMIC_ACQUIRE)) {
 		unsigned long collapse = __atomic_load_n(&bystander.collapse, __ATOMIC_ACQUIRE);
+		int impl = collapse % NR_IMPLS;
 
 		if (collapse != seen)
 			page = 0;
 		seen = collapse;
-		if (collapse && page < NR_PAGES)
-			look_at_page(page++ * 197 % NR_PAGES, collapse % NR_IMPLS);
+		if (!collapse || page == NR_PAGES)
+			continue;
+		if (!page && bystander.count[impl] < MAX_SAMPLES)
+			bystander.count[impl]++;
+		look_at_page(page++ * 197 % NR_PAGES, impl);
 	}
 	return unused;
 }
@@ -760,7 +765,7 @@ static void run_bystander(long rounds)
 	if (!bystander.alias || madvise(bystander.alias, HUGE, MADV_RANDOM))
 		die("mmap: %s", strerror(errno));
 	for (int i = 0; i < 2 * NR_IMPLS; i++)
-		bystander.samples[i / NR_IMPLS][i % NR_IMPLS] = calloc(MAX_SAMPLES, sizeof(long));
+		bystander.longest[i / NR_IMPLS][i % NR_IMPLS] = calloc(MAX_SAMPLES, sizeof(long));
 	if (pthread_create(&thread, NULL, stand_by, NULL))
 		die("no thread");
 	for (long round = 0; round < rounds; round++)
@@ -770,8 +775,8 @@ static void run_bystander(long rounds)
 	pthread_join(thread, NULL);
 
 	for (int i = 0; i < 2 * NR_IMPLS; i++) {
-		unsigned int count = bystander.count[i / NR_IMPLS][i % NR_IMPLS];
-		long *samples = bystander.samples[i / NR_IMPLS][i % NR_IMPLS];
+		unsigned int count = bystander.count[i % NR_IMPLS];
+		long *samples = bystander.longest[i / NR_IMPLS][i % NR_IMPLS];
 
 		if (!count)
 			die("the bystander saw no collapse");
@@ -794,24 +799,46 @@ static bool wanted(const struct scenario *s, char **names)
 	return *names;
 }
 
+static __noreturn void usage(void)
+{
+	fprintf(stderr,
+		"usage: collapse_bench [-m time | locks | irqs-off | bystander] [-n ROUNDS] [-d DIR]\n"
+		"                      [-c CLOCK] [SCENARIO...]\n");
+	exit(2);
+}
+
+static bool is_kind(const char *name)
+{
+	static const char * const kinds[] = { "time", "locks", "irqs-off", "bystander" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
+		if (!strcmp(name, kinds[i]))
+			return true;
+	return false;
+}
+
 int main(int argc, char **argv)
 {
-	const char *before = implementation();
+	const char *before;
 	long rounds = 5;
+	char *end = "";
 	int option;
 
 	while ((option = getopt(argc, argv, "m:n:d:c:")) != -1) {
 		if (option == 'm')
 			what = optarg;
 		else if (option == 'n')
-			rounds = strtol(optarg, NULL, 10);
+			rounds = strtol(optarg, &end, 10);
 		else if (option == 'd')
 			dir = optarg;
 		else if (option == 'c')
 			trace_clock = optarg;
 		else
-			return 2;
+			usage();
 	}
+	if (*end || rounds < 1 || !is_kind(what))
+		usage();
+	before = implementation();
 	if (!before)
 		die("this kernel has one collapse_file() only");
 	run_on(0);
@@ -822,7 +849,7 @@ int main(int argc, char **argv)
 	} else {
 		if (!strcmp(what, "irqs-off"))
 			begin_irqs_off();
-		for (size_t i = 0; i < sizeof(scenarios) / sizeof(*scenarios); i++)
+		for (size_t i = 0; i < ARRAY_SIZE(scenarios); i++)
 			if (wanted(&scenarios[i], argv + optind))
 				run(&scenarios[i], rounds);
 		if (!strcmp(what, "irqs-off"))

@@ -1098,6 +1098,9 @@ TEST_F(collapse_file, from_another_cgroup)
 	EXPECT_COLLAPSE(self->base, true);
 	EXPECT_EQ(read_number(CGROUP "/memory.stat", "shmem "), 0);
 	EXPECT_EQ(read_number(CGROUP "/memory.stat", "file "), 0);
+	/* Nor is anything counted on lists that is not there. */
+	EXPECT_EQ(read_number(CGROUP "/memory.stat", "inactive_anon ") +
+		  read_number(CGROUP "/memory.stat", "active_anon "), 0);
 	EXPECT_EQ(memory_stat("shmem_thp ") - huge, (long)HUGE);
 	/* Above us is the other cgroup's parent, which had its pages, too. */
 	EXPECT_EQ(memory_stat("shmem ") - ours, (long)HUGE - theirs);

@@ -1142,7 +1142,7 @@ static void prepare(void)
 static __noreturn void usage(void)
 {
 	fprintf(stderr,
-		"Usage: %s [-c CASES] [-s SEED] [-t SECONDS] [-d DIR] [-m concurrent | -r HISTORY | -T] [-x]\n"
+		"usage: %s [-c CASES] [-s SEED] [-t SECONDS] [-d DIR] [-m concurrent | -r HISTORY | -T] [-x]\n"
 		"  -c CASES       how many cases, or rounds (200)\n"
 		"  -s SEED        of the first case; the next one has the next (the time)\n"
 		"  -t SECONDS     end after that time (never)\n"
@@ -1152,7 +1152,17 @@ static __noreturn void usage(void)
 		"  -T             see whether a difference would be found\n"
 		"  -x             do also what a kernel may not survive, whichever collapse_file() it uses\n",
 		self);
-	exit(KSFT_FAIL);
+	exit(2);
+}
+
+static uint64_t number(const char *text)
+{
+	char *end;
+	uint64_t value = strtoull(text, &end, 0);
+
+	if (end == text || *end)
+		usage();
+	return value;
 }
 
 int main(int argc, char **argv)
@@ -1167,13 +1177,13 @@ int main(int argc, char **argv)
 	while ((option = getopt(argc, argv, "c:s:t:d:r:m:xT")) != -1) {
 		switch (option) {
 		case 'c':
-			cases = strtoul(optarg, NULL, 0);
+			cases = number(optarg);
 			break;
 		case 's':
-			seed = strtoull(optarg, NULL, 0);
+			seed = number(optarg);
 			break;
 		case 't':
-			seconds = strtoul(optarg, NULL, 0);
+			seconds = number(optarg);
 			break;
 		case 'd':
 			disk = optarg;
