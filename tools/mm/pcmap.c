@@ -91,6 +91,10 @@ static const struct page_cache_map_entry *next_entry(struct picture *picture)
 {
 	const struct page_cache_map_entry *entry = pcmap_next(&picture->map);
 
+	if (!entry && errno == EPERM) {
+		fprintf(stderr, PCMAP_NEEDS_ADMIN);
+		exit(1);
+	}
 	if (!entry && errno)
 		fail(picture->name);
 	return entry;

@@ -16,6 +16,7 @@
 #define ARRAY_SIZE(array)	(sizeof(array) / sizeof((array)[0]))
 
 #define PCMAP_DEVICE	"/dev/rust-page-cache-map"
+#define PCMAP_NEEDS_ADMIN	"error: " PCMAP_DEVICE " needs CAP_SYS_ADMIN: run this as root\n"
 
 struct pcmap {
 	int device, fd;
@@ -33,7 +34,7 @@ static inline int pcmap_open(void)
 	if (device >= 0)
 		return device;
 	if (errno == EACCES || errno == EPERM)
-		fprintf(stderr, "error: %s needs CAP_SYS_ADMIN: run this as root\n", PCMAP_DEVICE);
+		fprintf(stderr, PCMAP_NEEDS_ADMIN);
 	else if (errno == ENOENT || errno == ENXIO || errno == ENODEV)
 		fprintf(stderr, "error: there is no %s: if CONFIG_SAMPLE_RUST_PAGE_CACHE_MAP is m "
 			"in this kernel, run 'modprobe rust_page_cache_map'; else build one with it "
