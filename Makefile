@@ -38,7 +38,7 @@ export VNG = $(shell . scripts/lib.sh && echo "$$VNG")
 
 .DEFAULT_GOAL := help
 
-.PHONY: help setup source kernel kernel-debug run test test-all fuzz coverage mutants-vm mutants-host host-test bench bench-locks profile shell gdb vng job apply report patches patches-check port-check lint clean
+.PHONY: help setup source kernel kernel-debug run test test-all fuzz coverage mutants-vm mutants-host host-test bench bench-locks profile shell gdb vng job apply report patches patches-check port-check rustdoc lint clean
 
 help:
 	@echo 'collapse_file() of Linux in Rust'
@@ -66,6 +66,7 @@ help:
 	@echo '  make patches-check [BUILDS=no] apply it a patch at a time to a pristine tree, and build each step'
 	@echo '  make port-check KSRC=DIR       which hunks do not fit a kernel tree of another version'
 	@echo '  make report    build/results once more as a page (index.html) and JUnit XML; the tests do so, too'
+	@echo '  make rustdoc   the documentation of the kernel crate, which has to come without a warning'
 	@echo '  make lint      rustfmt, clippy, checkpatch, shellcheck'
 	@echo '  make setup     install the tools only'
 	@echo '  make clean     remove build/ (the cache stays)'
@@ -134,6 +135,7 @@ test-all: test mutants-host
 	@$(MAKE) fuzz
 	@$(MAKE) coverage
 	@$(MAKE) mutants-vm
+	@$(MAKE) rustdoc
 
 bench: check-options kernel
 	@scripts/setup.sh plot
@@ -188,6 +190,11 @@ port-check:
 report:
 	@scripts/report.py
 
+rustdoc: check-options kernel
+	@scripts/build-kernel.sh fast rustdoc
+	@if grep -A4 '^warning' $(BUILD)/logs/kernel-fast.log; then echo 'error: rustdoc warns, see above' >&2; exit 1; fi
+	@echo '==> $(BUILD)/linux/build-fast/Documentation/output/rust/rustdoc/kernel/mm/index.html'
+
 lint: kernel-debug
 	@scripts/lint.sh
 
@@ -201,6 +208,8 @@ check-options:
 	@case '$(ROUNDS)' in *[!0-9]* | 0) echo 'error: ROUNDS=$(ROUNDS) is no number of rounds' >&2; exit 2;; esac
 	@case '$(CASES)$(SEED)' in *[!0-9]*) echo 'error: CASES=$(CASES) is no number, or SEED=$(SEED)' >&2; exit 2;; esac
 	@case '$(GDB)' in '' | 1) ;; *) echo 'error: GDB=$(GDB) is not 1' >&2; exit 2;; esac
+	@case '$(ROOTFS):$(filter job,$(MAKECMDGOALS))' in :job) echo 'error: which root file system? make job ROOTFS=URL:' \
+		'an ext4 image with bash, python3, util-linux, e2fsprogs and xfsprogs' >&2; exit 2;; esac
 	@case '$(ACCEL)' in auto|kvm|tcg) ;; *) echo 'error: ACCEL=$(ACCEL) is not one of auto, kvm, tcg' >&2; exit 2;; esac
 
 clean:

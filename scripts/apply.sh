@@ -10,7 +10,8 @@
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 . "$(dirname "${BASH_SOURCE[0]}")/series.sh"
 
-[ -n "${1:-}" ] || die "which tree? make apply KSRC=/path/to/linux-$LINUX_SERIES"
+[ $# -eq 2 ] || usage "apply.sh KSRC DEST"
+[ -n "$1" ] || die "which tree? make apply KSRC=/path/to/linux-$LINUX_SERIES"
 ksrc=$1
 dest=$2
 check_kernel_tree "$ksrc"

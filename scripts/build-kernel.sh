@@ -12,20 +12,20 @@
 
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-name=$1
-shift
+name=${1:-}
 fragments=("$TOP/configs/base.config" "$TOP/configs/$ARCH.config")
 case $ARCH in
-x86_64) kernel=bzImage suffix= ;;
-*) kernel=Image suffix=-$ARCH ;;
+x86_64) kernel=bzImage suffix='' kbuild_arch=x86 ;;
+*) kernel=Image suffix=-$ARCH kbuild_arch=$ARCH ;;
 esac
 case $name in
-debug) fragments+=("$TOP/configs/debug.config") ;;
+debug | fast | fuzz | gdb | plain | small) fragments+=("$TOP/configs/$name.config") ;;
 mutants | coverage) fragments+=("$TOP/configs/debug.config" "$TOP/configs/no-kunit.config") ;;
 bench-locks) fragments+=("$TOP/configs/fast.config" "$TOP/configs/$name.config") ;;
 kasan | kcsan | lab) fragments+=("$TOP/configs/debug.config" "$TOP/configs/$name.config") ;;
-*) fragments+=("$TOP/configs/$name.config") ;;
+*) usage "build-kernel.sh NAME [FRAGMENT] [TARGET...]" ;;
 esac
+shift
 if [ -f "${1:-}" ]; then
 	fragments+=("$1")
 	shift
@@ -61,7 +61,7 @@ bin=$(dirname "$RUSTC")
 export CCACHE_DIR=$CACHE/ccache CCACHE_NOHASHDIR=1 CCACHE_MAXSIZE=5G
 # Of the examples in the kernel crate's documentation, those of ours become tests; what only others use
 # is not missed.
-make=(make -C "$linux" O="$out" ARCH="$ARCH" -j"$JOBS" LLVM="$LLVM" CC="ccache clang$LLVM"
+make=(make -C "$linux" O="$out" ARCH="$kbuild_arch" -j"$JOBS" LLVM="$LLVM" CC="ccache clang$LLVM"
 	RUSTC="$RUSTC" HOSTRUSTC="$RUSTC" RUSTFMT="$bin/rustfmt" CLIPPY_DRIVER="$bin/clippy-driver" BINDGEN="$BINDGEN"
 	RUSTDOC="$bin/rustdoc --test-args 'kernel/mm/ kernel/xarray/ kernel/capability'"
 	RUSTFLAGS_doctests_kernel_generated.o=-Adead_code

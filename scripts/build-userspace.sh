@@ -6,6 +6,7 @@
 
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
+[[ $# -eq 0 || $* == tests ]] || usage "build-userspace.sh [tests]"
 linux=$BUILD/linux
 bin=$BUILD/bin
 copy=$BUILD/selftests

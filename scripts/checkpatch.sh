@@ -8,7 +8,7 @@
 
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-[ $# -eq 1 ] && [ -f "${1:-}/scripts/checkpatch.pl" ] || { echo "usage: checkpatch.sh KERNEL-TREE" >&2; exit 2; }
+[ $# -eq 1 ] && [ -f "${1:-}/scripts/checkpatch.pl" ] || usage "checkpatch.sh KERNEL-TREE"
 tree=$(cd "$1" && pwd)
 compgen -G "$BUILD/patches/*.patch" >/dev/null || die "build/patches has no patches: run 'make patches'"
 cd "$BUILD/patches"

@@ -10,6 +10,7 @@
 
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
+[ $# -eq 1 ] || usage "code-size.sh BUILD-DIRECTORY"
 out=$1
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT

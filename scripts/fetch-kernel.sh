@@ -6,6 +6,8 @@
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 . "$(dirname "${BASH_SOURCE[0]}")/private-apt.sh"
 
+[ $# -eq 0 ] || usage "fetch-kernel.sh"
+
 suite=trixie-backports
 package=linux-source-$LINUX_SERIES
 dir=$CACHE/linux

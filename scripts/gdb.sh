@@ -7,7 +7,7 @@
 
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-[ $# -eq 2 ] || { echo "usage: gdb.sh KERNEL-BUILD SOCKET" >&2; exit 2; }
+[ $# -eq 2 ] || usage "gdb.sh KERNEL-BUILD SOCKET"
 [ -f "$1/vmlinux" ] || die "$1/vmlinux is not there: run 'make shell GDB=1' in another terminal, which builds it"
 [ -S "$2" ] || die "no guest listens at $2: run 'make shell GDB=1' in another terminal"
 command -v gdb >/dev/null || "$TOP/scripts/setup.sh" gdb

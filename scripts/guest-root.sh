@@ -7,6 +7,8 @@
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 . "$(dirname "${BASH_SOURCE[0]}")/private-apt.sh"
 
+[ $# -eq 0 ] || usage "guest-root.sh"
+
 suite=trixie
 # What virtme-ng's init and scripts/guest/ call; udev names the ports by which a guest talks.
 packages=(base-files base-passwd bash coreutils util-linux mount grep sed mawk hostname udev busybox-static python3)

@@ -10,6 +10,7 @@ not compile is tried.
 Prints TAP. build/results/host.json has what was explored, the logs are in build/logs.
 """
 
+import argparse
 import json
 import os
 import re
@@ -190,6 +191,8 @@ class Run:
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0],
+                            epilog="LONG=1 in the environment: the deep tests").parse_args()
     rustc, cargo = tools()
     environment = dict(os.environ, KSRC=kernel_tree(), RUSTC=rustc, CARGO_TARGET_DIR=os.path.join(BUILD, "host"),
                        CARGO_TERM_COLOR="never", NO_COLOR="1", RUST_BACKTRACE="0")

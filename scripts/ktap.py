@@ -76,6 +76,9 @@ class Suite:
             elif SKIP.search(text):
                 self.skipped += 1
                 name, why = SKIP.split(result.group(2), maxsplit=1)
+                if not name.strip():
+                    # "ok # SKIP NAME (REASON)", as khugepaged has it.
+                    name, why = re.fullmatch(r"(.*?)(?:\s*\((.*)\))?", why.strip()).groups("")
                 self.case(name, "skipped", why)
             else:
                 self.passed += 1

@@ -26,6 +26,12 @@ die() {
 	exit 1
 }
 
+# usage TEXT: the arguments are wrong.
+usage() {
+	printf 'usage: %s\n' "$*" >&2
+	exit 2
+}
+
 # Both ends of a step are worth a line; what lies between goes to a log.
 #   logged NAME COMMAND...
 logged() {

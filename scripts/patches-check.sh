@@ -13,7 +13,7 @@
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 . "$(dirname "${BASH_SOURCE[0]}")/series.sh"
 
-[ $# -eq 0 ] || { echo "usage: [KSRC=DIR] [BUILDS=\"fast plain\"|no] patches-check.sh" >&2; exit 2; }
+[ $# -eq 0 ] || usage "[KSRC=DIR] [BUILDS='fast plain'|no] patches-check.sh"
 read -ra builds <<<"${BUILDS:-fast plain}"
 [ "${builds[*]}" != no ] || builds=()
 for kernel in "${builds[@]}"; do

@@ -9,7 +9,7 @@
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 . "$(dirname "${BASH_SOURCE[0]}")/series.sh"
 
-[ $# -eq 0 ] || { echo "usage: [REROLL=N] patches.sh" >&2; exit 2; }
+[ $# -eq 0 ] || usage "[REROLL=N] patches.sh"
 [[ ${REROLL:-1} =~ ^[1-9][0-9]*$ ]] || { echo "error: REROLL=$REROLL is no number of a version" >&2; exit 2; }
 [ -d "$BUILD/pristine/mm" ] && [ -f "$BUILD/linux/Makefile" ] || die "there is no kernel source: run 'make source', or this by way of make"
 name=$(git -C "$TOP" config user.name) && email=$(git -C "$TOP" config user.email) ||

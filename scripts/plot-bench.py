@@ -1,16 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Draw what bench.py has measured: bars for C, Rust and the floor of each scenario.
+"""Draw what bench.py has measured: bars for C, Rust and the floor of each scenario."""
 
-    plot-bench.py BENCH.JSON PLOT.SVG
-"""
-
+import argparse
 import json
-import sys
-
-import matplotlib
-matplotlib.use("svg")
-import matplotlib.pyplot as plt  # noqa: E402  (wants to know first what it draws for)
 
 COLOURS = {"c": "#4477aa", "rust": "#ee6677", "floor": "#bbbbbb"}
 NAMES = {"c": "C", "rust": "Rust", "floor": "floor: copy and clear alone"}
@@ -18,9 +11,17 @@ WIDTH = 0.27
 
 
 def main():
-    if len(sys.argv) != 3:
-        sys.exit("usage: plot-bench.py BENCH.JSON PLOT.SVG")
-    with open(sys.argv[1]) as file:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("results", help="bench.json")
+    parser.add_argument("plot", help="SVG to write")
+    args = parser.parse_args()
+
+    # It is in an environment of its own, and takes its time.
+    import matplotlib  # pylint: disable=import-outside-toplevel
+    matplotlib.use("svg")
+    import matplotlib.pyplot as plt  # pylint: disable=import-outside-toplevel
+
+    with open(args.results) as file:
         results = [result for result in json.load(file) if result["floor"] is not None]
     # The same input gives the same file.
     plt.rcParams.update({"svg.hashsalt": "bench", "svg.fonttype": "none"})
@@ -35,7 +36,7 @@ def main():
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.01)
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
-    figure.savefig(sys.argv[2], metadata={"Date": None})
+    figure.savefig(args.plot, metadata={"Date": None})
 
 
 if __name__ == "__main__":

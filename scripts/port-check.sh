@@ -8,7 +8,7 @@
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 . "$(dirname "${BASH_SOURCE[0]}")/series.sh"
 
-[ $# -eq 1 ] || { echo "usage: port-check.sh KERNEL-TREE" >&2; exit 2; }
+[ $# -eq 1 ] || usage "port-check.sh KERNEL-TREE"
 [ -n "$1" ] || die "which tree? make port-check KSRC=/path/to/linux"
 check_is_kernel_tree "$1"
 

@@ -7,6 +7,8 @@
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 . "$(dirname "${BASH_SOURCE[0]}")/series.sh"
 
+[ $# -eq 0 ] || usage "prepare-source.sh"
+
 linux=$BUILD/linux
 # The kernel's own versions of what the series patches.
 pristine=$BUILD/pristine

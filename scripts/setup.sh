@@ -7,6 +7,8 @@
 
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
+[[ $# -eq 0 || $* =~ ^(plot|mutants|gdb)$ ]] || usage "setup.sh [plot | mutants | gdb]"
+
 # rustc-web and clang-22 share their LLVM, which lets C helpers be inlined into
 # Rust. rustup's toolchain, if there is one, is not used: it has no core sources.
 packages=(

@@ -11,6 +11,7 @@
 
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
+[ "${1:-}" = -- ] || [ $# -eq 2 ] || { echo "usage: fuzz.sh CASES SEED | -- OPTION..." >&2; exit 2; }
 if [ "$1" = -- ]; then
 	shift
 	"$bin/collapse_fuzz" "$@"

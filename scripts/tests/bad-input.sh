@@ -115,6 +115,15 @@ if [ ! -e /dev/rust-page-cache-map ]; then
 	tap "pcmap: this kernel has not the sample" refuses 'no /dev/rust-page-cache-map: .*CONFIG_SAMPLE_RUST_PAGE_CACHE_MAP' \
 		"$BUILD/bin/pcmap" "$TOP/README.md"
 fi
+for script in apply build-kernel build-userspace checkpatch code-size fetch-kernel gdb guest-root lint patches patches-check \
+	port-check prepare-source setup; do
+	tap "$script.sh: wrong arguments" usage_of "$TOP/scripts/$script.sh" one two three four five six
+done
+for script in bench coverage cover-letter fuzz host-test job mutants-host mutants-vm plot-bench profile report run-tests vm; do
+	tap "$script.py: wrong arguments" usage_of "$TOP/scripts/$script.py" --no-such-option
+done
+tap "collapse_bench: wrong arguments" usage_of "$BUILD/bin/collapse_bench" -m nothing
+tap "collapse_fuzz: wrong arguments" usage_of "$BUILD/bin/collapse_fuzz" -c many
 tap "pcmap: wrong arguments" usage_of "$BUILD/bin/pcmap" --list --svg "$TOP/README.md"
 tap "demo: wrong arguments" usage_of "$BUILD/bin/collapse_file_demo"
 

@@ -15,7 +15,7 @@ cells() { printf '%.s'"$1" {1..64}; }
 {
 	printf '%s\n' '#suite parser host' 'ok 1 one' 'ok 2 two <script>' '#end parser host 0'
 	printf '%s\n' '#suite collapse_file rust' 'not ok 1 of another guest' '#booted-again'
-	printf '%s\n' '#suite collapse_file rust' '1..3' 'ok 1 fine' '# said before' $'# in colours \e[31mand\x01' 'not ok 2 broken' 'ok 3 other # SKIP no swap' '#end collapse_file rust 1'
+	printf '%s\n' '#suite collapse_file rust' '1..4' 'ok 1 fine' '# said before' $'# in colours \e[31mand\x01' 'not ok 2 broken' 'ok 3 other # SKIP no swap' 'ok 4 # SKIP huge (no pages)' '#end collapse_file rust 1'
 	printf '%s\n' '#suite collapse_file_results c' '1..1' '# x:reached COPY_MC by copy_mc' '# x:not reached: STORE_FAILED' 'ok 1 all' '#end collapse_file_results c 0'
 	printf '%s\n' '#suite collapse_fuzz rust' '1..1' '# # fuzz-result: truncated=41' '# # fuzz-result: truncated=1' 'ok 1 fuzz' '#end collapse_fuzz rust 0'
 	printf '%s\n' '#suite demo rust' '' 'memfd: of all kinds; collapse_file() in Rust'
@@ -102,7 +102,7 @@ tap "it is reported" "$report" --results "$dir"
 tap "the page's elements are balanced" balanced
 tap "and need no other file" has_not 'src='
 tap "no address either" has_not '://'
-tap "the sums are of all that counts" has '2 failed</b><span class=faint>6 passed, 1 skipped'
+tap "the sums are of all that counts" has '2 failed</b><span class=faint>6 passed, 2 skipped'
 tap "what failed is told" has 'collapse_file (Rust): broken'
 tap "and what was said before" has '# said before'
 tap "and what was wrong beside the tests" has 'a guest that fell silent'
@@ -117,11 +117,12 @@ tap "a hole" has '<rect class=hole x=0 y=24 width=448 height=8 />'
 tap "and a huge page in one piece" has '<rect class=huge width=448 height=16 />'
 tap "what was not run is told so" has 'not run: <code>make fuzz</code>'
 
-tap "junit.xml has every test, and the run's own" xpath 9 ".//testcase"
+tap "junit.xml has every test, and the run's own" xpath 10 ".//testcase"
 tap "two failures" xpath 2 ".//testcase/failure"
 tap "with what was said" grep -q '# said before' "$dir/junit.xml"
 tap "a skipped test, and why" xpath 1 ".//skipped[@message='no swap']"
-tap "sums" xpath 1 ".[@tests='9'][@failures='2'][@skipped='1']"
+tap "also if its name comes last" xpath 1 ".//testcase[@name='huge']/skipped[@message='no pages']"
+tap "sums" xpath 1 ".[@tests='10'][@failures='2'][@skipped='2']"
 tap "a suite for each implementation" xpath 1 ".//testsuite[@name='collapse_file.rust']"
 
 echo '{' >"$dir/bench.json"
