@@ -601,7 +601,7 @@ impl FolioList {
         let mut i_mmap = None;
         let last = self.iter().position(|folio| {
             if folio.is_mapped() {
-                assert!(folio.is_placed_in(mapping) && folio.nr_pages() < HPAGE_PMD_NR);
+                assert!(folio.is_placed_in(mapping) && !folio.is_pmd_order());
                 i_mmap.get_or_insert_with(|| IMmapReadGuard::new(mapping));
                 // SAFETY: The folio is alive and locked, and the `i_mmap_rwsem` of its mapping is
                 // held. No PMD maps it, as it is too small, so that there is none to be split. The

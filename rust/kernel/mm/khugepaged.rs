@@ -374,13 +374,15 @@ impl<'m> CopyCursor<'m> {
     /// Returns whether they could be read. If not, the cursor is at the page whose memory has been
     /// reported as failing.
     ///
+    /// `from` begins at [`index`](Self::index).
+    ///
     /// # Panics
     ///
-    /// If `from` does not begin at [`index`](Self::index), or goes beyond the end of the folio.
+    /// If it goes beyond the end of the folio.
     #[inline]
     #[must_use]
     pub fn copy_folio(&mut self, from: OldFolio<'_>) -> bool {
-        assert!(from.start() == self.index());
+        vm_bug_on!(from.start() != self.index());
         for n in 0..from.nr_pages() {
             // SAFETY: Both pages are parts of their folios. The new folio is ours alone. The old
             // one had no users but us when it was added to its list, and stays locked.
@@ -661,7 +663,7 @@ pub struct OldFolios<'m, T> {
 }
 
 /// Checks that nobody has a reference to an unmapped folio but we and the page cache, and that
-/// unmapping has found no dirty bit, which matters for regular files.
+/// unmapping has found no dirty bit, which matters for regular files. Returns how many pages it has.
 ///
 /// One reference is from locking it, one from isolating it, and the page cache has one for each
 /// page. Page tables that still map it have others.
@@ -669,14 +671,16 @@ pub struct OldFolios<'m, T> {
 /// If it is clean it stays so: to write takes the folio lock, for a system call and for the fault
 /// that a translation without the dirty bit ends in.
 #[inline]
-fn check_unused(folio: &Folio, is_shmem: bool) -> Result<(), ScanResult> {
-    if folio.ref_count() != 2 + folio.nr_pages() {
+fn check_unused(folio: &Folio, is_shmem: bool) -> Result<usize, ScanResult> {
+    let nr_pages = folio.nr_pages();
+
+    if folio.ref_count() != 2 + nr_pages {
         return Err(ScanResult::PageCount);
     }
     if !is_shmem && folio.is_dirty() {
         return Err(ScanResult::PageDirtyOrWriteback);
     }
-    Ok(())
+    Ok(nr_pages)
 }
 
 /// Checks that what a folio has in it can be copied, and is nobody's business but ours.
@@ -796,8 +800,11 @@ impl<'m> OldFolios<'m, UnmapBatch> {
                 locked.load(folio.start()),
                 Entry::Folio(found) if core::ptr::eq(found, folio)
             ));
-            match check_unused(folio, is_shmem).and_then(|()| check_content(folio, is_shmem)) {
-                Ok(()) => pages += folio.nr_pages(),
+            let outcome = check_unused(folio, is_shmem)
+                .and_then(|nr_pages| check_content(folio, is_shmem).map(|()| nr_pages));
+
+            match outcome {
+                Ok(nr_pages) => pages += nr_pages,
                 Err(result) => {
                     failed = Some((folio.start().max(batch.index), result));
                     break;

@@ -170,6 +170,7 @@ fn no_large_folios() {
         collapse(START, true);
         let warned = world::found().is_some_and(|found| found.contains("WARN_ON"));
         assert_eq!(warned, warns);
+        assert_eq!(page(START).nr() == HPAGE_PMD_NR, is_shmem);
     }
 }
 
