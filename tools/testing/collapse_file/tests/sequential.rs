@@ -678,6 +678,41 @@ fn unmap_another() {
     let _ = OldFolios::new(range_at(START)).unmap(batch);
 }
 
+/// Who has not looked at the content before is refused what cannot be copied, or is about to change.
+#[test]
+fn folios_that_are_not_to_be_taken() {
+    let fail = Some((START, ScanResult::Fail));
+    let dirty = Some((START, ScanResult::PageDirtyOrWriteback));
+    let not_uptodate: fn(&folio, bool) = |page, wrong| page.uptodate.set(!wrong);
+    let is_dirty: fn(&folio, bool) = |page, wrong| page.dirty.set(wrong);
+    let is_written: fn(&folio, bool) = |page, wrong| page.writeback.set(wrong);
+
+    for (is_shmem, state, expected) in [
+        (true, not_uptodate, fail),
+        (false, not_uptodate, fail),
+        (true, is_dirty, None),
+        (false, is_dirty, dirty),
+        (true, is_written, None),
+        (false, is_written, dirty),
+    ] {
+        file(is_shmem, "4");
+        let was_dirty = page(START).dirty.get();
+        let range = range_at(START);
+        let mut walk = range.walk();
+        let mut old = OldFolios::new(range);
+        let mut slots = FolioSlots::new();
+        let (locked, batch) = batch_at(Cursor::new(&mut walk).lock(), START, &mut slots);
+        let cursor = locked.unlock();
+        state(page(START), true);
+        let batch = old.unmap(batch.isolate_lru());
+        assert_eq!(old.add(cursor, batch).err(), expected);
+        drop(old);
+        state(page(START), false);
+        page(START).dirty.set(was_dirty);
+        checked();
+    }
+}
+
 /// The room for a batch is there for longer than the batch.
 #[test]
 fn batch_that_is_not_used_is_unlocked() {
