@@ -918,7 +918,7 @@ fn letters(range: Range<usize>, room: usize) -> String {
 #[test]
 fn what_a_snapshot_tells() {
     for pages in [
-        "4", ".", "s", "4.s", ".4", "22.", "22f.", "..22s", "s.", "f4..",
+        "4", ".", "s", "4.s", ".4", "22.", "22f.", "..22s", "s.", "f4..", "4..4",
     ] {
         file(true, pages);
         let mut all: String = pages.chars().collect();
