@@ -663,7 +663,9 @@ pub struct OldFolios<'m, T> {
 }
 
 /// Checks that nobody has a reference to an unmapped folio but we and the page cache, and that
-/// unmapping has found no dirty bit, which matters for regular files. Returns how many pages it has.
+/// unmapping has found no dirty bit, which matters for regular files.
+///
+/// Returns how many pages it has.
 ///
 /// One reference is from locking it, one from isolating it, and the page cache has one for each
 /// page. Page tables that still map it have others.

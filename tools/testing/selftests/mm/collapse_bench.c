@@ -799,7 +799,7 @@ static bool wanted(const struct scenario *s, char **names)
 	return *names;
 }
 
-static __noreturn void usage(void)
+static __noreturn void wrong_usage(void)
 {
 	fprintf(stderr,
 		"usage: collapse_bench [-m time | locks | irqs-off | bystander] [-n ROUNDS] [-d DIR]\n"
@@ -834,10 +834,10 @@ int main(int argc, char **argv)
 		else if (option == 'c')
 			trace_clock = optarg;
 		else
-			usage();
+			wrong_usage();
 	}
 	if (*end || rounds < 1 || !is_kind(what))
-		usage();
+		wrong_usage();
 	before = implementation();
 	if (!before)
 		die("this kernel has one collapse_file() only");

@@ -401,7 +401,8 @@ static unsigned long first_unmapped(char *base, unsigned long page)
 {
 	int pagemap = open("/proc/self/pagemap", O_RDONLY);
 
-	while (page < NR_PAGES && (is_hole(page) || pagemap_is_populated(pagemap, base + page * PAGE)))
+	while (page < NR_PAGES &&
+	       (is_hole(page) || pagemap_is_populated(pagemap, base + page * PAGE)))
 		page++;
 	close(pagemap);
 	return page;

@@ -1139,7 +1139,7 @@ static void prepare(void)
 	counts_now = counts_at_start;
 }
 
-static __noreturn void usage(void)
+static __noreturn void wrong_usage(void)
 {
 	fprintf(stderr,
 		"usage: %s [-c CASES] [-s SEED] [-t SECONDS] [-d DIR] [-m concurrent | -r HISTORY | -T] [-x]\n"
@@ -1161,7 +1161,7 @@ static uint64_t number(const char *text)
 	uint64_t value = strtoull(text, &end, 0);
 
 	if (end == text || *end)
-		usage();
+		wrong_usage();
 	return value;
 }
 
@@ -1193,7 +1193,7 @@ int main(int argc, char **argv)
 			break;
 		case 'm':
 			if (strcmp(optarg, "concurrent"))
-				usage();
+				wrong_usage();
 			concurrent = true;
 			break;
 		case 'x':
@@ -1203,11 +1203,11 @@ int main(int argc, char **argv)
 			self_test = true;
 			break;
 		default:
-			usage();
+			wrong_usage();
 		}
 	}
 	if (optind < argc)
-		usage();
+		wrong_usage();
 	prepare();
 	ksft_set_plan(1);
 	printf("# seed %lu\n", (unsigned long)seed);
