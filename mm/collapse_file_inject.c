@@ -43,7 +43,7 @@
 #include "khugepaged.h"
 
 #define PARK_SECONDS 30
-#define STALL_SECONDS 3
+#define STALL_SECONDS 8
 
 enum action { FAIL, PARK, PARK_AFTER, STALL };
 
