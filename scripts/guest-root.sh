@@ -41,6 +41,7 @@ if [ ! -d "$root" ]; then
 	done
 	# What their scripts would do when they are configured.
 	ln -sf mawk "$root.part/usr/bin/awk"
+	ln -sf bash "$root.part/usr/bin/sh"
 	for file in passwd group; do
 		cp "$root.part/usr/share/base-passwd/$file.master" "$root.part/etc/$file"
 	done

@@ -88,7 +88,8 @@ def command_line(kernel, accel, memory, cpus, append, disks, command=None, qemu=
     args += ["--user", "root"] if NATIVE else ["--arch", ARCH, "--root", os.path.join(BUILD, "root-" + ARCH)]
     if accel == "tcg":
         args.append("--disable-kvm")
-    for disk in disks:
+    # A machine whose devices are not on PCI finds the last one first.
+    for disk in disks if NATIVE else reversed(disks):
         args += ["--disk", disk]
     for option in ["reboot=t", "printk.time=1"] + append:
         args += ["--append", option]
