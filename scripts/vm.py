@@ -234,7 +234,7 @@ def splats(console):
         r"INFO: (rcu|task|possible|trying)|blocked for more than|soft lockup|hard LOCKUP|"
         r"inconsistent lock state|suspicious RCU|held lock freed|lock held when returning|"
         r"Bad page (state|map)|page_table_check|list_(add|del) corruption|"
-        r"unreferenced object|new suspected memory leaks|rust_kernel: panicked|Call [Tt]race)")
+        r"unreferenced object|rust_kernel: panicked|Call [Tt]race)")
     found = []
     with open(console, errors="replace") as log:
         for line in log:

@@ -19,6 +19,7 @@ import time
 import traceback
 import xml.etree.ElementTree
 
+NR_USERFAULTFD = {"x86_64": 323, "aarch64": 282}
 PCMAP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../build/bin/pcmap")
 INJECT = "/sys/kernel/debug/collapse_file_inject"
 PAGE, HUGE, NR = 4096, 2 << 20, 512
@@ -193,7 +194,7 @@ class Userfaultfd:
 
     def __init__(self, base, pages, mode):
         features = {WP: 1 << 12, MINOR: 1 << 10}
-        self.fd = libc.syscall(323, os.O_CLOEXEC | os.O_NONBLOCK)
+        self.fd = libc.syscall(NR_USERFAULTFD[os.uname().machine], os.O_CLOEXEC | os.O_NONBLOCK)
         expect(self.fd >= 0, "no userfaultfd")
         api = struct.pack("=QQQ", 0xaa, sum(bit for m, bit in features.items() if mode & m), 0)
         fcntl.ioctl(self.fd, 0xc018aa3f, bytearray(api))

@@ -43,7 +43,10 @@ leaks() {
 		echo scan >$kmemleak
 		sleep 6
 		echo scan >$kmemleak
-		cat $kmemleak
+		# kunit_attach_mm() has one reference too many to the mm that it makes.
+		awk '/^unreferenced/ { if (object !~ /kunit_attach_mm/) printf "%s", object; object = "" }
+			{ object = object $0 "\n" }
+			END { if (object !~ /kunit_attach_mm/) printf "%s", object }' $kmemleak
 	fi
 	cd /
 	umount /run/tmpfs /run/ext4 /run/xfs /run/xfs-small-blocks

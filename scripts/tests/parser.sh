@@ -139,7 +139,7 @@ WARNING: CPU: 0 PID: 1 at mm/khugepaged.c:1 collapse_file+0x1/0x2
 kernel BUG at lib/xarray.c:764!
 WARNING: possible circular locking dependency detected
 BUG: Bad page state in process khugepaged  pfn:12345
-kmemleak: 1 new suspected memory leaks (see /sys/kernel/debug/kmemleak)
+Call trace:
 watchdog: BUG: soft lockup - CPU#0 stuck for 26s! [khugepaged:40]
 INFO: task collapse_file:100 blocked for more than 120 seconds.
 rust_kernel: panicked at mm/collapse_file.rs:1:1
