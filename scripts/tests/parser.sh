@@ -29,6 +29,16 @@ import sys, vm
 sys.exit(bool(vm.splats(sys.argv[2])) != (sys.argv[1] == "yes"))' "$1" "$tap_dir/console"
 }
 
+# lost COUNT <LOG: how much memory a log says was lost.
+lost() {
+	PYTHONPATH=$TOP/scripts python3 -c '
+import sys, ktap
+run = ktap.Run()
+for line in sys.stdin:
+    run.line(line.rstrip("\n"))
+sys.exit(len(run.leaks) != int(sys.argv[1]))' "$1"
+}
+
 # kunit PASSED FAILED SKIPPED <CONSOLE: how KUnit's results in a console are counted.
 kunit() {
 	cat >"$tap_dir/console"
@@ -150,4 +160,7 @@ race=$'[    1.000000] BUG: KCSAN: data-race in a / b\n[    1.000000]  %s+0x1/0x2
 tap "a data race of a collapse is a complaint" complains yes "${race/\%s/rust_collapse_file}"
 tap "one of others is none" complains no "${race/\%s/shmem_fault}"
 tap "an ordinary line is none" complains no "[    1.000000] EXT4-fs (vda): mounted filesystem"
+tap "what kmemleak lists is memory lost" lost 2 < <(printf '%s\n' '#leaks' 'unreferenced object 0xffff (size 64):' \
+	'  comm "cp", pid 1' 'unreferenced object (percpu) 0xffff (size 8):' '#leaks-end')
+tap "an empty list is none" lost 0 < <(printf '%s\n' '#leaks' '#leaks-end' 'unreferenced object')
 tap_end
