@@ -63,6 +63,7 @@ static const char *self, *implementation_before;
  * What can be seen while a history is played, and after that.
  */
 #define VANISHES	1	/* goes back to what it was when the file does */
+#define EACH_TRY	2	/* one more for each try of a collapse */
 
 static const struct counter {
 	const char *name;
@@ -77,7 +78,7 @@ static const struct counter {
 	{ "nr_mlock ", VANISHES },
 	{ "nr_isolated_anon ", VANISHES },
 	{ "nr_isolated_file ", VANISHES },
-	{ "thp_collapse_alloc ", 0 },
+	{ "thp_collapse_alloc ", EACH_TRY },
 	{ "thp_collapse_alloc_failed ", 0 },
 	{ "thp_split_page ", 0 },
 }, cgroup_counters[] = {
@@ -236,7 +237,8 @@ static void look_at_counters(struct twin *twin, struct observed *seen)
 
 	sample(&counts);
 	for (size_t i = 0; i < NR_VM; i++)
-		seen->added.vm[i] = counts.vm[i] - counts_now.vm[i];
+		seen->added.vm[i] = counts.vm[i] - counts_now.vm[i] -
+				    (vm_counters[i].flags & EACH_TRY ? twin->nr_again : 0);
 	counts_now = counts;
 	/* Of little they do not tell. Swapped out pages, and a disk's metadata, are files too. */
 	if (seen->cache.cached < MUCH)

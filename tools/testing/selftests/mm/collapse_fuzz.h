@@ -136,6 +136,7 @@ struct twin {
 	const unsigned int *failure, *limit, *meanwhile;
 	bool sabotaged;
 	int nr_collapses;
+	int nr_again;			/* how often one was tried again, which is by chance */
 	struct outcome outcomes[MAX_COLLAPSES];
 };
 

@@ -725,6 +725,13 @@ static bool was_in_use(const struct outcome *outcome)
 	       !strcmp(outcome->result, "page_dirty_or_writeback");
 }
 
+/* How far the disk is with what a collapse has it read is not decided by the history. */
+static bool is_being_read(const struct twin *twin, const struct outcome *outcome)
+{
+	return twin->regular && outcome->err == EAGAIN && outcome->events == 1 &&
+	       !strcmp(outcome->result, "page_locked");
+}
+
 static struct outcome collapse_twin(struct twin *twin)
 {
 	char *at = twin->slots[0].at;
@@ -870,6 +877,12 @@ static int op_collapse(struct twin *twin, __maybe_unused const unsigned int *arg
 		usleep(1000);
 		*outcome = collapse_twin(twin);
 		outcome->events++;
+		twin->nr_again++;
+	}
+	for (int tries = 0; tries < 10 && is_being_read(twin, outcome); tries++) {
+		usleep(1000);
+		*outcome = collapse_twin(twin);
+		twin->nr_again++;
 	}
 	if (twin->failure || twin->sabotaged)
 		inject("off");
