@@ -24,7 +24,7 @@ compgen -G "$BUILD/patches/*.patch" >/dev/null || die "build/patches has no patc
 
 work=$BUILD/patches-check
 tree=$work/linux
-mkdir -p "$work"
+mkdir -p "$work" "$LOGS"
 if [ -n "${KSRC:-}" ]; then
 	check_kernel_tree "$KSRC"
 	KSRC=$(cd "$KSRC" && pwd)
