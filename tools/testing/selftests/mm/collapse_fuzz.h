@@ -136,7 +136,7 @@ struct twin {
 	const unsigned int *failure, *limit, *meanwhile;
 	bool sabotaged;
 	int nr_collapses;
-	int nr_again;			/* how often one was tried again, which is by chance */
+	int nr_again;			/* how often one waited for the disk, which is by chance */
 	struct outcome outcomes[MAX_COLLAPSES];
 };
 

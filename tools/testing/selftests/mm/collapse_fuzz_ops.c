@@ -877,7 +877,6 @@ static int op_collapse(struct twin *twin, __maybe_unused const unsigned int *arg
 		usleep(1000);
 		*outcome = collapse_twin(twin);
 		outcome->events++;
-		twin->nr_again++;
 	}
 	for (int tries = 0; tries < 10 && is_being_read(twin, outcome); tries++) {
 		usleep(1000);
