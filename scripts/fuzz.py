@@ -113,6 +113,7 @@ def main():
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of the first case; the next has the next")
     parser.add_argument("--boot-cases", type=int, default=5000, help="cases per boot")
     args = parser.parse_args()
+    vm.end_with_us()
 
     sums = Sums()
     for done in range(0, args.cases, args.boot_cases):

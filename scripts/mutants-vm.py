@@ -262,6 +262,7 @@ def main():
     parser.add_argument("--list", action="store_true", help="list the mutants and do nothing")
     parser.add_argument("names", nargs="*", metavar="NAME", help="these mutants only")
     args = parser.parse_args()
+    vm.end_with_us()
 
     mutants = [Mutant(name) for name in mutant_patch.choose(PATCHES, args.names)]
     if args.list:
