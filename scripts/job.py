@@ -137,9 +137,6 @@ def main():
     parser.add_argument("--url", default=f"file://{JOB}", help="where the machines get build/job from (%(default)s)")
     parser.add_argument("suites", nargs="*", help="these suites only")
     args = parser.parse_args()
-    if not args.rootfs:
-        sys.exit("error: which root file system? make job ROOTFS=URL: an ext4 image with bash, python3, util-linux, "
-                 "e2fsprogs and xfsprogs")
     limits = suites(args.suites)
     for path, target in ((args.kernel, "job"), (os.path.join(vm.BUILD, "bin/collapse_file"), "job")):
         if not os.path.exists(path):

@@ -685,6 +685,17 @@ def pcmap_with_wrong_arguments():
     same(pcmap(None, "/dev/null", status=1), "error: /dev/null is not a regular file\n")
 
 
+@test
+def pcmap_without_the_right():
+    with memfd(1) as fd:
+        # The device opens for root, and asks for the capability; for others it does not.
+        for command, user in (["setpriv", "--bounding-set=-sys_admin"], None), ([], 65534):
+            done = subprocess.run(command + [PCMAP, f"/proc/self/fd/{fd}"], pass_fds=[fd], user=user,
+                                  stderr=subprocess.PIPE, text=True, check=False)
+            same((done.returncode, done.stderr),
+                 (1, "error: /dev/rust-page-cache-map needs CAP_SYS_ADMIN: run this as root\n"))
+
+
 def main():
     global device
     os.environ["LC_ALL"] = "C"
