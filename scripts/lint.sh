@@ -37,7 +37,7 @@ checkpatch=(perl "$linux/scripts/checkpatch.pl" "--root=$linux" --strict --no-su
 #   PARENTHESIS_ALIGNMENT  a changed first line leaves the kernel's other lines as they are
 #   EMBEDDED_FILENAME  it takes the path in mm/Kconfig's "source" for the file's own name
 #   COMMIT_LOG_LONG_LINE  the paths of some files are long
-#   FILE_PATH_CHANGES  MAINTAINERS is for who takes the series
+#   FILE_PATH_CHANGES  the last patch names all files in MAINTAINERS
 #   UNKNOWN_COMMIT_ID  there is no history of the kernel here
 #   COMPLEX_MACRO, in files: a macro that defines a function
 #   UNDOCUMENTED_SETUP, in files: the patch to kernel-parameters.txt documents it
