@@ -728,7 +728,7 @@ static bool was_in_use(const struct outcome *outcome)
 /* How far the disk is with what a collapse has it read is not decided by the history. */
 static bool is_being_read(const struct twin *twin, const struct outcome *outcome)
 {
-	return twin->regular && outcome->err == EAGAIN && outcome->events == 1 &&
+	return twin->regular && outcome->err == EAGAIN && outcome->events > 0 &&
 	       !strcmp(outcome->result, "page_locked");
 }
 
@@ -879,8 +879,11 @@ static int op_collapse(struct twin *twin, __maybe_unused const unsigned int *arg
 		outcome->events++;
 	}
 	for (int tries = 0; tries < 10 && is_being_read(twin, outcome); tries++) {
+		int events = outcome->events - 1;
+
 		usleep(1000);
 		*outcome = collapse_twin(twin);
+		outcome->events += events;
 		twin->nr_again++;
 	}
 	if (twin->failure || twin->sabotaged)
