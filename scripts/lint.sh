@@ -36,7 +36,7 @@ checkpatch=(perl "$linux/scripts/checkpatch.pl" "--root=$linux" --strict --no-su
 #   MISSING_SIGN_OFF, FROM_SIGN_OFF_MISMATCH  to sign off is for who mails them
 #   PARENTHESIS_ALIGNMENT  a changed first line leaves the kernel's other lines as they are
 #   EMBEDDED_FILENAME  it takes the path in mm/Kconfig's "source" for the file's own name
-#   COMMIT_LOG_LONG_LINE  the paths of some files are long
+#   COMMIT_LOG_LONG_LINE  the paths of some files are long; see messages_fit()
 #   FILE_PATH_CHANGES  the last patch names all files in MAINTAINERS
 #   UNKNOWN_COMMIT_ID  there is no history of the kernel here
 #   COMPLEX_MACRO, in files: a macro that defines a function
@@ -59,6 +59,13 @@ checkpatch_patches() {
 # and rustfmt leaves long lines in tests.
 checkpatch_files() {
 	files '*.c' '*.h' '*.rs' '*.rst' Kconfig ':!tools/testing/collapse_file' | xargs "${checkpatch[@]}" --ignore UNDOCUMENTED_SETUP,COMPLEX_MACRO,CAMELCASE,SPLIT_STRING --file 2>>"$LOGS/lint.log"
+}
+
+# checkpatch's COMMIT_LOG_LONG_LINE, of the lines that are mailed and can be broken.
+messages_fit() {
+	awk 'FNR == 1 { message = 1 } /^---$/ { message = 0 }
+		message && length > 75 && !/^(Subject|Overlay|Fixes): / { print FILENAME ":" FNR ": " $0; bad = 1 }
+		END { exit bad }' patches/*.patch
 }
 
 # Only the forbid line may speak of unsafe code; the sample's macro brings its own.
@@ -95,6 +102,7 @@ example_is_the_sample() {
 check rustfmt rustfmt_check
 check "checkpatch (patches)" checkpatch_patches
 check "checkpatch (files)" checkpatch_files
+check "messages of the patches" messages_fit
 shellcheck_scripts() { files '*.sh' .ci/run | xargs shellcheck; }
 python_compiles() { files '*.py' | xargs python3 -m py_compile; }
 
