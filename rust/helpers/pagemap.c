@@ -51,6 +51,12 @@ __rust_helper bool rust_helper_mapping_pmd_folio_support(const struct address_sp
 	return mapping_pmd_folio_support(mapping);
 }
 
+/* Of directories, and of files on persistent memory, there is nothing to be cached. */
+__rust_helper bool rust_helper_mapping_can_read_folios(const struct address_space *mapping)
+{
+	return mapping->a_ops->read_folio || mapping->a_ops->readahead;
+}
+
 __rust_helper void rust_helper_i_mmap_lock_read(struct address_space *mapping)
 {
 	i_mmap_lock_read(mapping);

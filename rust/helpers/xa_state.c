@@ -41,9 +41,11 @@ __rust_helper void rust_helper_xas_set_order(struct xa_state *xas, unsigned long
 	xas_set_order(xas, index, order);
 }
 
-__rust_helper bool rust_helper_xas_is_node(const struct xa_state *xas)
+/* Whether the cursor is at the slot of its index, and not at that of a larger entry. */
+__rust_helper bool rust_helper_xas_is_at_slot(const struct xa_state *xas)
 {
-	return xas_is_node(xas);
+	return xas_is_node(xas) &&
+	       xas->xa_offset == ((xas->xa_index >> xas->xa_node->shift) & XA_CHUNK_MASK);
 }
 
 __rust_helper void *rust_helper_xas_next(struct xa_state *xas)

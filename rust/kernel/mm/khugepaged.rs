@@ -186,8 +186,8 @@ pub struct Uptodate(());
 ///
 /// # Invariants
 ///
-/// - `folio` has order [`HPAGE_PMD_ORDER`], is locked, and the object owns the lock and the only
-///   reference. Nobody else can reach it.
+/// - `folio` has order [`HPAGE_PMD_ORDER`], is locked, and the object owns the lock and a
+///   reference. It is in no page cache.
 /// - Its mapping and index are those of `range`.
 /// - It is as written and as uptodate as `S` says.
 pub struct NewFolio<'m, S> {
@@ -318,9 +318,8 @@ impl<'m, S> NewFolio<'m, S> {
 impl<S> Drop for NewFolio<'_, S> {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: Nobody else can reach the folio, and it is not in the page cache, so that it is
-        // to look like any other folio when it is freed. The object owns the lock and the last
-        // reference.
+        // SAFETY: The object owns the lock and a reference. The folio is in no page cache, and is
+        // to look like any other one when it is freed.
         unsafe {
             bindings::folio_clear_mapping(self.folio.as_ptr());
             bindings::folio_unlock(self.folio.as_ptr());
@@ -374,18 +373,18 @@ impl<'m> CopyCursor<'m> {
     /// Returns whether they could be read. If not, the cursor is at the page whose memory has been
     /// reported as failing.
     ///
-    /// `from` begins at [`index`](Self::index).
-    ///
     /// # Panics
     ///
-    /// If it goes beyond the end of the folio.
+    /// If `from` does not begin at [`index`](Self::index) of the file, or goes beyond the end of
+    /// the folio.
     #[inline]
     #[must_use]
     pub fn copy_folio(&mut self, from: OldFolio<'_>) -> bool {
-        vm_bug_on!(from.start() != self.index());
+        assert!(from.is_placed_in(self.new.range.mapping()) && from.start() == self.index());
         for n in 0..from.nr_pages() {
             // SAFETY: Both pages are parts of their folios. The new folio is ours alone. The old
-            // one had no users but us when it was added to its list, and stays locked.
+            // one had no users but us when it was added to its list, and stays locked. The kernel
+            // has it mapped, as the mapping is one that can have huge folios.
             let unread = unsafe {
                 bindings::copy_mc_highpage(self.next_page(), bindings::folio_page(from.as_raw(), n))
             };
@@ -476,7 +475,7 @@ const FOLIO_BATCH_SIZE: usize = bindings::FOLIO_BATCH_SIZE as usize;
 ///
 /// # Invariants
 ///
-/// Empty while there is no batch, unless one was forgotten, whose folios stay locked then.
+/// Empty while there is no batch, unless one was forgotten.
 pub struct FolioSlots([Option<LockedFolio>; FOLIO_BATCH_SIZE]);
 
 impl FolioSlots {
@@ -644,7 +643,8 @@ impl UnmappedBatch {
 ///
 /// # Invariants
 ///
-/// - `list` holds folios of `range`, in order, with `pages` pages together.
+/// - `list` holds folios of `range`, in order, with `pages` pages together, and `end` is the page
+///   behind the last one.
 /// - When a folio was added to it, it was uptodate, of a regular file neither dirty nor under
 ///   writeback, and the only references to it were the object's two and one for each of its pages
 ///   that the page cache owned.
@@ -658,6 +658,7 @@ pub struct OldFolios<'m, T> {
     /// What does not belong to them after all.
     rejected: FolioList,
     range: PmdRange<'m>,
+    end: usize,
     pages: usize,
     holes: usize,
 }
@@ -708,6 +709,7 @@ impl<'m> OldFolios<'m, UnmapBatch> {
             unmapped: FolioList::new(),
             rejected: FolioList::new(),
             range,
+            end: range.start(),
             pages: 0,
             holes: 0,
         }
@@ -781,7 +783,8 @@ impl<'m> OldFolios<'m, UnmapBatch> {
     ///
     /// # Panics
     ///
-    /// If `cursor` is over another range, or a folio is not in this one.
+    /// If `cursor` is over another range, a folio is not in this one or not behind those added
+    /// earlier, or `batch` has not room for the folios that were unmapped last.
     #[inline]
     pub fn add<'w>(
         &mut self,
@@ -792,6 +795,7 @@ impl<'m> OldFolios<'m, UnmapBatch> {
         let is_shmem = range.mapping().is_shmem();
         let mut failed = batch.failed;
         let mut pages = 0;
+        let mut end = self.end;
 
         assert!(cursor.range() == range);
         let mut locked = cursor.lock();
@@ -805,17 +809,20 @@ impl<'m> OldFolios<'m, UnmapBatch> {
             let outcome = check_unused(folio, is_shmem)
                 .and_then(|nr_pages| check_content(folio, is_shmem).map(|()| nr_pages));
 
-            match outcome {
-                Ok(nr_pages) => pages += nr_pages,
+            let nr_pages = match outcome {
+                Ok(nr_pages) => nr_pages,
                 Err(result) => {
                     failed = Some((folio.start().max(batch.index), result));
                     break;
                 }
-            }
-            // A folio that was locked for this range is in it. Nothing here would notice otherwise.
-            assert!(
-                folio.is_placed_in(range.mapping()) && range.indices().contains(&folio.start())
-            );
+            };
+            let start = folio.start();
+
+            // What was locked for this range is in it, and batches are made one behind the other.
+            // Nothing here would notice otherwise.
+            assert!(folio.is_placed_in(range.mapping()) && (end..range.end()).contains(&start));
+            end = start + nr_pages;
+            pages += nr_pages;
         }
         if let Some(failed) = failed {
             drop(locked);
@@ -823,8 +830,11 @@ impl<'m> OldFolios<'m, UnmapBatch> {
             return Err(failed);
         }
 
-        // INVARIANT: In the mapping and the range, and as they have to be, by the checks above.
+        assert!(pages <= batch.end - batch.index);
+        // INVARIANT: In the mapping and the range, in order, and as they have to be, by the checks
+        // above.
         self.list.append(core::mem::take(&mut self.unmapped));
+        self.end = end;
         self.pages += pages;
         self.holes += batch.end - batch.index - pages;
         Ok(locked)
@@ -841,6 +851,7 @@ impl<'m> OldFolios<'m, UnmapBatch> {
             unmapped: self.unmapped,
             rejected: self.rejected,
             range: self.range,
+            end: self.end,
             pages: self.pages,
             holes: self.holes,
         }

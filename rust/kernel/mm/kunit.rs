@@ -304,7 +304,7 @@ impl Drop for Mapped<'_> {
 /// # Invariants
 ///
 /// Holds an initialized `collapse_control`, which nobody else uses.
-pub struct Control(KVec<u32>);
+pub struct Control(KVec<u32>, NotThreadSafe);
 
 impl Control {
     /// Makes one.
@@ -314,7 +314,7 @@ impl Control {
         let len = bindings::MAX_NUMNODES as usize + PAGE_SIZE / size_of::<u32>();
 
         // INVARIANT: As the C code initializes it: all zeroes.
-        Ok(Self(KVec::from_elem(0, len, GFP_KERNEL)?))
+        Ok(Self(KVec::from_elem(0, len, GFP_KERNEL)?, NotThreadSafe))
     }
 }
 

@@ -379,19 +379,27 @@ impl<'w, 'm> Cursor<'w, 'm> {
     }
 
     /// Reads `nr_pages` pages from `index` on, if they are missing, and as the file's readahead
-    /// thinks best: `page_cache_sync_readahead()`.
+    /// thinks best: `page_cache_sync_readahead()`. What cannot be read so, a directory for one, is
+    /// left alone.
     ///
     /// # Panics
     ///
-    /// If the mapping is not that of `file`.
+    /// If the mapping is not that of `file`, or `nr_pages` are none or more than the range has.
     #[inline]
     pub fn readahead(&self, file: &LocalFile, index: usize, nr_pages: usize) {
-        assert!(core::ptr::eq(AddressSpace::of(file), self.range.mapping));
-        // SAFETY: The file and its mapping are alive. Concurrent use of a file's readahead state
-        // is allowed: it is a hint.
+        let mapping = self.range.mapping;
+
+        assert!(core::ptr::eq(AddressSpace::of(file), mapping));
+        assert!((1..=HPAGE_PMD_NR).contains(&nr_pages));
+        // SAFETY: The mapping is alive.
+        if !unsafe { bindings::mapping_can_read_folios(mapping.as_raw()) } {
+            return;
+        }
+        // SAFETY: The file and its mapping are alive, which has a function to read folios.
+        // Concurrent use of a file's readahead state is allowed: it is a hint.
         unsafe {
             bindings::page_cache_sync_readahead(
-                self.range.mapping.as_raw(),
+                mapping.as_raw(),
                 bindings::file_ra(file.as_ptr()),
                 file.as_ptr(),
                 index,
@@ -730,11 +738,7 @@ impl<'m> SealedCursor<'_, 'm> {
         // old folios go to the list that holds these.
         let stored = unsafe { guard.store(folio.as_raw().cast()) };
         // Every slot holds something, so that nothing had to be allocated.
-        if stored.is_err() {
-            crate::do_once_lite! {
-                crate::warn_on!(true);
-            }
-        }
+        assert!(stored.is_ok());
 
         // INVARIANT: The store has replaced the retry entries.
         self.0.holes = 0;
@@ -757,7 +761,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        error::Error,
+        error::{code::ENOSPC, Error},
         mm::{
             khugepaged::FolioSlots,
             kunit::{directory, ShmemFile}, //
@@ -1106,11 +1110,24 @@ mod tests {
     }
 
     #[test]
+    fn directory_is_not_read_ahead() -> Result {
+        let directory = directory()?;
+        let mut walk = AddressSpace::of(&directory).pmd_range(0).walk();
+        let cursor = Cursor::new(&mut walk);
+
+        // It has no function to read folios with.
+        cursor.readahead(&directory, 0, 1);
+        assert_eq!(cursor.filemap_lock_folio(0).err(), Some(ENOENT));
+        Ok(())
+    }
+
+    #[test]
     fn charge_of_a_cursor_is_the_file_s() -> Result {
         let file = file_with_holes()?;
         let mut walk = file.mapping().pmd_range(0).walk();
         let cursor = Cursor::new(&mut walk);
 
+        assert_eq!(cursor.charge_holes(usize::MAX - 511).err(), Some(ENOSPC));
         let charge = cursor.charge_holes(HOLES)?;
         assert!(charge.is_for(file.mapping(), HOLES));
         assert_eq!(file.pages(), HPAGE_PMD_NR);

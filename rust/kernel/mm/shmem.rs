@@ -18,7 +18,8 @@ use core::{mem::ManuallyDrop, ptr::NonNull};
 ///
 /// The charge counts against the limits of the file system, and in the file's `st_blocks` and
 /// `nrpages`. Dropping it gives it back. Context: may sleep and takes the page-cache lock, which is
-/// therefore not to be held.
+/// therefore not to be held. To forget it is no way to keep it: `nrpages` stays wrong, which
+/// evicting the inode does not forgive.
 ///
 /// # Invariants
 ///
@@ -45,8 +46,10 @@ impl<'m> Charge<'m> {
             if !mapping.is_shmem() {
                 return Err(EINVAL);
             }
-            // SAFETY: The mapping is alive, and shmem. A count of pages fits a `long`.
-            if !unsafe { bindings::shmem_charge(mapping.host(), pages as isize) } {
+            let pages = isize::try_from(pages).map_err(|_| ENOSPC)?;
+
+            // SAFETY: The mapping is alive, and shmem.
+            if !unsafe { bindings::shmem_charge(mapping.host(), pages) } {
                 return Err(ENOSPC);
             }
         }

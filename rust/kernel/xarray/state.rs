@@ -128,8 +128,13 @@ impl<'a> XaState<'a> {
     /// - The owner of the array must allow entries to be stored through the cursor that this crate
     ///   hands out. If it wants an update callback for its nodes, the caller must set that with
     ///   [`XaState::as_raw`] before the cursor's first use.
+    ///
+    /// # Panics
+    ///
+    /// If there are no entries of that order.
     #[inline]
     pub unsafe fn new(xa: *mut bindings::xarray, index: usize, order: u32) -> Self {
+        assert!(order < usize::BITS);
         let mut inner = MaybeUninit::uninit();
         // SAFETY: `inner` is valid for a write of an `xa_state`; `xa` is a valid array.
         unsafe { bindings::xas_init_order(inner.as_mut_ptr(), xa, index, order) };
@@ -198,7 +203,7 @@ impl Drop for XaState<'_> {
 /// # Invariants
 ///
 /// - The lock of the array is held by this guard, with interrupts disabled.
-/// - `state` is on no node, or on one it reached since the lock was taken.
+/// - `state` is on no node, or on one it reached since the lock was taken, and at a slot of that.
 #[must_use = "the lock is released as soon as the guard is dropped"]
 pub struct XaLockIrqGuard<'s, 'a> {
     state: &'s mut XaState<'a>,
@@ -221,7 +226,8 @@ impl<'s, 'a> XaLockIrqGuard<'s, 'a> {
 
     /// Creates a slot for each index of the cursor's range: `xas_create_range()`.
     ///
-    /// From then on the cursor stores into single slots, until [`set_order`](Self::set_order).
+    /// From then on the cursor stores into single slots, until [`set_order`](Self::set_order). It
+    /// has to be walked again to where it is.
     ///
     /// # Errors
     ///
@@ -229,7 +235,10 @@ impl<'s, 'a> XaLockIrqGuard<'s, 'a> {
     /// [`XaState::nomem`] and try again.
     #[inline]
     pub fn create_range(&mut self) -> Result {
-        // SAFETY: The lock is held and the cursor is on no stale node, by the invariants.
+        // SAFETY: `inner` is initialized.
+        unsafe { bindings::xas_reset(self.state.as_raw()) };
+        // SAFETY: The lock is held, and the cursor begins at the root, as one that has been walked
+        // to a slot of another size would be taken to be where it is not.
         unsafe { bindings::xas_create_range(self.state.as_raw()) };
         self.error()
     }
@@ -259,7 +268,7 @@ impl<'s, 'a> XaLockIrqGuard<'s, 'a> {
     /// If the cursor is for entries of an order above 0, that may be a node.
     #[inline]
     pub fn load(&mut self) -> XaEntry {
-        // SAFETY: The lock is held and the cursor is on no stale node, by the invariants.
+        // SAFETY: The lock is held and the cursor is where it may be, by the invariants.
         XaEntry(unsafe { bindings::xas_load(self.state.as_raw()) })
     }
 
@@ -269,10 +278,10 @@ impl<'s, 'a> XaLockIrqGuard<'s, 'a> {
     /// The cursor is to be for single entries.
     #[inline]
     pub fn load_at(&mut self, index: usize) -> XaEntry {
-        // SAFETY: Reads the cursor only.
-        let on_node = unsafe { bindings::xas_is_node(self.state.as_raw()) };
+        // SAFETY: Reads the cursor, and its node, which is no stale one, by the invariants.
+        let at_slot = unsafe { bindings::xas_is_at_slot(self.state.as_raw()) };
 
-        if on_node && self.state.inner.xa_index.wrapping_add(1) == index {
+        if at_slot && self.state.inner.xa_index.checked_add(1) == Some(index) {
             let entry = self.next_slot();
 
             // Behind the first slot of a multi-index entry.
@@ -291,7 +300,7 @@ impl<'s, 'a> XaLockIrqGuard<'s, 'a> {
     /// not a pointer either.
     #[inline]
     pub fn next_slot(&mut self) -> XaEntry {
-        // SAFETY: The lock is held and the cursor is on no stale node, by the invariants.
+        // SAFETY: The lock is held and the cursor is where it may be, by the invariants.
         XaEntry(unsafe { bindings::xas_next(self.state.as_raw()) })
     }
 
@@ -299,8 +308,20 @@ impl<'s, 'a> XaLockIrqGuard<'s, 'a> {
     /// `xas_next_entry()`. The result is empty if there is none.
     #[inline]
     pub fn next_entry(&mut self, max: usize) -> XaEntry {
-        // SAFETY: The lock is held and the cursor is on no stale node, by the invariants.
-        XaEntry(unsafe { bindings::xas_next_entry(self.state.as_raw(), max) })
+        // SAFETY: The lock is held and the cursor is where it may be, by the invariants.
+        let entry = XaEntry(unsafe { bindings::xas_next_entry(self.state.as_raw(), max) });
+
+        self.forget_end(entry);
+        entry
+    }
+
+    /// After a search that has found nothing: the cursor may be behind the last slot of a node.
+    #[inline]
+    fn forget_end(&mut self, found: XaEntry) {
+        if found.is_empty() {
+            // INVARIANT: On no node, and where the search has ended.
+            self.set(self.state.inner.xa_index);
+        }
     }
 
     /// The first entry for `index` or above, up to and including `max`, past empty slots:
@@ -311,9 +332,10 @@ impl<'s, 'a> XaLockIrqGuard<'s, 'a> {
     #[inline]
     pub fn find(&mut self, index: usize, max: usize) -> Option<(usize, u32, XaEntry)> {
         self.set(index);
-        // SAFETY: The lock is held and the cursor is on no stale node, by the invariants.
+        // SAFETY: The lock is held and the cursor is where it may be, by the invariants.
         let entry = XaEntry(unsafe { bindings::xas_find(self.state.as_raw(), max) });
 
+        self.forget_end(entry);
         if entry.is_empty() {
             return None;
         }
@@ -336,7 +358,7 @@ impl<'s, 'a> XaLockIrqGuard<'s, 'a> {
     /// The slot must be empty, and must be stored to again before the lock is released.
     #[inline]
     pub unsafe fn store_retry(&mut self) -> Result {
-        // SAFETY: The lock is held and the cursor is on no stale node, by the invariants. An entry
+        // SAFETY: The lock is held and the cursor is where it may be, by the invariants. An entry
         // for readers to retry on is allowed in any array.
         unsafe { bindings::xas_store(self.state.as_raw(), bindings::xa_retry_entry()) };
         self.error()
@@ -349,7 +371,7 @@ impl<'s, 'a> XaLockIrqGuard<'s, 'a> {
     /// Nothing may be owned by the array through the entry that is removed.
     #[inline]
     pub unsafe fn store_empty(&mut self) {
-        // SAFETY: The lock is held and the cursor is on no stale node, by the invariants. Storing
+        // SAFETY: The lock is held and the cursor is where it may be, by the invariants. Storing
         // nothing allocates nothing and so cannot fail.
         unsafe { bindings::xas_store(self.state.as_raw(), core::ptr::null_mut()) };
     }
@@ -366,7 +388,7 @@ impl<'s, 'a> XaLockIrqGuard<'s, 'a> {
     /// entries owned must have been taken over by the caller.
     #[inline]
     pub unsafe fn store(&mut self, entry: *mut c_void) -> Result {
-        // SAFETY: The lock is held and the cursor is on no stale node, by the invariants; the
+        // SAFETY: The lock is held and the cursor is where it may be, by the invariants; the
         // caller answers for the entry.
         unsafe { bindings::xas_store(self.state.as_raw(), entry) };
         self.error()
@@ -578,7 +600,7 @@ mod tests {
                     guard.load();
                     // SAFETY: The lock is held, and the node was found since it was taken.
                     unsafe {
-                        bindings::xas_is_node(guard.state.as_raw())
+                        bindings::xas_is_at_slot(guard.state.as_raw())
                             && (*guard.state.inner.xa_node).shift == 0
                     }
                 })
@@ -657,6 +679,73 @@ mod tests {
     }
 
     #[test]
+    fn search_that_finds_nothing_forgets_the_slot() -> Result {
+        let array = IrqArray::new()?;
+        array.store(448, 0, 1)?;
+        array.store(513, 0, 2)?;
+
+        let mut state = array.state(0, 0);
+        let mut guard = state.lock_irq();
+        // To the end of the node, whose last slot it is.
+        guard.load_at(511);
+        let next = guard.next_entry(511);
+        let behind_next = guard.load_at(513).to_value();
+        let found = guard.find(449, 511).is_some();
+        let behind_find = guard.load_at(513).to_value();
+        drop(guard);
+
+        assert!(next.is_empty() && !found);
+        assert!(behind_next == Some(2) && behind_find == Some(2));
+        Ok(())
+    }
+
+    #[test]
+    fn step_begins_where_the_cursor_is() -> Result {
+        let array = IrqArray::new()?;
+        array.store(0, 0, 1)?;
+        array.store(8, 1, 8)?;
+        array.store(10, 0, 10)?;
+        array.store(11, 0, 11)?;
+
+        let mut state = array.state(0, 0);
+        let mut guard = state.lock_irq();
+        // At the first slot of the entry, and by a step at the second, for the index behind it.
+        guard.load_at(9);
+        guard.next_slot();
+        let behind = guard.load_at(11).to_value();
+        guard.load_at(usize::MAX);
+        let first = guard.load_at(0).to_value();
+        drop(guard);
+
+        assert!(behind == Some(11) && first == Some(1));
+        Ok(())
+    }
+
+    #[test]
+    fn slots_are_created_wherever_the_cursor_was() -> Result {
+        let array = IrqArray::new()?;
+        array.store(70, 0, 1)?;
+
+        let mut state = array.state(0, 0);
+        loop {
+            let mut guard = state.lock_irq();
+            guard.set_order(0, ORDER);
+            guard.next_entry(usize::MAX);
+            if guard.create_range().is_ok() {
+                break;
+            }
+            drop(guard);
+            state.nomem(GFP_KERNEL)?;
+        }
+        let mut guard = state.lock_irq();
+        let loaded = [guard.load_at(69), guard.load_at(70)].map(XaEntry::to_value);
+        drop(guard);
+
+        assert!(loaded == [None, Some(1)]);
+        Ok(())
+    }
+
+    #[test]
     fn taking_the_lock_forgets_the_node() -> Result {
         let array = IrqArray::new()?;
         array.store(70, 0, 1)?;
@@ -664,11 +753,11 @@ mod tests {
         let mut state = array.state(70, 0);
         let mut guard = state.lock_irq();
         guard.load();
-        // SAFETY: Reads the cursor only.
-        let found = unsafe { bindings::xas_is_node(guard.state.as_raw()) };
+        // SAFETY: The lock is held, and the node was found since it was taken.
+        let found = unsafe { bindings::xas_is_at_slot(guard.state.as_raw()) };
         let guard = guard.unlock().lock_irq();
-        // SAFETY: As above.
-        let kept = unsafe { bindings::xas_is_node(guard.state.as_raw()) };
+        // SAFETY: As above, or it is on no node.
+        let kept = unsafe { bindings::xas_is_at_slot(guard.state.as_raw()) };
         drop(guard);
 
         assert!(found && !kept);

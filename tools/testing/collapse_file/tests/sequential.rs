@@ -20,13 +20,15 @@ use kernel::{
     fs::file::LocalFile,
     mm::{
         khugepaged::{
-            CollapseControl, FolioBatch, FolioSlots, NewFolio, OldFolios, ScanResult, Uptodate,
+            CollapseControl, CopyCursor, FolioBatch, FolioSlots, IsolatedBatch, NewFolio,
+            OldFolios, ScanResult, Uptodate,
         },
         page_cache::{AddressSpace, Cursor, Entry, LockedCursor, PmdRange, Walk},
         page_cache_map::{Content, Extent, MappedArea},
         rmap::Flushed,
         Mm,
     },
+    xarray::state::{XaEntry, XaState},
 };
 use std::{collections::BTreeSet, env, ops::Range, panic, process};
 
@@ -520,10 +522,15 @@ fn each_call_fails_once() {
     cases.end("each_call_fails_once");
 }
 
-/// The mapping of the file there is.
+/// The file there is.
+fn local_file() -> &'static LocalFile {
+    // SAFETY: It stays until the next world.
+    unsafe { LocalFile::from_raw_file(with(|w| &raw const *w.file)) }
+}
+
+/// Its mapping.
 fn address_space() -> &'static AddressSpace {
-    // SAFETY: The file stays until the next world.
-    AddressSpace::of(unsafe { LocalFile::from_raw_file(with(|w| &raw const *w.file)) })
+    AddressSpace::of(local_file())
 }
 
 fn range_at(start: usize) -> PmdRange<'static> {
@@ -531,6 +538,10 @@ fn range_at(start: usize) -> PmdRange<'static> {
 }
 
 fn new_at(start: usize) -> NewFolio<'static, Uptodate> {
+    copy_at(start).clear_rest().mark_uptodate()
+}
+
+fn copy_at(start: usize) -> CopyCursor<'static> {
     let mm = mm_struct::default();
     let mut cc = collapse_control {
         is_khugepaged: true,
@@ -543,7 +554,7 @@ fn new_at(start: usize) -> NewFolio<'static, Uptodate> {
         )
     };
     let new = NewFolio::alloc_charged(mm, cc, range_at(start)).expect("there is memory");
-    new.into_copy_cursor().clear_rest().mark_uptodate()
+    new.into_copy_cursor()
 }
 
 /// The folios at the first `nr` indices of a range.
@@ -628,7 +639,7 @@ fn values_of_two_collapses() {
     const CASE: &str = "VALUES_OF_TWO_COLLAPSES";
     const BELONG: &str = "new.range() == *range";
 
-    let cases: [(fn(), &str); 7] = [
+    let cases: [(fn(), &str); 12] = [
         (|| commit(START, HOLES, (START, 1)), ""),
         (|| commit(OTHER, HOLES, (START, 1)), BELONG),
         (|| commit(START, HOLES - 1, (START, 1)), BELONG),
@@ -636,6 +647,11 @@ fn values_of_two_collapses() {
         (|| commit(START, HOLES, (OTHER, 1)), BELONG),
         (seal_another, "full.is_of"),
         (unmap_another, "folio.is_placed_in(mapping)"),
+        (add_one_before, "(end..range.end()).contains"),
+        (add_too_many, "pages <= batch.end - batch.index"),
+        (copy_to_another_page, "from.start() == self.index()"),
+        (copy_of_another, "from.is_placed_in"),
+        (read_beyond, "(1..=HPAGE_PMD_NR).contains"),
     ];
     if let Ok(number) = env::var(CASE) {
         panic::set_hook(Box::new(|info| {
@@ -676,6 +692,92 @@ fn unmap_another() {
     let batch = batch.isolate_lru();
     page(START).mapping.set(core::ptr::null_mut());
     let _ = OldFolios::new(range_at(START)).unmap(batch);
+}
+
+fn isolated_at(walk: &mut Walk<'static>, index: usize) -> IsolatedBatch {
+    let folio = Cursor::new(walk).filemap_lock_folio(index);
+    let mut slots = FolioSlots::new();
+    FolioBatch::new(&mut slots, index, folio.expect("there is a page")).isolate_lru()
+}
+
+fn add_one_before() {
+    file(true, "4");
+    let mut old = OldFolios::new(range_at(START));
+    for index in [START + 1, START] {
+        let mut walk = range_at(START).walk();
+        let batch = old.unmap(isolated_at(&mut walk, index));
+        let _ = old.add(Cursor::new(&mut walk), batch);
+    }
+}
+
+fn add_too_many() {
+    file(true, "4.22");
+    let mut old = OldFolios::new(range_at(START));
+    let mut walk = range_at(START).walk();
+    let small = old.unmap(isolated_at(&mut walk, START));
+    let _ = old.unmap(isolated_at(&mut walk, START + 2));
+    let _ = old.add(Cursor::new(&mut walk), small);
+}
+
+fn copy_to_another_page() {
+    file(true, "4");
+    let old = old_at(START, 1);
+    let mut copy = copy_at(START);
+    copy.clear_until(START + 1);
+    for folio in old.folios() {
+        let _ = copy.copy_folio(folio);
+    }
+}
+
+fn copy_of_another() {
+    file(true, "4");
+    let old = old_at(START, 1);
+    page(START).mapping.set(core::ptr::null_mut());
+    for folio in old.folios() {
+        let _ = copy_at(START).copy_folio(folio);
+    }
+}
+
+fn read_beyond() {
+    file(false, "4");
+    let mut walk = range_at(START).walk();
+    Cursor::new(&mut walk).readahead(local_file(), START, HPAGE_PMD_NR + 1);
+}
+
+/// A directory has no function to read folios with.
+#[test]
+fn what_cannot_be_read_ahead() {
+    file(false, ".");
+    with(|w| w.mapping.reads = false);
+    let mut walk = range_at(START).walk();
+    let cursor = Cursor::new(&mut walk);
+    cursor.readahead(local_file(), START, HPAGE_PMD_NR);
+    assert!(cursor.filemap_lock_folio(START).is_err());
+    checked();
+}
+
+/// A search that has found nothing ends behind the last slot of a node, where nothing is to be read.
+#[test]
+fn search_ends_behind_a_node() {
+    let end = 64usize.next_multiple_of(HPAGE_PMD_NR).max(2 * HPAGE_PMD_NR);
+
+    file(true, "4");
+    with(|w| w.inode.size = end + 1);
+    write(end - 2, 1);
+    write(end, 1);
+    // SAFETY: The array stays until the next world, and nothing is stored.
+    let mut state = unsafe { XaState::new(with(|w| &raw mut w.mapping.i_pages), 0, 0) };
+    let mut guard = state.lock_irq();
+    let is_next = |entry: XaEntry| entry.as_ptr() == (&raw const *page(end)).cast_mut().cast();
+
+    guard.load_at(end - 1);
+    assert!(guard.next_entry(end - 1).is_empty());
+    assert!(is_next(guard.next_slot()));
+    assert!(guard.find(end - 1, end - 1).is_none());
+    assert!(is_next(guard.next_slot()));
+    drop(guard);
+    drop(state);
+    checked();
 }
 
 /// Who has not looked at the content before is refused what cannot be copied, or is about to change.

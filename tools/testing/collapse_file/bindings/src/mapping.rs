@@ -38,6 +38,8 @@ pub struct address_space {
     pub is_shmem: bool,
     /// The file system can have folios of PMD size.
     pub pmd_folios: bool,
+    /// There is something to read folios with.
+    pub reads: bool,
 }
 
 impl address_space {
@@ -49,6 +51,7 @@ impl address_space {
             nrpages: 0,
             is_shmem,
             pmd_folios: true,
+            reads: true,
         })
     }
 }
@@ -510,6 +513,14 @@ pub unsafe fn mapping_pmd_folio_support(mapping: *const address_space) -> bool {
 
 /// # Safety
 ///
+/// `mapping` is that of the world.
+pub unsafe fn mapping_can_read_folios(mapping: *const address_space) -> bool {
+    // SAFETY: As the caller says.
+    unsafe { (*mapping).reads }
+}
+
+/// # Safety
+///
 /// `inode` is that of the world.
 pub unsafe fn inode_is_open_for_write(inode: *const inode) -> bool {
     // SAFETY: As the caller says.
@@ -539,6 +550,10 @@ pub unsafe fn page_cache_sync_readahead(
 ) {
     might_sleep("page_cache_sync_readahead");
     check(!with(|w| w.mapping.is_shmem), "readahead in shmem");
+    check(
+        with(|w| w.mapping.reads),
+        "readahead calls what is not there",
+    );
     check(
         (index + nr) % HPAGE_PMD_NR == 0,
         "readahead ends elsewhere than the range",

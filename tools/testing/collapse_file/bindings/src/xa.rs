@@ -48,8 +48,8 @@ extern "C" {
     pub fn xas_set(xas: *mut xa_state, index: usize);
     #[link_name = "rust_helper_xas_set_order"]
     pub fn xas_set_order(xas: *mut xa_state, index: usize, order: u32);
-    #[link_name = "rust_helper_xas_is_node"]
-    pub fn xas_is_node(xas: *const xa_state) -> bool;
+    #[link_name = "rust_helper_xas_is_at_slot"]
+    pub fn xas_is_at_slot(xas: *const xa_state) -> bool;
     #[link_name = "rust_helper_xas_next"]
     pub fn xas_next(xas: *mut xa_state) -> *mut c_void;
     #[link_name = "rust_helper_xas_next_entry"]
