@@ -756,6 +756,15 @@ fn what_cannot_be_read_ahead() {
     checked();
 }
 
+/// As a `long` it would be one.
+#[test]
+fn charge_is_no_negative_number() {
+    file(true, ".");
+    let mut walk = range_at(START).walk();
+    assert!(Cursor::new(&mut walk).charge_holes(usize::MAX - 1).is_err());
+    checked();
+}
+
 /// A search that has found nothing ends behind the last slot of a node, where nothing is to be read.
 #[test]
 fn search_ends_behind_a_node() {
