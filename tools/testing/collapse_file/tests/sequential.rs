@@ -770,7 +770,7 @@ fn charge_is_no_negative_number() {
 fn search_ends_behind_a_node() {
     let end = 64usize.next_multiple_of(HPAGE_PMD_NR).max(2 * HPAGE_PMD_NR);
 
-    file(true, "4");
+    file(true, "4.");
     with(|w| w.inode.size = end + 1);
     write(end - 2, 1);
     write(end, 1);
