@@ -328,7 +328,7 @@ static void *page_out(void *at)
 }
 
 /* Reclaim isolates a page meanwhile: the first one of all, one among others, one far behind. */
-TEST_F(results, del_page_lru)
+TEST_F_TIMEOUT(results, del_page_lru, 120)
 {
 	static const unsigned long pages[] = { 1, 4, 100 };
 	struct sight before, after;
