@@ -245,6 +245,7 @@ static void cover_end(void)
 {
 	static unsigned char seen[TEXT_SIZE / 8];
 	unsigned long count;
+	char line[32];
 	int out;
 
 	if (!cover)
@@ -261,7 +262,8 @@ static void cover_end(void)
 		if (at >= TEXT_SIZE || seen[at / 8] & 0x80 >> at % 8)
 			continue;
 		seen[at / 8] |= 0x80 >> at % 8;
-		dprintf(out, "%lx\n", cover[i]);
+		if (write(out, line, snprintf(line, sizeof(line), "%lx\n", cover[i])) < 0)
+			break;
 	}
 	close(out);
 }
