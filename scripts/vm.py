@@ -282,14 +282,17 @@ def main():
         if not args.command:
             os.environ["PATH"] = os.path.dirname(VNG) + ":" + os.environ["PATH"]
             os.execvp(line[0], line)
-        status = run(line, args.console, lambda text: print(text, flush=True), args.boot_seconds)
-        found = splats(args.console)
-        if found:
-            raise Failed("the kernel complained: " + found[0])
+        try:
+            status = run(line, args.console, lambda text: print(text, flush=True), args.boot_seconds)
+            found = splats(args.console)
+            if found:
+                raise Failed("the kernel complained: " + found[0])
+        except Failed as failed:
+            sys.stderr.write(tail(args.console))
+            raise Failed(f"{failed}; the console is in {os.path.relpath(args.console, TOP)}") from failed
         return status
     except Failed as failed:
-        sys.stderr.write(tail(args.console))
-        sys.exit(f"error: {failed}; the console is in {os.path.relpath(args.console, TOP)}")
+        sys.exit(f"error: {failed}")
 
 
 if __name__ == "__main__":
