@@ -22,6 +22,10 @@ each_suite() {
 }
 packed() { tar -tf "$lab/build/job/collapse_file-tests.tar.xz" | grep -x "opt/collapse_file/$1"; }
 yaml_is_valid() { python3 -c 'import sys, yaml; [yaml.safe_load(open(path)) for path in sys.argv[1:]]' "$lab"/build/job/*.yaml; }
+job_is_valid() {
+	python3 -c 'import sys, yaml, lava_common.schemas as lava; lava.validate(yaml.safe_load(open(sys.argv[1])), strict=True)' \
+		"$lab/build/job/job.yaml"
+}
 again_the_same() {
 	cp -r "$lab/build/job" "$tap_dir/first" && job --rootfs file:///rootfs.ext4.xz --url http://lab && diff -r "$tap_dir/first" "$lab/build/job"
 }
@@ -44,6 +48,13 @@ tap "and what runs them" packed scripts/guest/lava.py
 tap "the same once more" again_the_same
 if python3 -c 'import yaml' 2>/dev/null; then
 	tap "it is YAML" yaml_is_valid
+else
+	skip "it is YAML" "there is no yaml for python3"
+fi
+if python3 -c 'import yaml, lava_common.schemas' 2>/dev/null; then
+	tap "it is a job to LAVA" job_is_valid
+else
+	skip "it is a job to LAVA" "there is no lava_common for python3"
 fi
 tap "tuxrun's command is told" fails 0 '^tuxrun --device .* -- /opt/collapse_file/scripts/guest/lava.py sysfs$' job --rootfs x sysfs
 tap "no root file system" fails 2 '^error: which root file system\? make job ROOTFS=URL' make -C "$TOP" job

@@ -139,6 +139,8 @@ if [ -e "$BUILD/linux/tools/testing/kunit/kunit.py" ]; then
 	tap "KUnit's skipped test" kunit 2 0 1 < <(kunit_console "    ok 2 two # SKIP not here")
 	tap "KUnit's console ends in a test" kunit 1 2 0 < <(kunit_console "" | head -n 6)
 	tap "a console without results of KUnit" kunit 0 1 0 <<<"[    1.000000] EXT4-fs (vda): mounted filesystem"
+else
+	skip "KUnit's results" "there is no kunit.py: run 'make source'"
 fi
 
 while IFS= read -r line; do
