@@ -72,6 +72,8 @@ make=(make -C "$linux" O="$out" ARCH="$kbuild_arch" -j"$JOBS" LLVM="$LLVM" CC="c
 # Of these files, which collapse came by which line is recorded.
 [ "$name" != coverage ] || make+=(KRUSTFLAGS=-Cdebuginfo=2 KCOV_INSTRUMENT_kernel.o=y
 	KCOV_INSTRUMENT_collapse_file.o=y)
+# Inlined into its caller, collapse_file() in C would have no beginning to stop at.
+[ "$name" != gdb ] || make+=(CFLAGS_khugepaged.o=-fno-inline-functions)
 
 configure() {
 	"${make[@]}" tinyconfig
