@@ -41,9 +41,28 @@ def tell_suite(suite):
     tell("lava-test-set", "stop")
 
 
-def run(arguments, environment):
-    """The suites. Returns what went wrong beside them."""
+def kernel_log():
+    """What the kernel has said, line by line."""
+    return subprocess.run([vm.tool("dmesg")], check=True, stdout=subprocess.PIPE, text=True,
+                          errors="replace").stdout.splitlines(keepends=True)
+
+
+def complaints(before, directory):
+    """What of the kernel's log since before tells of a bug."""
+    said = kernel_log()
+    # The log is a ring, and may have lost what was last.
+    if before and before[-1] in said:
+        said = said[said.index(before[-1]) + 1:]
+    path = os.path.join(directory, "dmesg")
+    with open(path, "w") as file:
+        file.writelines(said)
+    return vm.splats(path)
+
+
+def run(arguments, environment, directory):
+    """The suites. Returns the exit status."""
     log = ktap.Run()
+    before = kernel_log()
     with subprocess.Popen([os.path.join(HERE, "tests.sh")] + arguments, env=environment, stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace") as process:
         for line in process.stdout:
@@ -58,6 +77,10 @@ def run(arguments, environment):
         tell_suite(suite)
     wrong = log.leaks + ([f"tests.sh ended with status {process.returncode}"] if process.returncode else [])
     tell("lava-test-case", "nothing-is-lost", "--result", "fail" if wrong else "pass")
+    complained = complaints(before, directory)
+    print("".join(f"the kernel complained: {line}\n" for line in complained), end="")
+    tell("lava-test-case", "kernel-complains-of-nothing", "--result", "fail" if complained else "pass")
+    wrong += complained
     failed = sum(suite.failed for suite in log.suites)
     print(f"\n{sum(suite.passed for suite in log.suites)} passed, {failed + len(wrong)} failed, "
           f"{sum(suite.skipped for suite in log.suites)} skipped")
@@ -75,7 +98,7 @@ def main():
                 for image in vm.make_disks(directory):
                     loops.append(subprocess.run([vm.tool("losetup"), "--find", "--show", image], check=True,
                                                 stdout=subprocess.PIPE, text=True).stdout.strip())
-                return run(sys.argv[1:], dict(os.environ, DISKS=" ".join(loops)))
+                return run(sys.argv[1:], dict(os.environ, DISKS=" ".join(loops)), directory)
             finally:
                 for loop in loops:
                     # Swapped to, as long as that lasts.

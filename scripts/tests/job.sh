@@ -69,15 +69,23 @@ done
 # shellcheck disable=SC2016
 printf '#!/bin/sh\n[ "$1" != --find ] || basename "$3"\n' >"$tap_dir/bin/losetup"
 printf '#!/bin/sh\n' >"$tap_dir/bin/swapoff"
+# What the kernel says in the meantime comes when the tests have begun.
+cat >"$tap_dir/bin/dmesg" <<'EOT'
+#!/bin/sh
+echo '[    1.000000] WARNING: of the boot'
+[ ! -e "$WORK/begun" ] || echo "[   12.345678] $SAID"
+rm -f "$WORK/begun"
+EOT
 cat >"$lab/scripts/guest/tests.sh" <<'EOT'
 #!/bin/bash
 echo "$DISKS; $*"
+touch "$WORK/begun"
 printf '%s\n' '#suite a rust' 'ok 1 fine (or so)' 'not ok 2 bad' 'ok 3 left out # SKIP no swap' '#end a rust 1'
 printf '%s\n' '#suite b c' 'ok 1 fine' "#end b c $STATUS" '#leaks' "$LEAK" '#leaks-end'
 EOT
 chmod +x "$tap_dir"/bin/*
-ends=0 leak=
-machine() { env PATH="$tap_dir/bin:$PATH" WORK="$tap_dir" STATUS="$ends" LEAK="$leak" "$lab/scripts/guest/lava.py" a b; }
+ends=0 leak='' said='XFS (loop1): Mounting V5 Filesystem'
+machine() { env PATH="$tap_dir/bin:$PATH" WORK="$tap_dir" STATUS="$ends" LEAK="$leak" SAID="$said" "$lab/scripts/guest/lava.py" a b; }
 tap "the machine fails with its tests" fails 1 '^2 passed, 1 failed, 1 skipped$' machine
 tap "which were the ones asked for, on disks of its own" fails 1 '^ext4.img xfs.img swap.img xfs-small-blocks.img; a b$' machine
 tap "a set for each suite" fails 1 '^lava-test-set: start a-rust$' machine
@@ -85,6 +93,11 @@ tap "what passed" fails 1 '^lava-test-case: fine-or-so --result pass$' machine
 tap "what failed" fails 1 '^lava-test-case: bad --result fail$' machine
 tap "what was skipped" fails 1 '^lava-test-case: left-out --result skip$' machine
 tap "nothing was lost" fails 1 '^lava-test-case: nothing-is-lost --result pass$' machine
+tap "the kernel did not complain" fails 1 '^lava-test-case: kernel-complains-of-nothing --result pass$' machine
+said='BUG: sleeping function called from invalid context'
+tap "it did" fails 1 '^lava-test-case: kernel-complains-of-nothing --result fail$' machine
+tap "of what" fails 1 'complained: .* BUG: sleeping function called from invalid context$' machine
+said=
 leak='unreferenced object 0x1'
 tap "something was" fails 1 '^lava-test-case: nothing-is-lost --result fail$' machine
 leak='' ends=124
