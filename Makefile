@@ -162,7 +162,7 @@ shell: check-options source
 	@scripts/build-kernel.sh $(SHELL_KERNEL)
 	@scripts/build-userspace.sh $(if $(GDB),tests)
 	@scripts/vm.py --kernel $(call image,$(SHELL_KERNEL)) --accel $(ACCEL) --memory $(MEM) \
-		--append thp_collapse_file=$(IMPL) $(if $(filter 1,$(GDB)),--gdb $(GDB_SOCKET) --append nokaslr)
+		--disks $(BUILD)/disks-shell --append thp_collapse_file=$(IMPL) $(if $(filter 1,$(GDB)),--gdb $(GDB_SOCKET) --append nokaslr)
 
 gdb:
 	@scripts/gdb.sh $(BUILD)/linux/build-gdb $(GDB_SOCKET)

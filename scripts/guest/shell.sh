@@ -3,7 +3,13 @@
 # The interactive shell of a guest. Without ACPI a guest cannot power off, so it ends
 # by a reboot, which QEMU takes for its exit.
 
-cat /sys/kernel/mm/transparent_hugepage/khugepaged/collapse_file
+top=$PWD
+if [ -e /dev/vda ]; then
+	. "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+	echo "disks: /run/ext4, /run/xfs; swap; programs: $(realpath "$bin")"
+fi
+echo "collapse_file: $(cat /sys/kernel/mm/transparent_hugepage/khugepaged/collapse_file)"
+cd "$top" || exit 1
 bash -i
 sync
 /bin/busybox reboot -f
