@@ -9,6 +9,7 @@ import fcntl
 import mmap
 import os
 import re
+import shutil
 import signal
 import socket
 import struct
@@ -21,6 +22,7 @@ import xml.etree.ElementTree
 
 NR_USERFAULTFD = {"x86_64": 323, "aarch64": 282}
 PCMAP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../build/bin/pcmap")
+DISK = os.environ.get("DISKS", "/dev/vda").split()[0]
 INJECT = "/sys/kernel/debug/collapse_file_inject"
 PAGE, HUGE, NR = 4096, 2 << 20, 512
 MADV_PAGEOUT, MADV_COLLAPSE = 21, 25
@@ -432,7 +434,7 @@ def ebadf():
 
 @test
 def einval_for_what_is_no_regular_file():
-    for path in ("/run", "/dev/null", "/dev/vda", "/dev/rust-page-cache-map"):
+    for path in ("/run", "/dev/null", DISK, "/dev/rust-page-cache-map"):
         fd = os.open(path, os.O_RDONLY)
         fails(errno.EINVAL, fd)
         os.close(fd)
@@ -683,6 +685,23 @@ def pcmap_with_wrong_arguments():
         pcmap(fd, f"--start={LARGEST_FILE - 3}", "--pages=18446744073709551615")
     same(pcmap(None, "/nowhere", status=1), "error: /nowhere: No such file or directory\n")
     same(pcmap(None, "/dev/null", status=1), "error: /dev/null is not a regular file\n")
+
+
+@test
+def pcmap_of_a_file_whose_pages_are_elsewhere():
+    with contextlib.ExitStack() as stack:
+        for directory in ("lower", "upper", "work", "merged"):
+            os.makedirs(f"/run/xfs/overlay/{directory}")
+        stack.callback(shutil.rmtree, "/run/xfs/overlay")
+        options = ",".join(f"{d}dir=/run/xfs/overlay/{d}" for d in ("lower", "upper", "work"))
+        subprocess.run(["mount", "-t", "overlay", "-o", options, "none", "/run/xfs/overlay/merged"], check=True)
+        stack.callback(subprocess.run, ["umount", "/run/xfs/overlay/merged"], check=True)
+        fd = stack.enter_context(file_on("/run/xfs/overlay/merged", b"x" * PAGE))
+        name = f"/proc/self/fd/{fd}"
+        same(pcmap(fd, status=1), f"error: {name} is on overlayfs: the page cache is that of the file below it\n")
+        below = os.open("/run/xfs/overlay/upper/sample", os.O_RDONLY)
+        stack.callback(os.close, below)
+        same(pcmap(below).splitlines()[0], "       0 4")
 
 
 @test

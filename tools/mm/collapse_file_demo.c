@@ -302,6 +302,10 @@ static struct outcome scenario_file(const char *dir)
 	fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
 	if (fd < 0)
 		err(1, "cannot create %s", path);
+	if (pcmap_is_elsewhere(fd)) {
+		unlink(path);
+		errx(1, "%s is " PCMAP_IS_ELSEWHERE, dir);
+	}
 	for (unsigned long i = 0; i < NR_PAGES; i++)
 		fill(expected + i * PAGE, i);
 	/* One at a time, so that the folios become small ones. */

@@ -506,6 +506,10 @@ int main(int argc, char **argv)
 		fail(name);
 	huge = huge_order();
 	name = clean(name);
+	if (pcmap_is_elsewhere(fd)) {
+		fprintf(stderr, "error: %s is " PCMAP_IS_ELSEWHERE "\n", name);
+		return 1;
+	}
 
 	for (;;) {
 		if (fstat(fd, &st))

@@ -11,12 +11,16 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
+#include <sys/vfs.h>
+#include <linux/magic.h>
 #include <linux/page_cache_map.h>
 
 #define ARRAY_SIZE(array)	(sizeof(array) / sizeof((array)[0]))
 
 #define PCMAP_DEVICE	"/dev/rust-page-cache-map"
 #define PCMAP_NEEDS_ADMIN	"error: " PCMAP_DEVICE " needs CAP_SYS_ADMIN: run this as root\n"
+
+#define PCMAP_IS_ELSEWHERE	"on overlayfs: the page cache is that of the file below it"
 
 struct pcmap {
 	int device, fd;
@@ -42,6 +46,14 @@ static inline int pcmap_open(void)
 	else
 		fprintf(stderr, "error: cannot open %s: %m\n", PCMAP_DEVICE);
 	return -1;
+}
+
+/* Whether a file has no pages of its own, but somebody else has them for it. */
+static inline bool pcmap_is_elsewhere(int fd)
+{
+	struct statfs fs;
+
+	return !fstatfs(fd, &fs) && fs.f_type == OVERLAYFS_SUPER_MAGIC;
 }
 
 /* Begin with what a file has from page start up to page end. */

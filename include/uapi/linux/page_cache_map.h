@@ -10,6 +10,8 @@
  * one aligned range that a PMD maps is of the same moment, if it fits an array of
  * PAGE_CACHE_MAP_BATCH entries.
  *
+ * A file of overlayfs has neither pages nor VMAs: the file below it has them.
+ *
  * Errors: EPERM without the capability; EBADF for a file descriptor that is not open for
  * reading; EINVAL for what is not a regular file, for a start behind the end, an end behind the
  * largest file, no capacity, or a field set that must be 0; E2BIG for a range of more
