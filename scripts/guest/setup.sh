@@ -15,11 +15,13 @@ mountpoint -q /sys/fs/cgroup || mount -t cgroup2 none /sys/fs/cgroup
 mountpoint -q /sys/kernel/debug || mount -t debugfs none /sys/kernel/debug
 # The order in which the host attaches its images, or where else they are.
 read -ra disks <<<"${DISKS:-/dev/vda /dev/vdb /dev/vdc /dev/vdd}"
-mkdir -p /run/ext4 /run/xfs /run/xfs-small-blocks /run/tmpfs
+mkdir -p /run/ext4 /run/xfs /run/xfs-small-blocks /run/tmpfs /run/work
 mount -t ext4 "${disks[0]}" /run/ext4 && mount -t xfs "${disks[1]}" /run/xfs && swapon "${disks[2]}" &&
 	mount -t xfs "${disks[3]}" /run/xfs-small-blocks ||
 	{ echo "error: the disks are not there"; exit 1; }
 mount -t tmpfs -o huge=advise none /run/tmpfs
+# Some tests make files where they are, and map them to be executed, which not every /run allows.
+mount -t tmpfs none /run/work
 
 # Not to have the scheduler's code patched each time that a test begins to trace. QEMU's emulation was
 # seen, once in some 60 guests, to deliver a breakpoint of the patching when that was long over.
@@ -28,7 +30,7 @@ echo 0 >/sys/kernel/tracing/options/record-cmd
 export COLLAPSE_FILE_DIR=/run/xfs COLLAPSE_FILE_SMALL_BLOCKS_DIR=/run/xfs-small-blocks
 # What the tests inject comes and goes with kprobes, which wait for RCU each time.
 echo 1 >/sys/kernel/rcu_expedited
-cd /run || exit 1
+cd /run/work || exit 1
 
 kmemleak=/sys/kernel/debug/kmemleak
 [ ! -e $kmemleak ] || echo clear >$kmemleak
@@ -51,7 +53,7 @@ leaks() {
 			END { tell() }' $kmemleak
 	fi
 	cd /
-	umount /run/tmpfs /run/ext4 /run/xfs /run/xfs-small-blocks
+	umount /run/work /run/tmpfs /run/ext4 /run/xfs /run/xfs-small-blocks
 	if [ -e $owners ]; then
 		awk -v RS= '/alloc_charge_folio/ { print "pages left: " $NF "\n" $0 }' $owners
 	fi
