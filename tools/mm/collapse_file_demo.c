@@ -302,10 +302,6 @@ static struct outcome scenario_file(const char *dir)
 	fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
 	if (fd < 0)
 		err(1, "cannot create %s", path);
-	if (pcmap_is_elsewhere(fd)) {
-		unlink(path);
-		errx(1, "%s is " PCMAP_IS_ELSEWHERE, dir);
-	}
 	for (unsigned long i = 0; i < NR_PAGES; i++)
 		fill(expected + i * PAGE, i);
 	/* One at a time, so that the folios become small ones. */
@@ -349,11 +345,18 @@ int main(int argc, char **argv)
 	static const char * const impls[] = { "c", "rust" };
 	struct outcome outcomes[ARRAY_SIZE(scenarios)][2];
 	bool ok = true;
+	int dir;
 
 	if (argc != 2) {
 		fprintf(stderr, "usage: %s DIRECTORY-ON-EXT4-OR-XFS\n", argv[0]);
 		return 2;
 	}
+	dir = open(argv[1], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (dir < 0)
+		err(1, "%s", argv[1]);
+	if (pcmap_is_elsewhere(dir))
+		errx(1, "%s is " PCMAP_IS_ELSEWHERE, argv[1]);
+	close(dir);
 	if (access(IMPL, W_OK))
 		err(1, "no CONFIG_RUST_COLLAPSE_FILE in this kernel, or not root: %s", IMPL);
 	setvbuf(stdout, NULL, _IOLBF, 0);
