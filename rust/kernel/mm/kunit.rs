@@ -136,6 +136,12 @@ impl ShmemFile {
         };
     }
 
+    /// Asks for readahead, which shmem itself does not.
+    pub fn want_readahead(&self) {
+        // SAFETY: The file is alive. It is only the current thread that reads from it.
+        unsafe { (*bindings::file_ra(self.as_ptr())).ra_pages = 8 };
+    }
+
     /// The number of pages that the file counts as its own, with those that it was charged for
     /// ahead.
     pub fn pages(&self) -> usize {

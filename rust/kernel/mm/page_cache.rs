@@ -1110,14 +1110,15 @@ mod tests {
     }
 
     #[test]
-    fn directory_is_not_read_ahead() -> Result {
-        let directory = directory()?;
-        let mut walk = AddressSpace::of(&directory).pmd_range(0).walk();
+    fn what_cannot_be_read_is_not_read_ahead() -> Result {
+        let file = file_with_holes()?;
+        file.want_readahead();
+        let mut walk = file.mapping().pmd_range(0).walk();
         let cursor = Cursor::new(&mut walk);
 
-        // It has no function to read folios with.
-        cursor.readahead(&directory, 0, 1);
-        assert_eq!(cursor.filemap_lock_folio(0).err(), Some(ENOENT));
+        // Shmem has no function to read folios with.
+        cursor.readahead(&file, 1, 1);
+        assert_eq!(cursor.filemap_lock_folio(1).err(), Some(ENOENT));
         Ok(())
     }
 
