@@ -105,7 +105,7 @@ def main():
                     subprocess.run([vm.tool("swapoff"), loop], check=False, stderr=subprocess.DEVNULL)
                     subprocess.run([vm.tool("losetup"), "--detach", loop], check=False)
     except (vm.Failed, OSError, subprocess.CalledProcessError) as failed:
-        sys.exit(f"error: the disks cannot be made: {failed}; another place for them can be given with WORK=")
+        sys.exit(f"error: {failed}; another place for the disks than /var/tmp can be given with WORK=")
 
 
 if __name__ == "__main__":

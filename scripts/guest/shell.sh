@@ -4,7 +4,8 @@
 # by a reboot, which QEMU takes for its exit.
 
 top=$PWD
-if [ -e /dev/vda ]; then
+# Those of `make shell`, and not somebody's own.
+if [ -e /dev/vdd ]; then
 	. "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 	echo "disks: /run/ext4, /run/xfs; swap; programs: $(realpath "$bin")"
 fi
