@@ -692,8 +692,8 @@ TEST_F(collapse_file, nothing_is_copied_before_the_flush)
 
 	if (!inject_available())
 		SKIP(return, "no collapse_file_inject in debugfs");
-	if (!inject_has(COPY))
-		SKIP(return, "no copying that could be counted on this architecture");
+	if (!inject_has_copy())
+		SKIP(return, "no copying that could be counted on this machine");
 	fill(self->base, false);
 	ASSERT_EQ(inject("try_to_unmap_flush park"), 0);
 	/* Never, as there are not so many. */

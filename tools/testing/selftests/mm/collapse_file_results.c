@@ -457,8 +457,8 @@ TEST_F(results, copy_mc)
 {
 	if (!inject_available())
 		SKIP(return, "no collapse_file_inject in debugfs");
-	if (!inject_has(COPY))
-		SKIP(return, "no copying that could be had to fail on this architecture");
+	if (!inject_has_copy())
+		SKIP(return, "no copying that could be had to fail on this machine");
 	fill(self->base, true);
 	/* Nothing is wrong with the page really. */
 	ASSERT_EQ(inject("memory_failure_queue fail 1 1000"), 0);
@@ -823,7 +823,7 @@ TEST_F(results, every_result_is_reached)
 	    !getenv("COLLAPSE_FILE_SMALL_BLOCKS_DIR"))
 		SKIP(return, "no injection, or no directory on a file system given");
 	for (int i = 0; i < NR_REACHED; i++)
-		if (i != COPY_MC || inject_has(COPY))
+		if (i != COPY_MC || inject_has_copy())
 			EXPECT_NE(*board->by[i], '\0');
 }
 

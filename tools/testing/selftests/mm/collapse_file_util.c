@@ -307,12 +307,20 @@ bool inject_available(void)
 	return !access(INJECT, W_OK);
 }
 
-bool inject_has(const char *function)
+bool inject_has_copy(void)
 {
-	char line[64];
+	FILE *file = fopen("/proc/cpuinfo", "r");
+	char *line = NULL;
+	size_t size = 0;
+	bool has = false;
 
-	snprintf(line, sizeof(line), "%s off", function);
-	return read_number(INJECT, line) >= 0;
+	if (!file)
+		return false;
+	while (!has && getline(&line, &size, file) > 0)
+		has = !strncmp(line, "flags", 5) && strstr(line, " erms");
+	free(line);
+	fclose(file);
+	return has && read_number(INJECT, COPY " off") >= 0;
 }
 
 long inject_calls(const char *function)

@@ -692,7 +692,7 @@ static void prepare_failure(const unsigned int *arg)
 
 	/* What is found to be poisoned would really be taken away. */
 	if (!strcmp(function, COPY)) {
-		if (!inject_has(COPY))
+		if (!inject_has_copy())
 			return;
 		inject("memory_failure_queue fail 1 1000");
 	}
