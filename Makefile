@@ -160,7 +160,7 @@ SHELL_KERNEL := $(if $(filter 1,$(GDB)),gdb,fast)
 
 shell: check-options source
 	@scripts/build-kernel.sh $(SHELL_KERNEL)
-	@scripts/build-userspace.sh $(if $(GDB),tests)
+	@scripts/build-userspace.sh tests
 	@scripts/vm.py --kernel $(call image,$(SHELL_KERNEL)) --accel $(ACCEL) --memory $(MEM) \
 		--disks $(BUILD)/disks-shell --append thp_collapse_file=$(IMPL) $(if $(filter 1,$(GDB)),--gdb $(GDB_SOCKET) --append nokaslr)
 

@@ -78,7 +78,8 @@ def run(arguments, environment, directory):
     wrong = log.leaks + ([f"tests.sh ended with status {process.returncode}"] if process.returncode else [])
     tell("lava-test-case", "nothing-is-lost", "--result", "fail" if wrong else "pass")
     complained = complaints(before, directory)
-    print("".join(f"the kernel complained: {line}\n" for line in complained), end="")
+    for line in complained:
+        print("the kernel complained: " + line)
     tell("lava-test-case", "kernel-complains-of-nothing", "--result", "fail" if complained else "pass")
     wrong += complained
     failed = sum(suite.failed for suite in log.suites)

@@ -21,7 +21,8 @@ import traceback
 import xml.etree.ElementTree
 
 NR_USERFAULTFD = {"x86_64": 323, "aarch64": 282}
-PCMAP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../build/bin/pcmap")
+BIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../build/bin")
+PCMAP = os.path.join(BIN, "pcmap")
 DISK = os.environ.get("DISKS", "/dev/vda").split()[0]
 INJECT = "/sys/kernel/debug/collapse_file_inject"
 PAGE, HUGE, NR = 4096, 2 << 20, 512
@@ -702,6 +703,10 @@ def pcmap_of_a_file_whose_pages_are_elsewhere():
         below = os.open("/run/xfs/overlay/upper/sample", os.O_RDONLY)
         stack.callback(os.close, below)
         same(pcmap(below).splitlines()[0], "       0 4")
+        demo = subprocess.run([os.path.join(BIN, "collapse_file_demo"), "/run/xfs/overlay/merged"], text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
+        same((demo.returncode, demo.stdout, demo.stderr.split(": ", 1)[1]),
+             (1, "", "/run/xfs/overlay/merged is on overlayfs: the page cache is that of the file below it\n"))
 
 
 @test
