@@ -85,7 +85,7 @@ int __printf(1, 2) inject(const char *command, ...);
 bool inject_available(void);
 /* What copies a page and can tell that it was poisoned, on x86. */
 #define COPY	"copy_mc_enhanced_fast_string"
-/* Whether it is what copies here, and is not armed: it is for CPUs that are fast at copying strings. */
+/* Whether it is what copies here, and is not armed: it is for CPUs with fast strings. */
 bool inject_has_copy(void);
 /* How often @function has been called since it was armed, -1 if it is not. */
 long inject_calls(const char *function);
