@@ -30,6 +30,8 @@ HOST_SUITES = ["parser", "report", "scan-results", "host", "variants", "object-c
 # In this guest only: nobody else waits for KUnit. These are our suites, rust_kernel_*, and the examples of
 # ours, rust_doctests_kernel; of the kernel's own, some are built whether one wants them or not.
 KUNIT_BOOT = ["kunit.autorun=1", "kunit.filter_glob=rust_*kernel*"]
+# So much of what a test said before it failed is repeated at the end, in lines.
+TOLD = 12
 KUNIT_WORD = {"PASS": "ok", "SKIP": "ok"}
 
 
@@ -219,8 +221,11 @@ def main():
         wrong.append(f"there is no suite {name}, or it did not run")
     table(suites)
     for suite in suites:
-        for failure in suite.failures:
-            print(f"FAILED: {suite.name} ({suite.impl}): {failure}")
+        for name, outcome, detail in suite.cases:
+            if outcome == "failed":
+                print(f"FAILED: {suite.name} ({suite.impl}): {name}")
+                # Who sees the end of this output only is to know why, too.
+                print("".join(f"    {text}\n" for text in detail.splitlines()[-TOLD:]), end="")
     for line in wrong:
         print(f"FAILED: {line}; the console is in {os.path.relpath(console, vm.TOP)}")
     for line in splats[:20]:

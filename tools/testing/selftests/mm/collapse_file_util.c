@@ -331,13 +331,18 @@ long inject_calls(const char *function)
 	return read_number(INJECT, line);
 }
 
-bool inject_wait(const char *function)
+bool inject_is_parked(const char *function)
 {
 	char line[64];
 
 	snprintf(line, sizeof(line), "%s parked", function);
+	return read_number(INJECT, line) >= 0;
+}
+
+bool inject_wait(const char *function)
+{
 	for (int tries = 0; tries < 1000; tries++) {
-		if (read_number(INJECT, line) >= 0)
+		if (inject_is_parked(function))
 			return true;
 		usleep(10000);
 	}
@@ -365,12 +370,9 @@ static void *run_parked(void *arg)
 	return NULL;
 }
 
-static bool is_parked(struct parked *parked)
+bool parked_gets_to(struct parked *parked, const char *function)
 {
-	char line[64];
-
-	snprintf(line, sizeof(line), "%s parked", parked->function);
-	while (read_number(INJECT, line) < 0) {
+	while (!inject_is_parked(function)) {
 		if (__atomic_load_n(&parked->done, __ATOMIC_ACQUIRE))
 			return false;
 		usleep(1000);
@@ -393,7 +395,7 @@ struct parked *collapse_parked(char *at, const char *function, const char *actio
 		parked->done = false;
 		if (pthread_create(&parked->thread, NULL, run_parked, parked))
 			break;
-		if (is_parked(parked))
+		if (parked_gets_to(parked, function))
 			return parked;
 		pthread_join(parked->thread, NULL);
 		if (parked->outcome.err != EAGAIN || parked->outcome.events > 0)

@@ -89,6 +89,8 @@ bool inject_available(void);
 bool inject_has_copy(void);
 /* How often @function has been called since it was armed, -1 if it is not. */
 long inject_calls(const char *function);
+/* Is a task parked in @function? One that stalls may have ended that by itself. */
+bool inject_is_parked(const char *function);
 /* Wait until a task is parked in @function: false if that takes too long. */
 bool inject_wait(const char *function);
 
@@ -100,6 +102,8 @@ struct parked;
 struct parked *collapse_parked(char *at, const char *function, const char *action,
 			       unsigned int first);
 struct outcome collapse_resume(struct parked *parked);
+/* Wait until it is parked in another function: false if it was done before. */
+bool parked_gets_to(struct parked *parked, const char *function);
 /* For inject(): the thread that is parked. */
 pid_t parked_tid(const struct parked *parked);
 
