@@ -122,9 +122,12 @@ static void park(struct hook *hook)
 
 static void stall(struct hook *hook)
 {
+	unsigned long end = jiffies + STALL_SECONDS * HZ;
+
 	WRITE_ONCE(hook->parked, true);
-	/* Where this CPU keeps the time there is none but that of delays. */
-	for (int ms = 0; !READ_ONCE(hook->go) && ms < STALL_SECONDS * MSEC_PER_SEC; ms++)
+	/* Delays may be longer than they say. Where this CPU keeps the time there is no other. */
+	for (int ms = 0; !READ_ONCE(hook->go) && ms < STALL_SECONDS * MSEC_PER_SEC &&
+	     time_before(jiffies, end); ms++)
 		mdelay(1);
 	WRITE_ONCE(hook->go, false);
 	WRITE_ONCE(hook->parked, false);

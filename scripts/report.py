@@ -145,8 +145,8 @@ def outcome_cell(suite):
         parts.append(f"<span class=bad>{suite['failed']} failed</span>")
     if suite["skipped"]:
         parts.append(f"<span class=skip>{suite['skipped']} skipped</span>")
-    if suite.get("second_try"):
-        parts.append("<span class=skip>2nd try</span>")
+    if suite.get("tries", 1) > 1:
+        parts.append(f"<span class=skip>{suite['tries']} tries</span>")
     return ", ".join(parts)
 
 

@@ -67,7 +67,7 @@ def suite_cell(suite):
     """A suite's outcome."""
     return (f"{suite['passed']} ok" + (f", {suite['failed']} FAILED" if suite["failed"] else "") +
             (f", {suite['skipped']} skipped" if suite["skipped"] else "") +
-            (", 2nd try" if suite.get("second_try") else ""))
+            (f", {suite['tries']} tries" if suite.get("tries", 1) > 1 else ""))
 
 
 def suite_table(suites):

@@ -22,6 +22,7 @@ import time
 
 import ktap
 import report
+import results
 import vm
 
 RESULTS = os.path.join(vm.BUILD, "results")
@@ -98,9 +99,9 @@ def kunit_results(console):
         except (OSError, ValueError):
             told = {"sub_groups": [], "test_cases": [], "misc": {"errors": 0}}
     cases = list(kunit_cases(told, "kunit"))
-    results = [f"{KUNIT_WORD.get(status, 'not ok')} {number} {suite}: {case or 'a test that never ended'}" +
-               (" # SKIP" if status == "SKIP" else "")
-               for number, (suite, case, status) in enumerate(cases, 1)]
+    lines = [f"{KUNIT_WORD.get(status, 'not ok')} {number} {suite}: {case or 'a test that never ended'}" +
+             (" # SKIP" if status == "SKIP" else "")
+             for number, (suite, case, status) in enumerate(cases, 1)]
     names = [case for _, case, _ in cases]
 
     for text in said.splitlines():
@@ -109,8 +110,8 @@ def kunit_results(console):
         ended = re.fullmatch(r"\[[A-Z_]+\] (.*)", text)
         if ended and names and ended.group(1) == names[0]:
             names.pop(0)
-            yield results.pop(0)
-    yield from results
+            yield lines.pop(0)
+    yield from lines
     if not cases:
         yield "not ok 1 the console has no results of KUnit: is the kernel built with CONFIG_KUNIT, and did it boot?"
     elif told["misc"]["errors"] and all(status in KUNIT_WORD for *_, status in cases):
@@ -150,19 +151,16 @@ def run_host(names, suites, log):
 
 def table(suites):
     """Suites down, implementations across."""
-    impls = [impl for impl in ("rust", "c", "host") if any(s.impl == impl for s in suites)]
-    cells = {(s.name, s.impl): f"{s.passed} ok" + (f", {s.failed} FAILED" if s.failed else "") +
-             (f", {s.skipped} skipped" if s.skipped else "") +
-             (", 2nd try" if s.second_try else "") for s in suites}
-    print(f"\n{'suite':<26}" + "".join(f"{impl:<24}" for impl in impls))
-    for name in dict.fromkeys(s.name for s in suites):
-        print((f"{name:<26}" + "".join(f"{cells.get((name, impl), '-'):<24}" for impl in impls)).rstrip())
+    impls, rows = results.suite_table(suites)
+    print()
+    for name, *cells in [["suite", *impls], *rows]:
+        print((f"{name:<26}" + "".join(f"{cell:<24}" for cell in cells)).rstrip())
 
 
 def told(suites, wrong, splats, run):
     """What test.json has."""
     return {"suites": [{"name": s.name, "impl": s.impl, "passed": s.passed, "failed": s.failed, "skipped": s.skipped,
-                        "second_try": s.second_try, "seconds": round(s.seconds, 1)} for s in suites],
+                        "tries": s.tries, "seconds": round(s.seconds, 1)} for s in suites],
             "wrong": wrong, "splats": len(splats), "said": splats[:20], "run": run}
 
 
@@ -219,7 +217,8 @@ def main():
 
     for name in sorted(set(args.suites) - {suite.name for suite in suites}):
         wrong.append(f"there is no suite {name}, or it did not run")
-    table(suites)
+    content = told(suites, wrong, splats, about(args))
+    table(content["suites"])
     for suite in suites:
         for name, outcome, detail in suite.cases:
             if outcome == "failed":
@@ -231,7 +230,7 @@ def main():
     for line in splats[:20]:
         print(f"FAILED: the kernel said: {line}")
 
-    write_json(args.name, told(suites, wrong, splats, about(args)))
+    write_json(args.name, content)
     reached = {s.impl: s.reached for s in suites if s.reached}
     if reached:
         write_json("results", reached)

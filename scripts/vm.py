@@ -33,7 +33,8 @@ NATIVE = ARCH == "x86_64"
 
 BOOT_SECONDS = 240
 PROBE_SECONDS = 40
-SILENCE_SECONDS = 900
+# Longer than any suite is silent for.
+SILENCE_SECONDS = 1500
 # Uninitialised memory is not to look like zeroes; an oops leaves a guest that may hang for ever; some
 # tests want two nodes.
 TEST_BOOT = ["page_poison=1", "init_on_alloc=0", "oops=panic", "numa=fake=2", "page_owner=on"]
@@ -123,6 +124,11 @@ def end_with_us():
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))
 
 
+def panicked(line):
+    """What a line of the console says, if that is a panic."""
+    return line.strip() if "Kernel panic" in line else None
+
+
 def run(args, console, on_line, boot_seconds=BOOT_SECONDS, silence_seconds=SILENCE_SECONDS):
     """Run a guest to its end and hand each line that it prints to on_line. Returns the exit status."""
     lines = queue.Queue()
@@ -162,8 +168,8 @@ def run(args, console, on_line, boot_seconds=BOOT_SECONDS, silence_seconds=SILEN
                 now = time.monotonic()
                 if kind == "end":
                     break
-                if kind == "console" and "Kernel panic" in line:
-                    panic = line.strip()
+                if kind == "console":
+                    panic = panicked(line) or panic
                 if kind == "output":
                     if not up and line.strip() == UP:
                         up = True
@@ -185,6 +191,9 @@ def run(args, console, on_line, boot_seconds=BOOT_SECONDS, silence_seconds=SILEN
                 process.wait()
             for thread in threads:
                 thread.join(timeout=5)
+    # The console may have been read later than the end of the output.
+    while not lines.empty():
+        panic = panicked(lines.get()[1]) or panic
     if panic:
         raise Failed(panic)
     if not up:

@@ -111,7 +111,10 @@ Bail out! somebody else has a reference
 ok 1 one
 ok 2 two
 EOT
-tap "a second try that does not" counts 1 1 1 0 <<'EOT'
+tap "a third try that does not" counts 1 1 1 0 <<'EOT'
+1..2
+Bail out! somebody else has a reference
+#again
 1..2
 Bail out! somebody else has a reference
 #again

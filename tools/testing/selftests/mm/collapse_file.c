@@ -540,8 +540,18 @@ static void *collapse_some_time(void *arg)
 TEST_F_TIMEOUT(collapse_file, registration_races_lose_no_event, 300)
 {
 	struct race race = { .base = self->base };
+	struct timespec begin, end;
 	unsigned int missing = 0;
+	long step;
 
+	fill(self->base, true);
+	clock_gettime(CLOCK_MONOTONIC, &begin);
+	ASSERT_EQ(collapse(self->base).err, 0);
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	/* A collapse is to have the time to succeed in some rounds, also on a slow machine. */
+	step = ((end.tv_sec - begin.tv_sec) * 1000000 + (end.tv_nsec - begin.tv_nsec) / 1000) / 12;
+	if (step < 4000)
+		step = 4000;
 	for (int round = 0; round < ROUNDS; round++) {
 		char *alias = map_range(self->fd, 0, PROT_READ | PROT_WRITE, MAP_SHARED);
 		unsigned long page = round * 8 % NR_PAGES;
@@ -555,7 +565,7 @@ TEST_F_TIMEOUT(collapse_file, registration_races_lose_no_event, 300)
 				self->base[at * PAGE] = 1;
 		ASSERT_EQ(pthread_create(&thread, NULL, collapse_some_time, &race), 0);
 		/* Earlier or later in the collapse. */
-		usleep(round % 25 * 4000);
+		usleep(round % 25 * step);
 		ASSERT_EQ(register_range(self->uffd, alias, HUGE, UFFDIO_REGISTER_MODE_MISSING),
 			  0);
 		if (lseek(self->fd, page * PAGE, SEEK_DATA) != (off_t)(page * PAGE)) {
@@ -777,7 +787,7 @@ static void *observe(void *arg)
 }
 
 /* Nobody sees anything of a collapse that fails, not even while it is under way. */
-TEST_F_TIMEOUT(collapse_file, failure_is_not_seen_under_way, 120)
+TEST_F(collapse_file, failure_is_not_seen_under_way)
 {
 	char *alias = map_range(self->fd, 0, PROT_READ | PROT_WRITE, MAP_SHARED);
 	struct observer observer = { .fd = self->fd, .base = self->base };
@@ -1098,6 +1108,23 @@ TEST_F(collapse_file, from_file_to_be_read)
 	EXPECT_COLLAPSE(self->base, false);
 }
 
+static long their_stat(const char *key)
+{
+	return read_number(CGROUP "/memory.stat", key);
+}
+
+/* memory.stat is brought up to date every two seconds, or if much has changed. */
+static long soon(long (*stat)(const char *key), const char *key, long expected)
+{
+	long seen = stat(key);
+
+	for (int tries = 0; tries < 100 && seen != expected; tries++) {
+		usleep(100000);
+		seen = stat(key);
+	}
+	return seen;
+}
+
 /* Pages of another cgroup are taken from its statistics, and added to ours. */
 TEST_F(collapse_file, from_another_cgroup)
 {
@@ -1105,19 +1132,21 @@ TEST_F(collapse_file, from_another_cgroup)
 
 	if (!fill_in_cgroup(self->base))
 		SKIP(return, "no memory cgroups");
-	theirs = read_number(CGROUP "/memory.stat", "shmem ");
-	EXPECT_EQ(theirs, (long)((NR_PAGES - NR_PAGES / 8) * PAGE));
+	theirs = (NR_PAGES - NR_PAGES / 8) * PAGE;
+	EXPECT_EQ(soon(their_stat, "shmem ", theirs), theirs);
+	/* Here it is not known what to wait for. */
+	sleep(3);
 	ours = memory_stat("shmem ");
 	huge = memory_stat("shmem_thp ");
 	EXPECT_COLLAPSE(self->base, true);
-	EXPECT_EQ(read_number(CGROUP "/memory.stat", "shmem "), 0);
-	EXPECT_EQ(read_number(CGROUP "/memory.stat", "file "), 0);
+	EXPECT_EQ(soon(their_stat, "shmem ", 0), 0);
+	EXPECT_EQ(soon(their_stat, "file ", 0), 0);
 	/* Nor is anything counted on lists that is not there. */
-	EXPECT_EQ(read_number(CGROUP "/memory.stat", "inactive_anon ") +
-		  read_number(CGROUP "/memory.stat", "active_anon "), 0);
-	EXPECT_EQ(memory_stat("shmem_thp ") - huge, (long)HUGE);
+	EXPECT_EQ(soon(their_stat, "inactive_anon ", 0), 0);
+	EXPECT_EQ(soon(their_stat, "active_anon ", 0), 0);
+	EXPECT_EQ(soon(memory_stat, "shmem_thp ", huge + HUGE), huge + (long)HUGE);
 	/* Above us is the other cgroup's parent, which had its pages, too. */
-	EXPECT_EQ(memory_stat("shmem ") - ours, (long)HUGE - theirs);
+	EXPECT_EQ(soon(memory_stat, "shmem ", ours + HUGE - theirs), ours + (long)HUGE - theirs);
 	rmdir(CGROUP);
 }
 
@@ -1190,11 +1219,11 @@ static void *make_nodes(void *arg)
 }
 
 /* Somebody else makes the nodes that a collapse has got memory for: it is given back. */
-TEST_F_TIMEOUT(collapse_file, unused_node_is_freed, 120)
+TEST_F(collapse_file, unused_node_is_freed)
 {
 	const int rounds = 100;
+	long before, more;
 	pthread_t thread;
-	long before;
 
 	if (!inject_available())
 		SKIP(return, "no collapse_file_inject in debugfs");
@@ -1212,7 +1241,13 @@ TEST_F_TIMEOUT(collapse_file, unused_node_is_freed, 120)
 		pthread_join(thread, NULL);
 		ASSERT_EQ(inject("off"), 0);
 	}
-	EXPECT_LT(slab_objects("radix_tree_node") - before, rounds / 2);
+	/* A CPU that has stood still may be behind with freeing. */
+	for (int tries = 0; tries < 20; tries++) {
+		more = slab_objects("radix_tree_node") - before;
+		if (more < rounds / 2)
+			break;
+	}
+	EXPECT_LT(more, rounds / 2);
 }
 
 /* What is counted by fail-nth: all allocations, and quietly. */

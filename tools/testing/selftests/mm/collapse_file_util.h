@@ -16,6 +16,10 @@
 #define MADV_COLLAPSE 25
 #endif
 
+/* Under emulation, beside others, the harness' own 30 seconds are too few. */
+#undef TEST_TIMEOUT_DEFAULT
+#define TEST_TIMEOUT_DEFAULT 120
+
 #define PAGE		4096UL
 #define HUGE		(2UL << 20)
 #define NR_PAGES	(HUGE / PAGE)

@@ -881,7 +881,8 @@ static int op_collapse(struct twin *twin, __maybe_unused const unsigned int *arg
 	for (int tries = 0; tries < 10 && is_being_read(twin, outcome); tries++) {
 		int events = outcome->events - 1;
 
-		usleep(1000);
+		/* A second, all in all. */
+		usleep(1000 << tries);
 		*outcome = collapse_twin(twin);
 		outcome->events += events;
 		twin->nr_again++;
