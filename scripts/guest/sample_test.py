@@ -148,13 +148,26 @@ def mapped(fd, pages=NR, offset=0, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ | 
         libc.munmap(area, size + HUGE)
 
 
-def page_out(base, pages):
-    """Only what is mapped can be had to be swapped out, and only what is on the LRU, where another CPU
-    may still have to put it: a collapse of something else has it do so."""
-    with mapped(-1, NR, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as other:
-        libc.madvise(other, HUGE, MADV_COLLAPSE)
-    ctypes.string_at(base, pages * PAGE)
-    same(libc.madvise(base, pages * PAGE, MADV_PAGEOUT), 0)
+def cached(fd, first, pages):
+    """How many pages of a range are in the page cache, as cachestat() counts them."""
+    found = bytearray(40)
+    within = bytearray(struct.pack("=QQ", first * PAGE, pages * PAGE))
+    same(libc.syscall(451, fd, (ctypes.c_char * 16).from_buffer(within), (ctypes.c_char * 40).from_buffer(found), 0), 0)
+    return struct.unpack_from("=Q", found)[0]
+
+
+def page_out(fd, base, first, pages):
+    """Only what is mapped can be had to be swapped out, and nothing that is not on the LRU: another CPU may
+    still have to put it there, which a collapse has it do, or compaction have it for a moment."""
+    at = base + first * PAGE
+    for _ in range(50):
+        ctypes.string_at(at, pages * PAGE)
+        same(libc.madvise(at, pages * PAGE, MADV_PAGEOUT), 0)
+        if not cached(fd, first, pages):
+            return
+        with mapped(-1, NR, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as other:
+            libc.madvise(other, HUGE, MADV_COLLAPSE)
+        time.sleep(0.1)
 
 
 def collapse(base):
@@ -244,7 +257,7 @@ def fallocated_folios_are_not_uptodate():
 @test
 def swapped_folios_are_values():
     with memfd(NR, range(16)) as fd, mapped(fd) as base:
-        page_out(base + 4 * PAGE, 8)
+        page_out(fd, base, 4, 8)
         found = entries(fd, 0, 16)
         same([e[3] for e in found], [FOLIO] * 4 + [VALUE] * 8 + [FOLIO] * 4)
         same([e[:2] for e in found], [(i, 1) for i in range(16)])
@@ -307,7 +320,7 @@ def shadows_are_values():
     with file_on("/run/ext4", b"x" * (64 * PAGE)) as fd:
         os.fsync(fd)
         with mapped(fd, 64) as base:
-            page_out(base, 64)
+            page_out(fd, base, 0, 64)
             found = entries(fd, 0, 64)
         expect(VALUE in {e[3] for e in found}, found)
         expect(all(e[2] for e in found if e[3] == VALUE), "a shadow is 0")
@@ -606,7 +619,7 @@ def crafted():
             if page // 8 % 4 in (0, 2):
                 os.pwrite(fd, b"x", page * PAGE)
         for page in range(0, 128, 32):
-            page_out(base + (page + 16) * PAGE, 8)
+            page_out(fd, base, page + 16, 8)
             libc.fallocate(fd, 1, ctypes.c_long((page + 24) * PAGE), ctypes.c_long(8 * PAGE))
         yield fd, base
 
