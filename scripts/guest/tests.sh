@@ -33,9 +33,9 @@ suites() {
 		demo 300 demo
 		khugepaged-shmem 300 setarch -R "$bin/khugepaged" all:shmem
 		khugepaged-shmem-order4 300 setarch -R "$bin/khugepaged" -s 4 all:shmem
-		khugepaged-file-tmpfs 600 setarch -R "$bin/khugepaged" all:file /run/tmpfs
-		khugepaged-file-ext4 600 setarch -R "$bin/khugepaged" all:file /run/ext4
-		khugepaged-file-xfs 600 setarch -R "$bin/khugepaged" all:file /run/xfs
+		khugepaged-file-tmpfs 1300 khugepaged_again all:file /run/tmpfs
+		khugepaged-file-ext4 1300 khugepaged_again all:file /run/ext4
+		khugepaged-file-xfs 1300 khugepaged_again all:file /run/xfs
 		uffd-unit-tests 3600 "$bin/uffd-unit-tests"
 		split_huge_page_test 1300 again "$bin/split_huge_page_test" /run/xfs
 		guard-regions 600 "$bin/guard-regions"
@@ -64,6 +64,20 @@ again() {
 		[ $try = 1 ] || echo "#again"
 		timeout -k 10 400 "$@" && return
 	done
+}
+
+# The same for khugepaged's tests of files, which say ok at the end, and exit with 0, though a
+# step has failed. One takes pages for missing that readahead may have brought.
+khugepaged_again() {
+	local try status
+	for try in 1 2 3; do
+		[ $try = 1 ] || echo "#again"
+		timeout -k 10 400 setarch -R "$bin/khugepaged" "$@" 2>&1 | tee said
+		status=${PIPESTATUS[0]}
+		[ "$status" != 0 ] || grep -qE '\b(Fail|Timeout)\b|corrupted' said || return 0
+		[ "$status" != 4 ] || return 4
+	done
+	return "$status"
 }
 
 # As a comment: it speaks KTAP itself.
@@ -158,7 +172,7 @@ for i in "${impls[@]}"; do
 		echo "#suite $name $i"
 		echo "collapse_file test: suite $name, $i" >/dev/kmsg
 		case $command in
-		sysfs_test | fuzz | demo | shmem_always* | again*) eval "$command" 2>&1 ;;
+		sysfs_test | fuzz | demo | shmem_always* | again* | khugepaged_again*) eval "$command" 2>&1 ;;
 		*) eval "timeout -k 10 $limit $command" 2>&1 ;;
 		esac
 		status=$?
