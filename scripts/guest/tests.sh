@@ -67,7 +67,7 @@ again() {
 }
 
 # The same for khugepaged's tests of files, which say ok at the end, and exit with 0, though a
-# step has failed. One takes pages for missing that readahead may have brought.
+# step has failed. One takes pages for missing that may be cached nevertheless.
 khugepaged_again() {
 	local try status
 	for try in 1 2 3; do
