@@ -65,8 +65,9 @@ enum scan_result alloc_charge_folio(struct folio **foliop, struct mm_struct *mm,
 				    struct collapse_control *cc, unsigned int order);
 void retract_page_tables(struct address_space *mapping, pgoff_t pgoff);
 bool collapse_control_is_khugepaged(const struct collapse_control *cc);
+size_t collapse_control_size(void);	/* for KUnit */
 
-/* From mm/collapse_file.rs; the C function of the same name tells its contract. */
+/* From mm/collapse_file.rs; see collapse_file() in mm/khugepaged.c for its contract. */
 enum scan_result rust_collapse_file(struct mm_struct *mm, unsigned long addr,
 				    struct file *file, pgoff_t start,
 				    struct collapse_control *cc);

@@ -88,7 +88,7 @@ def asan_runtime():
 
 def expected_results():
     """The values of enum ScanResult: all that collapse_file() can return."""
-    with open(os.path.join(TOP, "rust", "kernel", "mm", "khugepaged.rs")) as source:
+    with open(os.path.join(TOP, "rust", "kernel", "mm", "collapse", "control.rs")) as source:
         return set(re.findall(r"= bindings::scan_result_(SCAN_\w+)", source.read()))
 
 

@@ -111,5 +111,6 @@ check python python_compiles
 check "SPDX lines" spdx
 check "every file belongs to a patch" overlay_is_whole
 check "the documentation's example is the sample" example_is_the_sample
+check "modules import from lower layers only" "$TOP/scripts/layers.py"
 check "no unsafe in the algorithm and the sample" no_unsafe
 exit $failed

@@ -27,6 +27,16 @@ __rust_helper void rust_helper_folio_ref_add(struct folio *folio, int refs)
 	folio_ref_add(folio, refs);
 }
 
+__rust_helper void rust_helper_folio_ref_sub(struct folio *folio, int refs)
+{
+	folio_ref_sub(folio, refs);
+}
+
+__rust_helper int rust_helper_folio_expected_ref_count(const struct folio *folio)
+{
+	return folio_expected_ref_count(folio);
+}
+
 __rust_helper int rust_helper_folio_ref_count(const struct folio *folio)
 {
 	return folio_ref_count(folio);
@@ -50,6 +60,21 @@ __rust_helper void rust_helper___folio_set_swapbacked(struct folio *folio)
 __rust_helper bool rust_helper_folio_test_locked(const struct folio *folio)
 {
 	return folio_test_locked(folio);
+}
+
+__rust_helper bool rust_helper_folio_test_waiters(const struct folio *folio)
+{
+	return folio_test_waiters(folio);
+}
+
+__rust_helper bool rust_helper_folio_test_lru(const struct folio *folio)
+{
+	return folio_test_lru(folio);
+}
+
+__rust_helper bool rust_helper_folio_needs_release(struct folio *folio)
+{
+	return folio_needs_release(folio);
 }
 
 __rust_helper bool rust_helper_folio_test_uptodate(const struct folio *folio)
@@ -105,8 +130,8 @@ __rust_helper unsigned int rust_helper_folio_batch_add(struct folio_batch *batch
 	return folio_batch_add(batch, folio);
 }
 
-__rust_helper bool rust_helper_folio_is_placed_in(const struct folio *folio,
-						  const struct address_space *mapping)
+__rust_helper bool rust_helper_folio_mapping_is(const struct folio *folio,
+						const struct address_space *mapping)
 {
 	return folio->mapping == mapping;
 }
@@ -136,13 +161,13 @@ __rust_helper bool rust_helper_folio_mapped(const struct folio *folio)
 	return folio_mapped(folio);
 }
 
-__rust_helper pgoff_t rust_helper_folio_start(const struct folio *folio)
+__rust_helper pgoff_t rust_helper_folio_index(const struct folio *folio)
 {
 	return folio->index;
 }
 
-__rust_helper void rust_helper_folio_set_place(struct folio *folio,
-					       struct address_space *mapping, pgoff_t index)
+__rust_helper void rust_helper_folio_set_mapping(struct folio *folio,
+						 struct address_space *mapping, pgoff_t index)
 {
 	folio->index = index;
 	folio->mapping = mapping;
@@ -164,15 +189,17 @@ __rust_helper bool rust_helper_folio_matches_lruvec(struct folio *folio, struct 
 }
 
 #ifndef CONFIG_MEMCG
-__rust_helper struct lruvec *rust_helper_folio_lruvec_lock_irq(struct folio *folio)
+__rust_helper struct lruvec *
+rust_helper_folio_lruvec_lock_irqsave(struct folio *folio, unsigned long *flags)
 {
-	return folio_lruvec_lock_irq(folio);
+	return folio_lruvec_lock_irqsave(folio, flags);
 }
 #endif
 
-__rust_helper void rust_helper_lruvec_unlock_irq(struct lruvec *lruvec)
+__rust_helper void rust_helper_lruvec_unlock_irqrestore(struct lruvec *lruvec,
+							unsigned long flags)
 {
-	lruvec_unlock_irq(lruvec);
+	lruvec_unlock_irqrestore(lruvec, flags);
 }
 
 __rust_helper enum lru_list rust_helper_folio_lru_list(const struct folio *folio)

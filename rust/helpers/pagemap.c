@@ -3,6 +3,8 @@
 #include <linux/dax.h>
 #include <linux/fs.h>
 #include <linux/pagemap.h>
+#include <linux/rwsem.h>
+#include <linux/sched/signal.h>
 #include <linux/shmem_fs.h>
 #include <linux/userfaultfd_k.h>
 
@@ -11,7 +13,8 @@
 
 __rust_helper struct address_space *rust_helper_file_mapping(const struct file *file)
 {
-	return file->f_mapping;
+	/* Some file systems set it when the file is mapped. */
+	return READ_ONCE(file->f_mapping);
 }
 
 __rust_helper bool rust_helper_file_is_regular(const struct file *file)
@@ -51,7 +54,7 @@ __rust_helper bool rust_helper_mapping_pmd_folio_support(const struct address_sp
 	return mapping_pmd_folio_support(mapping);
 }
 
-/* Of directories, and of files on persistent memory, there is nothing to be cached. */
+/* Directories, and files on persistent memory, have nothing to cache. */
 __rust_helper bool rust_helper_mapping_can_read_folios(const struct address_space *mapping)
 {
 	return mapping->a_ops->read_folio || mapping->a_ops->readahead;
@@ -65,6 +68,26 @@ __rust_helper void rust_helper_i_mmap_lock_read(struct address_space *mapping)
 __rust_helper void rust_helper_i_mmap_unlock_read(struct address_space *mapping)
 {
 	i_mmap_unlock_read(mapping);
+}
+
+__rust_helper bool rust_helper_rwsem_is_contended(struct rw_semaphore *sem)
+{
+	return rwsem_is_contended(sem);
+}
+
+__rust_helper bool rust_helper_need_resched(void)
+{
+	return need_resched();
+}
+
+__rust_helper void rust_helper_cond_resched(void)
+{
+	cond_resched();
+}
+
+__rust_helper bool rust_helper_fatal_signal_pending(struct task_struct *task)
+{
+	return fatal_signal_pending(task);
 }
 
 __rust_helper bool rust_helper_inode_is_open_for_write(const struct inode *inode)

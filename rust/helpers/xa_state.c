@@ -10,16 +10,6 @@ __rust_helper void rust_helper_xas_init_order(struct xa_state *xas, struct xarra
 	*xas = init;
 }
 
-__rust_helper void rust_helper_xas_lock_irq(struct xa_state *xas)
-{
-	xas_lock_irq(xas);
-}
-
-__rust_helper void rust_helper_xas_unlock_irq(struct xa_state *xas)
-{
-	xas_unlock_irq(xas);
-}
-
 __rust_helper int rust_helper_xas_error(const struct xa_state *xas)
 {
 	return xas_error(xas);
@@ -41,7 +31,7 @@ __rust_helper void rust_helper_xas_set_order(struct xa_state *xas, unsigned long
 	xas_set_order(xas, index, order);
 }
 
-/* Whether the cursor is at the slot of its index, and not at that of a larger entry. */
+/* Returns whether the cursor is at the slot of its index, and not at that of a larger entry. */
 __rust_helper bool rust_helper_xas_is_at_slot(const struct xa_state *xas)
 {
 	return xas_is_node(xas) &&
@@ -82,3 +72,10 @@ __rust_helper void *rust_helper_xa_retry_entry(void)
 {
 	return XA_RETRY_ENTRY;
 }
+
+#ifdef CONFIG_RUST_COLLAPSE_FILE_KUNIT_TEST
+__rust_helper bool rust_helper_irqs_disabled(void)
+{
+	return irqs_disabled();
+}
+#endif

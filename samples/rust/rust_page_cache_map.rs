@@ -18,7 +18,7 @@ use kernel::{
     ioctl::_IOWR,
     miscdevice::{MiscDevice, MiscDeviceOptions, MiscDeviceRegistration},
     mm::{
-        page_cache::AddressSpace,
+        mapping::AddressSpace,
         page_cache_map::{Content, Extent, MappedArea}, //
     },
     page::PAGE_SIZE,
@@ -167,7 +167,7 @@ impl MiscDevice for RustPageCacheMap {
         let range = request.range()?;
         let buffer = request.buffer()?;
         let file = readable_file(request.fd)?;
-        let mapping = AddressSpace::of_regular(&file)?;
+        let mapping = AddressSpace::of_regular(&*file)?;
 
         answer(mapping, range, &mut request, buffer)?;
         if mapping.is_shmem() {

@@ -7,7 +7,7 @@
 
 trace=$BUILD/linux/include/trace/events/huge_memory.h
 results=$(grep -oE '^	SCAN_[A-Z_]+' "$TOP/mm/khugepaged.h" | tr -d '\t')
-in_rust=$(grep -oE 'scan_result_SCAN_[A-Z_]+,' "$TOP/rust/kernel/mm/khugepaged.rs" | sed 's/scan_result_//; s/,//' | sort -u)
+in_rust=$(grep -oE 'scan_result_SCAN_[A-Z_]+,' "$TOP/rust/kernel/mm/collapse/control.rs" | sed 's/scan_result_//; s/,//' | sort -u)
 in_pristine=$(awk '/^enum scan_result \{/ { on = 1; next } on && /^\};/ { exit } on { print $1 }' \
 	"$BUILD/pristine/mm/khugepaged.c" | tr -d ',')
 

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Folios: what a holder of a reference, of the folio lock, or of an isolated folio may do.
+//! Folios, and what a task holds of them.
 //!
-//! A folio in the page cache goes through these hands when it is taken out of use:
+//! - [`Folio`]: another object holds a reference. Flags can be read, and may change at any time.
+//! - [`ARef<Folio>`](ARef): the task holds a reference.
+//! - [`LockedFolio`]: the task holds a reference and the folio lock. The folio stays in its
+//!   mapping.
+//! - [`IsolatedFolio`]: the task has also taken the folio off the LRU, which comes with a second
+//!   reference. Reclaim does not find the folio. A [`FolioList`] links such folios.
 //!
-//! - [`Folio`]: somebody has a reference. Flags can be read, and may change at any time.
-//! - [`LockedFolio`]: we hold a reference and the folio lock. It stays in its mapping.
-//! - [`IsolatedFolio`]: it is off the LRU as well, so reclaim does not see it, and that is worth
-//!   another reference. A [`FolioList`] strings these together.
+//! Each of them releases what it holds when it is dropped. This module knows no mapping: see
+//! [`AddressSpace`](super::mapping::AddressSpace) for the relation between the two.
 //!
-//! Each gives back what it holds when it is dropped. Folios are isolated with interrupts enabled,
-//! which taking and releasing the LRU lock for that leaves them in.
-//!
-//! The memory of a folio is never lent out as a slice: userspace, devices and the kernel's own
-//! direct map may write to it without our knowing.
+//! The memory of a folio is never lent out as a slice. Userspace, devices and the kernel's direct
+//! map may write to it at any time.
 //!
 //! C headers: [`include/linux/page-flags.h`](srctree/include/linux/page-flags.h),
 //! [`include/linux/pagemap.h`](srctree/include/linux/pagemap.h), `mm/internal.h`
@@ -21,19 +21,20 @@
 use crate::{
     alloc,
     bindings,
-    ffi::{c_int, c_uint},
-    mm::{
-        page_cache::AddressSpace,
-        rmap::{IMmapReadGuard, UnmapBatch}, //
-    },
-    types::{NotThreadSafe, Opaque}, //
+    ffi::c_int,
+    sync::aref::{ARef, AlwaysRefCounted},
+    types::Opaque, //
 };
 use core::{
-    marker::PhantomData,
-    mem::{ManuallyDrop, MaybeUninit},
+    mem::ManuallyDrop,
     ops::Deref,
     ptr::NonNull, //
 };
+
+mod list;
+mod lru;
+
+pub use list::{FolioList, FolioListIter};
 
 /// The order of a folio that a PMD maps: `HPAGE_PMD_ORDER`.
 pub const HPAGE_PMD_ORDER: u32 = bindings::HPAGE_PMD_ORDER;
@@ -41,7 +42,7 @@ pub const HPAGE_PMD_ORDER: u32 = bindings::HPAGE_PMD_ORDER;
 /// The number of pages that a PMD maps: `HPAGE_PMD_NR`.
 pub const HPAGE_PMD_NR: usize = 1 << HPAGE_PMD_ORDER;
 
-/// Which per-node, per-memcg counter: `enum node_stat_item`.
+/// A counter that each node and each memory cgroup has: `enum node_stat_item`.
 #[derive(Clone, Copy)]
 pub enum NodeStat {
     /// Pages of files, `NR_FILE_PAGES`.
@@ -54,15 +55,27 @@ pub enum NodeStat {
     ShmemThps = bindings::node_stat_item_NR_SHMEM_THPS as isize,
 }
 
-/// Moves the folios that this CPU still has to put on the LRU there, so that they can be isolated:
-/// `lru_add_drain()`.
+/// Moves the folios in this CPU's LRU batches to the LRU: `lru_add_drain()`.
+///
+/// Context: any but with the LRU lock held.
 #[inline]
 pub fn lru_add_drain() {
     // SAFETY: No preconditions.
     unsafe { bindings::lru_add_drain() };
 }
 
-/// A `struct folio` that somebody has a reference to.
+/// Moves the folios in all CPUs' LRU batches to the LRU: `lru_add_drain_all()`.
+///
+/// The batches hold a reference to each of their folios, which is dropped.
+///
+/// Context: may sleep; waits for each CPU that has a batch.
+#[inline]
+pub fn lru_add_drain_all() {
+    // SAFETY: No preconditions.
+    unsafe { bindings::lru_add_drain_all() };
+}
+
+/// A `struct folio` with at least one reference.
 ///
 /// # Invariants
 ///
@@ -70,109 +83,151 @@ pub fn lru_add_drain() {
 #[repr(transparent)]
 pub struct Folio(Opaque<bindings::folio>);
 
+// SAFETY: The reference count is that of the C object: `folio_get()` and `folio_put()`. A folio is
+// freed when the count drops to zero, and not before.
+unsafe impl AlwaysRefCounted for Folio {
+    #[inline]
+    fn inc_ref(&self) {
+        // SAFETY: The reference count is positive by the type invariant.
+        unsafe { bindings::folio_get(self.as_raw()) };
+    }
+
+    #[inline]
+    unsafe fn dec_ref(obj: NonNull<Self>) {
+        // SAFETY: The caller owns the reference that is dropped.
+        unsafe { bindings::folio_put(obj.as_ptr().cast()) };
+    }
+}
+
 impl Folio {
-    /// Makes a Rust reference from a C pointer.
+    /// Creates a Rust reference from a C pointer.
     ///
     /// # Safety
     ///
     /// `ptr` must point to a folio whose reference count stays positive for `'a`.
     #[inline]
     pub unsafe fn from_raw<'a>(ptr: *mut bindings::folio) -> &'a Self {
-        // SAFETY: `Folio` is transparent over `struct folio`; the caller promises the rest.
+        // SAFETY: `Folio` is transparent over `struct folio`. The caller promises the rest.
         unsafe { &*ptr.cast() }
     }
 
-    /// The C object.
+    /// Returns the C object.
     #[inline]
     pub fn as_raw(&self) -> *mut bindings::folio {
         self.0.get()
     }
 
-    /// The number of references, a snapshot: `folio_ref_count()`.
+    /// Returns a snapshot of the number of references: `folio_ref_count()`.
     #[inline]
     pub fn ref_count(&self) -> usize {
         // SAFETY: The folio is alive by the type invariant.
         unsafe { bindings::folio_ref_count(self.as_raw()) as usize }
     }
 
-    /// The number of pages: `folio_nr_pages()`. May only change while the folio is not locked.
+    /// Returns the number of pages: `folio_nr_pages()`. It is stable while the folio is locked.
     #[inline]
     pub fn nr_pages(&self) -> usize {
         // SAFETY: The folio is alive by the type invariant.
         unsafe { bindings::folio_nr_pages(self.as_raw()) }
     }
 
-    /// Base-2 logarithm of the number of pages: `folio_order()`.
+    /// Returns the base-2 logarithm of the number of pages: `folio_order()`.
     #[inline]
     pub fn order(&self) -> u32 {
         // SAFETY: The folio is alive by the type invariant.
         unsafe { bindings::folio_order(self.as_raw()) }
     }
 
-    /// Whether it is as large as what a PMD maps: `is_pmd_order(folio_order())`.
+    /// Returns whether a PMD can map the folio: `is_pmd_order(folio_order())`.
     #[inline]
     pub fn is_pmd_order(&self) -> bool {
         self.order() == HPAGE_PMD_ORDER
     }
 
-    /// The page frame number of its first page: `folio_pfn()`.
+    /// Returns the page frame number of the first page: `folio_pfn()`.
     #[inline]
     pub fn pfn(&self) -> usize {
         // SAFETY: The folio is alive by the type invariant.
         unsafe { bindings::folio_pfn(self.as_raw()) }
     }
 
-    /// Its first page's index in the file, in pages. Stable while the folio is locked.
+    /// Returns the index of the first page in the file: `folio->index`.
+    ///
+    /// It is stable while the folio is locked. Otherwise it is a snapshot.
     #[inline]
-    pub fn start(&self) -> usize {
+    pub fn index(&self) -> usize {
         // SAFETY: The folio is alive by the type invariant.
-        unsafe { bindings::folio_start(self.as_raw()) }
+        unsafe { bindings::folio_index(self.as_raw()) }
     }
 
-    /// Whether somebody holds the folio lock.
+    /// Returns whether a task holds the folio lock: `folio_test_locked()`.
     #[inline]
     pub fn is_locked(&self) -> bool {
         // SAFETY: The folio is alive by the type invariant.
         unsafe { bindings::folio_test_locked(self.as_raw()) }
     }
 
-    /// Whether the content is valid. If so, it can be read after this call.
+    /// Returns whether a task may be waiting for the folio lock: `folio_test_waiters()`.
+    #[inline]
+    pub fn has_waiters(&self) -> bool {
+        // SAFETY: The folio is alive by the type invariant.
+        unsafe { bindings::folio_test_waiters(self.as_raw()) }
+    }
+
+    /// Returns whether the content is valid: `folio_test_uptodate()`.
+    ///
+    /// If so, the content can be read after this call.
     #[inline]
     pub fn is_uptodate(&self) -> bool {
         // SAFETY: The folio is alive by the type invariant.
         unsafe { bindings::folio_test_uptodate(self.as_raw()) }
     }
 
-    /// Whether the content is newer than what is on disk.
+    /// Returns whether the content is newer than that on disk: `folio_test_dirty()`.
     #[inline]
     pub fn is_dirty(&self) -> bool {
         // SAFETY: The folio is alive by the type invariant.
         unsafe { bindings::folio_test_dirty(self.as_raw()) }
     }
 
-    /// Whether the content is on its way to the disk.
+    /// Returns whether the content is being written to disk: `folio_test_writeback()`.
     #[inline]
     pub fn is_under_writeback(&self) -> bool {
         // SAFETY: The folio is alive by the type invariant.
         unsafe { bindings::folio_test_writeback(self.as_raw()) }
     }
 
-    /// Whether a page table maps any of it: `folio_mapped()`.
+    /// Returns whether the folio is on the LRU: `folio_test_lru()`.
+    #[inline]
+    pub fn is_on_lru(&self) -> bool {
+        // SAFETY: The folio is alive by the type invariant.
+        unsafe { bindings::folio_test_lru(self.as_raw()) }
+    }
+
+    /// Returns whether a page table maps any page of the folio: `folio_mapped()`.
     #[inline]
     pub fn is_mapped(&self) -> bool {
         // SAFETY: The folio is alive by the type invariant.
         unsafe { bindings::folio_mapped(self.as_raw()) }
     }
 
-    /// Whether it says that its place is in `mapping`. Unlike [`LockedFolio::is_in`] this does not
-    /// tell where it is if not there.
+    /// Returns whether the file system must be asked before the folio is freed:
+    /// `folio_needs_release()`.
     #[inline]
-    pub(super) fn is_placed_in(&self, mapping: &AddressSpace) -> bool {
+    pub fn needs_release(&self) -> bool {
         // SAFETY: The folio is alive by the type invariant.
-        unsafe { bindings::folio_is_placed_in(self.as_raw(), mapping.as_raw()) }
+        unsafe { bindings::folio_needs_release(self.as_raw()) }
     }
 
-    /// Takes the folio lock if nobody holds it, and a reference with it: `folio_trylock()` and
+    /// Returns the number of references that the page cache, the file system and page tables hold,
+    /// a snapshot: `folio_expected_ref_count()`.
+    #[inline]
+    pub fn expected_ref_count(&self) -> usize {
+        // SAFETY: The folio is alive by the type invariant.
+        unsafe { bindings::folio_expected_ref_count(self.as_raw()) as usize }
+    }
+
+    /// Takes the folio lock and a reference if the lock is free: `folio_trylock()` and
     /// `folio_get()`.
     ///
     /// # Examples
@@ -200,17 +255,15 @@ impl Folio {
         if !unsafe { bindings::folio_trylock(self.as_raw()) } {
             return None;
         }
-        // SAFETY: As above.
-        unsafe { bindings::folio_get(self.as_raw()) };
-        // SAFETY: The lock and the reference were just taken, for the new object.
-        Some(unsafe { LockedFolio::from_raw(NonNull::from(&self.0).cast()) })
+        // INVARIANT: The lock was taken above. The reference is taken here.
+        Some(LockedFolio(self.into()))
     }
 
-    /// Adds `pages` to a counter of the folio's node and memcg: `lruvec_stat_mod_folio()`.
+    /// Adds `pages` to a counter of the folio's node and memory cgroup: `lruvec_stat_mod_folio()`.
     #[inline]
     pub(super) fn mod_stat(&self, stat: NodeStat, pages: isize) {
-        // SAFETY: The folio is alive by the type invariant. The number of pages of a batch of
-        // folios fits an `int`.
+        // SAFETY: The folio is alive by the type invariant. `pages` fits an `int`: the callers count
+        // the pages of one PMD range.
         unsafe {
             bindings::lruvec_stat_mod_folio(
                 self.as_raw(),
@@ -221,32 +274,71 @@ impl Folio {
     }
 }
 
-/// A folio that we have locked and have a reference to.
+/// A folio that the task has locked and holds a reference to.
 ///
-/// Dropping it unlocks the folio and gives up the reference.
+/// Dropping it unlocks the folio and drops the reference.
 ///
 /// # Invariants
 ///
-/// The object owns the folio lock and one reference.
-pub struct LockedFolio(NonNull<bindings::folio>);
+/// The object owns the folio lock.
+#[repr(transparent)]
+pub struct LockedFolio(ARef<Folio>);
 
 impl LockedFolio {
-    /// Takes over a lock and a reference that C code took for us.
+    /// Takes over a lock and a reference from C code.
     ///
     /// # Safety
     ///
-    /// The folio must be locked and referenced, and the caller must own both.
+    /// The folio must be locked and referenced. The caller must own both.
     #[inline]
     pub unsafe fn from_raw(folio: NonNull<bindings::folio>) -> Self {
-        // INVARIANT: Handed over by the caller.
+        // SAFETY: `Folio` is transparent over `struct folio`. The caller hands over a reference.
+        let folio = unsafe { ARef::from_raw(folio.cast()) };
+
+        // INVARIANT: The caller hands over the lock.
         Self(folio)
     }
 
-    /// Whether the folio belongs to `mapping`: `folio_mapping()`.
+    /// Gives up the object, but neither the folio lock nor the reference.
     #[inline]
-    pub fn is_in(&self, mapping: &AddressSpace) -> bool {
-        // SAFETY: The folio is alive and locked by the type invariant.
-        unsafe { bindings::folio_mapping(self.as_raw()) == mapping.as_raw() }
+    pub(super) fn into_parts(self) -> ARef<Folio> {
+        let this = ManuallyDrop::new(self);
+
+        // SAFETY: `this` is not dropped and not used again, so its reference can be moved out.
+        unsafe { core::ptr::read(&this.0) }
+    }
+
+    /// Takes back what [`into_parts`](Self::into_parts) has given up.
+    ///
+    /// # Safety
+    ///
+    /// The caller must own the folio lock.
+    #[inline]
+    pub(super) unsafe fn from_parts(folio: ARef<Folio>) -> Self {
+        // INVARIANT: The caller hands over the lock.
+        Self(folio)
+    }
+
+    /// Borrows a folio whose lock is owned elsewhere.
+    ///
+    /// # Safety
+    ///
+    /// The owner of `folio` must own the folio lock for `'a`.
+    #[inline]
+    pub(super) unsafe fn from_ref(folio: &ARef<Folio>) -> &Self {
+        // SAFETY: `LockedFolio` is transparent over `ARef<Folio>`. The caller promises the lock.
+        unsafe { &*core::ptr::from_ref(folio).cast() }
+    }
+
+    /// Frees the data that the file system has attached: `filemap_release_folio()`.
+    ///
+    /// Returns whether the folio has none now.
+    ///
+    /// Context: may sleep if `gfp` allows it.
+    #[inline]
+    pub fn release_private(&self, gfp: alloc::Flags) -> bool {
+        // SAFETY: The folio is alive, and locked by the type invariant.
+        unsafe { bindings::filemap_release_folio(self.as_raw(), gfp.as_raw()) }
     }
 }
 
@@ -255,35 +347,33 @@ impl Deref for LockedFolio {
 
     #[inline]
     fn deref(&self) -> &Folio {
-        // SAFETY: The object owns a reference.
-        unsafe { Folio::from_raw(self.0.as_ptr()) }
+        &self.0
     }
 }
 
 impl Drop for LockedFolio {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: The object owns the folio lock.
-        unsafe { bindings::folio_unlock(self.0.as_ptr()) };
-        // SAFETY: The object owns a reference.
-        unsafe { bindings::folio_put(self.0.as_ptr()) };
+        // SAFETY: The object owns the folio lock by the type invariant. The field that is dropped
+        // next still owns a reference.
+        unsafe { bindings::folio_unlock(self.as_raw()) };
     }
 }
 
-/// A locked folio that we have taken off the LRU.
+/// A locked folio that the task has taken off the LRU.
 ///
-/// Dropping it puts the folio back on its LRU, unlocks it and gives up both references.
+/// Dropping it puts the folio back on its LRU, unlocks it, and drops both references.
 ///
 /// # Invariants
 ///
-/// Besides what [`LockedFolio`] owns, the object owns the folio's isolation, with its reference.
-/// The folio's `lru` field is not in use.
+/// - The object owns the folio's isolation, and the reference that comes with it.
+/// - The folio's `lru` field is not in use.
 pub struct IsolatedFolio(LockedFolio);
 
 impl IsolatedFolio {
     #[inline]
     fn lru(&self) -> *mut bindings::list_head {
-        // SAFETY: The folio is alive.
+        // SAFETY: The folio is alive, as the object owns a reference.
         unsafe { bindings::folio_lru(self.as_raw()) }
     }
 }
@@ -300,477 +390,9 @@ impl Deref for IsolatedFolio {
 impl Drop for IsolatedFolio {
     #[inline]
     fn drop(&mut self) {
-        // Then the `LockedFolio` unlocks it and gives up the other reference.
-        //
-        // SAFETY: The object owns the isolation and its reference.
+        // SAFETY: The object owns the isolation and its reference by the type invariant. The field
+        // that is dropped next owns another reference.
         unsafe { bindings::folio_putback_lru(self.as_raw()) };
-    }
-}
-
-/// The LRU lock of the folios that are isolated next, if any is held yet.
-///
-/// What is taken off is subtracted from the size of its list not one by one but together, before
-/// the lock is released, as reclaim does it.
-///
-/// Dropping it releases the lock. Context: interrupts are off from the first folio on.
-///
-/// # Invariants
-///
-/// - `lruvec` is null, or an `lruvec` whose lock the object owns.
-/// - `pages` pages are counted in the size of `list` for `zone`, of `lruvec`, that have been taken
-///   off it. There are none if `lruvec` is null.
-struct LruLock {
-    lruvec: *mut bindings::lruvec,
-    list: bindings::lru_list,
-    zone: bindings::zone_type,
-    pages: usize,
-    _not_send: NotThreadSafe,
-}
-
-impl LruLock {
-    /// Context: interrupts enabled.
-    #[inline]
-    fn new() -> Self {
-        // INVARIANT: No lock, no pages.
-        Self {
-            lruvec: core::ptr::null_mut(),
-            list: 0,
-            zone: 0,
-            pages: 0,
-            _not_send: NotThreadSafe,
-        }
-    }
-
-    /// What `folio_isolate_lru()` does, but that the lock stays held, to be used for the next
-    /// folio if it is on the same LRU.
-    ///
-    /// Gives the folio back if somebody else has isolated it, or if it was not on the LRU yet.
-    #[inline]
-    fn isolate(&mut self, folio: LockedFolio) -> Result<IsolatedFolio, LockedFolio> {
-        // SAFETY: The folio is alive by the type invariant.
-        if !unsafe { bindings::folio_test_clear_lru(folio.as_raw()) } {
-            return Err(folio);
-        }
-        // SAFETY: As above.
-        unsafe { bindings::folio_get(folio.as_raw()) };
-        self.lock(&folio);
-        // SAFETY: Its LRU is locked, and the flag was cleared above.
-        unsafe { self.take_off(&folio) };
-        // INVARIANT: Isolated just now, with a reference of its own. Nobody uses `lru` then.
-        Ok(IsolatedFolio(folio))
-    }
-
-    /// Takes the lock of the LRU that `folio` is on, if it is not the one that is held:
-    /// `folio_lruvec_relock_irq()`.
-    #[inline]
-    fn lock(&mut self, folio: &Folio) {
-        // SAFETY: The folio is alive, and so is an `lruvec` that is locked.
-        let matches = |lruvec| unsafe { bindings::folio_matches_lruvec(folio.as_raw(), lruvec) };
-
-        if !self.lruvec.is_null() && !matches(self.lruvec) {
-            self.unlock();
-        }
-        if self.lruvec.is_null() {
-            // INVARIANT: Locked by the call; no pages have been taken off.
-            //
-            // SAFETY: The folio is alive.
-            self.lruvec = unsafe { bindings::folio_lruvec_lock_irq(folio.as_raw()) };
-        }
-    }
-
-    /// Takes `folio` off its list: `lruvec_del_folio()`, but for the size of the list.
-    ///
-    /// # Safety
-    ///
-    /// It must be on the LRU whose lock is held, and its flag cleared by the caller.
-    #[inline]
-    unsafe fn take_off(&mut self, folio: &Folio) {
-        let raw = folio.as_raw();
-        // SAFETY: The folio is alive. What tells its list changes with the LRU lock held only.
-        let (list, zone) = unsafe { (bindings::folio_lru_list(raw), bindings::folio_zonenum(raw)) };
-
-        // SAFETY: The lock of the folio's LRU is held, and to have cleared the flag is to be the
-        // one who takes it off. Generations are lists of their own, with sizes of their own.
-        if unsafe { bindings::lru_gen_del_folio(self.lruvec, raw, false) } {
-            return;
-        }
-        if list != bindings::lru_list_LRU_UNEVICTABLE {
-            // SAFETY: As above. What is not evictable is counted and on no list. The entry need not
-            // be made unusable: it is next put on a list of ours.
-            unsafe { bindings::__list_del_entry(bindings::folio_lru(raw)) };
-        }
-        if (list, zone) != (self.list, self.zone) {
-            self.settle();
-            (self.list, self.zone) = (list, zone);
-        }
-        // INVARIANT: Off the list as of now.
-        self.pages += folio.nr_pages();
-    }
-
-    /// Subtracts what has been taken off from the size of its list.
-    #[inline]
-    fn settle(&mut self) {
-        if self.pages == 0 {
-            return;
-        }
-        // SAFETY: If there are pages the lock is held, and they are counted but gone, by the type
-        // invariants.
-        unsafe {
-            bindings::update_lru_size(self.lruvec, self.list, self.zone, -(self.pages as isize))
-        };
-        // INVARIANT: Not counted any more.
-        self.pages = 0;
-    }
-
-    /// Releases the lock, if one is held.
-    #[inline]
-    fn unlock(&mut self) {
-        self.settle();
-        if !self.lruvec.is_null() {
-            // SAFETY: The object owns the lock.
-            unsafe { bindings::lruvec_unlock_irq(self.lruvec) };
-            // INVARIANT: No lock, and no pages by the call above.
-            self.lruvec = core::ptr::null_mut();
-        }
-    }
-}
-
-impl Drop for LruLock {
-    #[inline]
-    fn drop(&mut self) {
-        self.unlock();
-    }
-}
-
-/// Isolated folios, strung together by their `lru` fields, in the order they were added.
-///
-/// There is no head to be kept in place: the folios form a ring among themselves.
-///
-/// # Invariants
-///
-/// `first` is `None`, or an isolated folio that is in a ring, through `lru`, with further ones that
-/// the list owns as so many [`IsolatedFolio`]s.
-pub struct FolioList {
-    first: Option<NonNull<bindings::folio>>,
-    _not_send: NotThreadSafe,
-}
-
-impl FolioList {
-    /// Makes an empty list.
-    #[inline]
-    pub fn new() -> Self {
-        // INVARIANT: Empty.
-        Self {
-            first: None,
-            _not_send: NotThreadSafe,
-        }
-    }
-
-    /// Appends a folio.
-    #[inline]
-    pub fn push(&mut self, folio: IsolatedFolio) {
-        let folio = ManuallyDrop::new(folio);
-
-        match self.first {
-            None => {
-                // SAFETY: An isolated folio's `lru` is unused.
-                unsafe { bindings::INIT_LIST_HEAD(folio.lru()) };
-                // INVARIANT: A ring of one.
-                self.first = Some(folio.0 .0);
-            }
-            Some(first) => {
-                // SAFETY: `first` is alive and in the ring, and before the first of a ring is its
-                // end. An isolated folio's `lru` is unused.
-                unsafe {
-                    bindings::list_add_tail(folio.lru(), bindings::folio_lru(first.as_ptr()))
-                };
-            }
-        }
-    }
-
-    /// Removes the first folio.
-    #[inline]
-    pub fn pop(&mut self) -> Option<IsolatedFolio> {
-        let first = self.first?;
-        // SAFETY: By the invariant `first` is in a ring of folios.
-        let (lru, next) = unsafe {
-            let lru = bindings::folio_lru(first.as_ptr());
-            (lru, (*lru).next)
-        };
-
-        // INVARIANT: The rest of the ring, if there is one.
-        self.first = if next == lru {
-            None
-        } else {
-            // SAFETY: Everything in the ring is a folio's `lru`.
-            NonNull::new(unsafe { bindings::lru_folio(next) })
-        };
-        // SAFETY: `first` is in a ring.
-        unsafe { bindings::list_del(lru) };
-        // INVARIANT: What the list owned of the folio is the new object's, and `lru` is unused.
-        Some(IsolatedFolio(LockedFolio(first)))
-    }
-
-    /// Appends all of `other`.
-    #[inline]
-    pub fn append(&mut self, other: Self) {
-        let other = ManuallyDrop::new(other).first;
-        let (Some(first), Some(second)) = (self.first, other) else {
-            // INVARIANT: What is not empty of the two is a ring, and owned by `self` from here on.
-            self.first = self.first.or(other);
-            return;
-        };
-
-        // SAFETY: Both are in rings, different ones, that nobody else changes: those of the lists.
-        // Before the first of a ring is its end. Each ring's end is linked to the other's begin.
-        unsafe {
-            let first = bindings::folio_lru(first.as_ptr());
-            let second = bindings::folio_lru(second.as_ptr());
-            let (first_end, second_end) = ((*first).prev, (*second).prev);
-
-            (*first_end).next = second;
-            (*second).prev = first_end;
-            (*second_end).next = first;
-            (*first).prev = second_end;
-        }
-    }
-
-    /// Takes locked folios off the LRU and appends them: `folio_isolate_lru()` of each, in one hold
-    /// of the LRU lock as long as the LRU is the same.
-    ///
-    /// Context: interrupts enabled.
-    ///
-    /// # Errors
-    ///
-    /// Gives back the first folio that is not on the LRU. Those behind it stay in `folios`.
-    #[inline]
-    pub(super) fn isolate(
-        &mut self,
-        folios: &mut impl Iterator<Item = LockedFolio>,
-    ) -> Result<(), LockedFolio> {
-        // SAFETY: No preconditions. Releasing the LRU lock enables interrupts, whatever they were,
-        // and within the page-cache lock they have to stay disabled.
-        unsafe { bindings::lockdep_assert_irqs_enabled() };
-        let mut lock = LruLock::new();
-
-        for folio in folios {
-            self.push(lock.isolate(folio)?);
-        }
-        Ok(())
-    }
-
-    /// Frees what the file system has attached to the folios: `filemap_release_folio()` of each.
-    /// Returns those from the first one on that it does not let go of.
-    ///
-    /// Context: may sleep if `gfp` allows it.
-    #[inline]
-    pub(super) fn release_private(&mut self, gfp: alloc::Flags) -> Self {
-        // SAFETY: The folio is alive and locked.
-        let kept = self.iter().position(|folio| unsafe {
-            !bindings::filemap_release_folio(folio.as_raw(), gfp.as_raw())
-        });
-
-        kept.map_or_else(Self::new, |n| self.split_off(n))
-    }
-
-    /// Removes the folios from all page tables, mlocked or not, one after the other:
-    /// `try_to_unmap()`. Returns those behind the first one after which `go_on` says no,
-    /// which stay mapped.
-    ///
-    /// Dirty bits found there move to the folios. It may fail, and then a folio's reference count
-    /// tells. CPUs may go on using the old translations until `batch` is flushed.
-    ///
-    /// Context: may sleep; takes `i_mmap_rwsem`, once for all of them.
-    ///
-    /// # Safety
-    ///
-    /// The caller must keep the folios in a list of its own until it has flushed `batch`.
-    ///
-    /// # Panics
-    ///
-    /// If a folio that is mapped is not in `mapping`, or is as large as what a PMD maps.
-    pub(super) unsafe fn unmap(
-        &mut self,
-        mapping: &AddressSpace,
-        _batch: &mut UnmapBatch,
-        mut go_on: impl FnMut(&Folio) -> bool,
-    ) -> Self {
-        let flags = bindings::ttu_flags_TTU_IGNORE_MLOCK
-            | bindings::ttu_flags_TTU_BATCH_FLUSH
-            | bindings::ttu_flags_TTU_RMAP_LOCKED;
-        let mut i_mmap = None;
-        let last = self.iter().position(|folio| {
-            if folio.is_mapped() {
-                assert!(folio.is_placed_in(mapping) && !folio.is_pmd_order());
-                i_mmap.get_or_insert_with(|| IMmapReadGuard::new(mapping));
-                // SAFETY: The folio is alive and locked, and the `i_mmap_rwsem` of its mapping is
-                // held. No PMD maps it, as it is too small, so that there is none to be split. The
-                // caller sees to the flush.
-                unsafe { bindings::try_to_unmap(folio.as_raw(), flags) };
-            }
-            !go_on(folio)
-        });
-
-        last.map_or_else(Self::new, |n| self.split_off(n + 1))
-    }
-
-    /// Removes and returns all but the first `len` folios.
-    fn split_off(&mut self, len: usize) -> Self {
-        let mut rest = core::mem::take(self);
-
-        for folio in core::iter::from_fn(|| rest.pop()).take(len) {
-            self.push(folio);
-        }
-        rest
-    }
-
-    /// Gives the folios up for good, after another one has taken their place in the page cache.
-    /// They are no longer counted in `stats`.
-    ///
-    /// # Safety
-    ///
-    /// The folios must have been replaced in the page cache, its references must have become the
-    /// caller's, and they must still be counted in `stats`.
-    pub(super) unsafe fn free_replaced(self, stats: &[NodeStat]) {
-        let mut refs = [0; bindings::FOLIO_BATCH_SIZE as usize];
-        let list = ManuallyDrop::new(self);
-        // It has gone on from a folio before that one is freed, and does not go back to it.
-        let mut folios = list.iter();
-
-        while folios.next.is_some() {
-            let mut batch = MaybeUninit::uninit();
-            // SAFETY: `batch` is valid for a write.
-            unsafe { bindings::folio_batch_init(batch.as_mut_ptr()) };
-            let mut run = StatRun::new(stats);
-
-            for (refs, folio) in refs.iter_mut().zip(folios.by_ref()) {
-                let raw = folio.as_raw();
-                let nr_pages = folio.nr_pages();
-
-                run.sub(folio, nr_pages);
-                // SAFETY: The folio is alive, off the LRU, and in no page cache any more. Who has
-                // found it there before, without a lock, looks at its place again; the folio lock,
-                // which we own, is what it takes to change that. The flags are changed atomically.
-                unsafe {
-                    bindings::folio_clear_mapping(raw);
-                    bindings::folio_clear_active(raw);
-                    bindings::folio_clear_unevictable(raw);
-                }
-                // SAFETY: The list owned the folio lock.
-                unsafe { bindings::folio_unlock(raw) };
-                // A reference from when it was locked, the isolation's, and those of the page
-                // cache.
-                *refs = 2 + nr_pages as c_uint;
-                // SAFETY: Initialized above, and `refs` has as many elements as there is room.
-                unsafe { bindings::folio_batch_add(batch.as_mut_ptr(), raw) };
-            }
-            drop(run);
-            // SAFETY: `batch` holds folios, of whose references those in `refs` are ours: the
-            // list's, which is not used again but for those behind them, and what the caller
-            // handed over.
-            unsafe { bindings::folios_put_refs(batch.as_mut_ptr(), refs.as_mut_ptr()) };
-        }
-    }
-
-    /// Looks at the folios in order.
-    #[inline]
-    pub fn iter(&self) -> FolioListIter<'_> {
-        // INVARIANT: Begins with the first one.
-        FolioListIter {
-            first: self.first,
-            next: self.first,
-            _list: PhantomData,
-        }
-    }
-}
-
-impl Default for FolioList {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Drop for FolioList {
-    #[inline]
-    fn drop(&mut self) {
-        while self.pop().is_some() {}
-    }
-}
-
-/// Takes folios out of counters, those that follow one another in the same node and memcg at once.
-struct StatRun<'a> {
-    stats: &'a [NodeStat],
-    last: Option<&'a Folio>,
-    pages: isize,
-}
-
-impl<'a> StatRun<'a> {
-    #[inline]
-    fn new(stats: &'a [NodeStat]) -> Self {
-        Self {
-            stats,
-            last: None,
-            pages: 0,
-        }
-    }
-
-    #[inline]
-    fn sub(&mut self, folio: &'a Folio, pages: usize) {
-        // SAFETY: Both folios are alive.
-        let same =
-            |last: &Folio| unsafe { bindings::folio_same_lruvec(last.as_raw(), folio.as_raw()) };
-
-        if !self.last.is_some_and(same) {
-            self.settle();
-        }
-        self.last = Some(folio);
-        self.pages += pages as isize;
-    }
-
-    #[inline]
-    fn settle(&mut self) {
-        let Some(folio) = self.last.take() else {
-            return;
-        };
-        for &stat in self.stats {
-            folio.mod_stat(stat, -self.pages);
-        }
-        self.pages = 0;
-    }
-}
-
-impl Drop for StatRun<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        self.settle();
-    }
-}
-
-/// The folios of a [`FolioList`] in order.
-///
-/// # Invariants
-///
-/// `first` is the first of the list's ring, and `next` is `None` or a member of it.
-pub struct FolioListIter<'a> {
-    first: Option<NonNull<bindings::folio>>,
-    next: Option<NonNull<bindings::folio>>,
-    _list: PhantomData<&'a FolioList>,
-}
-
-impl<'a> Iterator for FolioListIter<'a> {
-    type Item = &'a Folio;
-
-    #[inline]
-    fn next(&mut self) -> Option<&'a Folio> {
-        let folio = self.next?;
-        // SAFETY: `folio` is in a ring of folios, which nobody changes while the list is borrowed.
-        let next = NonNull::new(unsafe {
-            bindings::lru_folio((*bindings::folio_lru(folio.as_ptr())).next)
-        });
-        // INVARIANT: Behind a member of the ring is another one.
-        self.next = if next == self.first { None } else { next };
-        // SAFETY: The list owns a reference for as long as it is borrowed.
-        Some(unsafe { Folio::from_raw(folio.as_ptr()) })
     }
 }
 
@@ -783,7 +405,7 @@ mod tests {
             code::{EAGAIN, EBUSY},
             Result, //
         },
-        mm::kunit::{drain, HeldFolio, ShmemFile},
+        mm::kunit::{drain, ShmemFile},
     };
 
     /// Isolates the folios of these pages.
@@ -800,7 +422,7 @@ mod tests {
     /// The indices of a list's folios.
     fn starts<const N: usize>(list: &FolioList) -> Option<[usize; N]> {
         let mut iter = list.iter();
-        let starts = [(); N].map(|()| iter.next().map(Folio::start));
+        let starts = [(); N].map(|()| iter.next().map(Folio::index));
 
         (iter.next().is_none() && starts.iter().all(Option::is_some))
             .then(|| starts.map(Option::unwrap_or_default))
@@ -828,18 +450,37 @@ mod tests {
     }
 
     #[test]
+    fn parts_of_a_locked_folio_are_put_together_again() -> Result {
+        let file = ShmemFile::new(1)?;
+        file.fill(0..1)?;
+        let folio = file.folio(0)?;
+
+        let parts = folio.try_lock().ok_or(EAGAIN)?.into_parts();
+        assert!(folio.is_locked());
+        assert_eq!(folio.ref_count(), 3);
+        // SAFETY: The lock was taken above.
+        drop(unsafe { LockedFolio::from_parts(parts) });
+        assert!(!folio.is_locked());
+        assert_eq!(folio.ref_count(), 2);
+        Ok(())
+    }
+
+    #[test]
     fn written_page_tells_what_it_is() -> Result {
         let file = ShmemFile::new(8)?;
         file.fill(5..6)?;
         let folio = file.folio(5)?;
 
-        assert_eq!(folio.start(), 5);
+        assert_eq!(folio.index(), 5);
         assert_eq!(folio.nr_pages(), 1);
         assert_eq!(folio.order(), 0);
         assert!(!folio.is_pmd_order());
         assert!(folio.pfn() > 0);
-        assert!(folio.is_uptodate() && folio.is_dirty());
+        assert!(folio.is_uptodate() && folio.is_dirty() && folio.is_on_lru());
         assert!(!folio.is_under_writeback() && !folio.is_mapped());
+        assert!(!folio.needs_release() && !folio.has_waiters());
+        // The page cache's.
+        assert_eq!(folio.expected_ref_count(), 1);
         Ok(())
     }
 
@@ -867,23 +508,6 @@ mod tests {
         assert!(folio.is_mapped());
         drop(mapped);
         assert!(!folio.is_mapped());
-        Ok(())
-    }
-
-    #[test]
-    fn folio_is_in_its_own_mapping_until_it_is_truncated() -> Result {
-        let file = ShmemFile::new(1)?;
-        let other = ShmemFile::new(1)?;
-        file.fill(0..1)?;
-        let folio = file.folio(0)?;
-
-        let locked = folio.try_lock().ok_or(EAGAIN)?;
-        assert!(locked.is_in(file.mapping()) && locked.is_placed_in(file.mapping()));
-        assert!(!locked.is_in(other.mapping()) && !locked.is_placed_in(other.mapping()));
-        drop(locked);
-        file.punch(0);
-        let locked = folio.try_lock().ok_or(EAGAIN)?;
-        assert!(!locked.is_in(file.mapping()) && !locked.is_placed_in(file.mapping()));
         Ok(())
     }
 
@@ -917,8 +541,8 @@ mod tests {
 
         let mut list = FolioList::new();
         let mut folios = [file.lock(0)?, file.lock(1)?, file.lock(2)?].into_iter();
-        let refused = list.isolate(&mut folios).err().map(|folio| folio.start());
-        let (taken, left) = (starts(&list), folios.next().map(|folio| folio.start()));
+        let refused = list.isolate(&mut folios).err().map(|folio| folio.index());
+        let (taken, left) = (starts(&list), folios.next().map(|folio| folio.index()));
         drop((list, folios));
         // SAFETY: It was isolated above, and the reference is that of then.
         unsafe { bindings::folio_putback_lru(folio.as_raw()) };
@@ -926,7 +550,7 @@ mod tests {
         assert_eq!(refused, Some(1));
         assert_eq!(taken, Some([0]));
         assert_eq!(left, Some(2));
-        // All of them can be had again.
+        // All of them can be isolated again.
         drain();
         assert_eq!(starts(&isolated(&file, 0..3)?), Some([0, 1, 2]));
         Ok(())
@@ -942,33 +566,12 @@ mod tests {
         list = isolated(&file, 0..3)?;
         assert_eq!(starts(&list), Some([0, 1, 2]));
         let first = list.pop().ok_or(EAGAIN)?;
-        assert_eq!(first.start(), 0);
+        assert_eq!(first.index(), 0);
         assert_eq!(starts(&list), Some([1, 2]));
         list.push(first);
         assert_eq!(starts(&list), Some([1, 2, 0]));
-        let popped = [(); 4].map(|()| list.pop().map(|folio| folio.start()));
+        let popped = [(); 4].map(|()| list.pop().map(|folio| folio.index()));
         assert!(popped == [Some(1), Some(2), Some(0), None]);
-        Ok(())
-    }
-
-    #[test]
-    fn lists_are_joined_and_split() -> Result {
-        let file = ShmemFile::new(4)?;
-        file.fill(0..4)?;
-
-        let mut list = FolioList::new();
-        list.append(FolioList::new());
-        assert!(list.pop().is_none());
-        list.append(isolated(&file, 0..2)?);
-        list.append(FolioList::new());
-        assert_eq!(starts(&list), Some([0, 1]));
-        list.append(isolated(&file, 2..4)?);
-        assert_eq!(starts(&list), Some([0, 1, 2, 3]));
-
-        assert_eq!(starts(&list.split_off(4)), Some([]));
-        let rest = list.split_off(1);
-        assert_eq!(starts(&list), Some([0]));
-        assert_eq!(starts(&rest), Some([1, 2, 3]));
         Ok(())
     }
 
@@ -978,7 +581,7 @@ mod tests {
         file.fill(0..3)?;
 
         let list = isolated(&file, 0..3)?;
-        let mut held = list.iter().map(HeldFolio::new);
+        let mut held = list.iter().map(ARef::from);
         let held = [held.next(), held.next(), held.next()];
         drop(list);
         drain();

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the tests of the page cache's abstractions begin with, and their examples: files of shmem,
-//! who maps them, and who collapses them.
+//! Shmem files, mappings of them, and callers of a collapse, for the tests and the examples of
+//! `kernel::mm`.
 //!
-//! Built with KUnit only, and public as examples are a crate of their own.
+//! It is public because examples are a crate of their own.
 
 use crate::{
     alloc::{flags::GFP_KERNEL, KVec},
@@ -15,9 +15,10 @@ use crate::{
     ffi::c_void,
     fs::file::{File, LocalFile},
     mm::{
+        collapse::CollapseControl,
         folio::{Folio, LockedFolio, HPAGE_PMD_NR},
-        khugepaged::CollapseControl,
-        page_cache::{AddressSpace, Cursor},
+        mapping::{AddressSpace, FileRef},
+        page_cache::Cursor,
         Mm, //
     },
     page::PAGE_SIZE,
@@ -65,7 +66,7 @@ impl ShmemFile {
 
     /// Its mapping.
     pub fn mapping(&self) -> &AddressSpace {
-        AddressSpace::of(self)
+        AddressSpace::of(&**self)
     }
 
     /// What [`fill`](Self::fill) writes to a page: not zero, and another one for its neighbours.
@@ -159,11 +160,11 @@ impl ShmemFile {
         Cursor::new(&mut walk).filemap_lock_folio(index)
     }
 
-    /// A reference to the folio of this page, which nobody may have locked for good.
-    pub fn folio(&self, index: usize) -> Result<HeldFolio> {
+    /// Returns a reference to the folio of this page, after waiting for its lock.
+    pub fn folio(&self, index: usize) -> Result<ARef<Folio>> {
         let folio = self.lock(index)?;
 
-        Ok(HeldFolio::new(&folio))
+        Ok((&*folio).into())
     }
 
     /// Maps these pages for the thread of the test.
@@ -210,36 +211,9 @@ impl Drop for ShmemFile {
     }
 }
 
-/// A folio that we have a reference to, so that it can be looked at when others are done with it.
-///
-/// # Invariants
-///
-/// The object owns a reference.
-pub struct HeldFolio(NonNull<bindings::folio>);
-
-impl HeldFolio {
-    /// Takes a reference.
-    pub fn new(folio: &Folio) -> Self {
-        // SAFETY: The folio is alive.
-        unsafe { bindings::folio_get(folio.as_raw()) };
-        // INVARIANT: Taken just now.
-        Self(NonNull::from(folio).cast())
-    }
-}
-
-impl Deref for HeldFolio {
-    type Target = Folio;
-
-    fn deref(&self) -> &Folio {
-        // SAFETY: The object owns a reference.
-        unsafe { Folio::from_raw(self.0.as_ptr()) }
-    }
-}
-
-impl Drop for HeldFolio {
-    fn drop(&mut self) {
-        // SAFETY: The object owns a reference.
-        unsafe { bindings::folio_put(self.0.as_ptr()) };
+impl<'a> From<&'a ShmemFile> for &'a FileRef {
+    fn from(file: &'a ShmemFile) -> Self {
+        (&**file).into()
     }
 }
 
@@ -305,22 +279,25 @@ impl Drop for Mapped<'_> {
     }
 }
 
-/// The scratchpad of a collapse that `madvise()` asks for, in which nothing has been noted.
+/// The context of a collapse that `madvise()` asks for.
 ///
 /// # Invariants
 ///
-/// Holds an initialized `collapse_control`, which nobody else uses.
-pub struct Control(KVec<u32>, NotThreadSafe);
+/// Holds an initialized `collapse_control` that no other task uses.
+pub struct Control(KVec<u64>, NotThreadSafe);
 
 impl Control {
-    /// Makes one.
+    /// Creates one.
     pub fn new() -> Result<Self> {
-        // The type is private to `mm/khugepaged.c`. It has an integer for each node, which is
-        // what its size depends on, and less than a page besides.
-        let len = bindings::MAX_NUMNODES as usize + PAGE_SIZE / size_of::<u32>();
+        // The type is private to `mm/khugepaged.c`, which tells its size. All zeroes is how it is
+        // initialized there.
+        //
+        // SAFETY: No preconditions.
+        let size = unsafe { bindings::collapse_control_size() };
+        let zeroes = KVec::from_elem(0, size.div_ceil(size_of::<u64>()), GFP_KERNEL)?;
 
-        // INVARIANT: As the C code initializes it: all zeroes.
-        Ok(Self(KVec::from_elem(0, len, GFP_KERNEL)?, NotThreadSafe))
+        // INVARIANT: The memory is large enough, aligned, and all zeroes.
+        Ok(Self(zeroes, NotThreadSafe))
     }
 }
 
@@ -328,7 +305,7 @@ impl Deref for Control {
     type Target = CollapseControl;
 
     fn deref(&self) -> &CollapseControl {
-        // SAFETY: Initialized, and ours alone, by the invariant.
+        // SAFETY: The object is initialized, and no other task uses it, by the type invariant.
         unsafe { CollapseControl::from_raw(self.0.as_ptr().cast_mut().cast()) }
     }
 }
@@ -358,9 +335,4 @@ pub fn directory() -> Result<ARef<File>> {
     Ok(unsafe { ARef::from_raw(file.cast()) })
 }
 
-/// Has the folios that CPUs still have to put on the LRU put there, and the references given up
-/// that they have for this.
-pub fn drain() {
-    // SAFETY: No preconditions.
-    unsafe { bindings::lru_add_drain_all() };
-}
+pub use super::folio::lru_add_drain_all as drain;

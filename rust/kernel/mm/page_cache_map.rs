@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a file's page cache holds, and who maps the file: looked at, and not changed.
+//! Snapshots of a file's page cache, and of the VMAs that map the file.
 //!
-//! [`AddressSpace::snapshot`] and [`AddressSpace::snapshot_vmas`] copy what they find, as nothing
-//! of it stays as it is when the lock is released. What is copied together was so at one moment.
+//! [`AddressSpace::snapshot`] and [`AddressSpace::snapshot_vmas`] copy what they find, because
+//! nothing stays as it is after the lock is released. Each call is a consistent snapshot.
 //!
-//! Neither is inlined: what they call is not exported to modules.
+//! Neither is inlined, because the functions they call are not exported to modules.
 
 use crate::mm::{
     folio::{Folio, HPAGE_PMD_NR},
-    page_cache::{AddressSpace, Cursor, Entry, LockedCursor},
-    rmap::{IMmapReadGuard, RmapVma}, //
+    mapping::{AddressSpace, RmapVma},
+    page_cache::{Cursor, Entry, LockedCursor}, //
 };
 use core::ops::Range;
 
@@ -28,7 +28,7 @@ pub struct Extent {
 }
 
 impl Extent {
-    /// The index behind the last page.
+    /// Returns the index after the last page.
     #[inline]
     pub fn end(&self) -> usize {
         self.start + self.nr_pages
@@ -41,8 +41,7 @@ pub enum Content {
     /// Nothing.
     #[default]
     Hole,
-    /// No folio but an integer: where shmem has swapped one out to, the shadow of one that was
-    /// reclaimed, or where DAX has the memory.
+    /// An integer: a swap entry of shmem, the shadow of a reclaimed folio, or a DAX entry.
     Value(usize),
     /// A folio.
     Folio(FolioFlags),
@@ -51,14 +50,14 @@ pub enum Content {
 /// Flags of a folio.
 #[derive(Clone, Copy)]
 pub struct FolioFlags {
-    /// Somebody held the folio lock: [`Folio::is_locked`].
+    /// A task held the folio lock: [`Folio::is_locked`].
     pub locked: bool,
-    /// The content was valid: [`Folio::is_uptodate`]. A folio of shmem is without it that was
-    /// allocated and never written.
+    /// The content was valid: [`Folio::is_uptodate`]. Clear for a shmem folio that was allocated by
+    /// `fallocate()` and never written.
     pub uptodate: bool,
-    /// The content was newer than what is on disk: [`Folio::is_dirty`].
+    /// The content was newer than that on disk: [`Folio::is_dirty`].
     pub dirty: bool,
-    /// The content was on its way to the disk: [`Folio::is_under_writeback`].
+    /// The content was being written to disk: [`Folio::is_under_writeback`].
     pub writeback: bool,
 }
 
@@ -78,7 +77,7 @@ impl From<&Folio> for FolioFlags {
 pub struct MappedArea {
     /// The address of the first byte, in whatever address space.
     pub start: usize,
-    /// The address behind the last byte.
+    /// The address after the last byte.
     pub end: usize,
     /// The index in the file of the first page.
     pub pgoff: usize,
@@ -116,22 +115,22 @@ pub struct UserfaultfdModes {
 }
 
 impl AddressSpace {
-    /// Copies to `found` what the page cache has for the pages in `range`, by rising index and
-    /// without gaps, and returns as many as there are.
+    /// Copies the content of the page cache for the pages in `range` to `found`.
     ///
-    /// To hold the lock for a short time only, it goes no further than to the next multiple of
-    /// [`HPAGE_PMD_NR`]. Who wants more, or has no more room in `found`, goes on from the end of
-    /// the last extent, until nothing is returned. The extents at the ends may reach beyond the
+    /// Returns extents in index order without gaps. The first and the last may reach beyond the
     /// range.
     ///
-    /// The end of the file is of no importance here: behind it is a hole, most of the time.
+    /// The call ends at the next multiple of [`HPAGE_PMD_NR`], so that the lock is held for a short
+    /// time only. Continue from the end of the last extent until nothing is returned.
     ///
-    /// Context: takes the page-cache lock and disables interrupts, which must be enabled.
+    /// The end of the file does not matter: there usually is a hole after it.
+    ///
+    /// Context: does not sleep; takes the page-cache lock.
     ///
     /// # Examples
     ///
     /// ```
-    /// use kernel::mm::{page_cache::AddressSpace, page_cache_map::{Content, Extent}};
+    /// use kernel::mm::{mapping::AddressSpace, page_cache_map::{Content, Extent}};
     ///
     /// # use kernel::mm::kunit::ShmemFile;
     /// # let file = ShmemFile::new(8)?;
@@ -172,15 +171,16 @@ impl AddressSpace {
         &found[..filled]
     }
 
-    /// Copies to `found` the VMAs that map any of the pages in `range`, in any address space.
-    /// Returns those, and whether there are more of them than there was room for.
+    /// Copies the VMAs that map any page in `range`, in any address space, to `found`.
     ///
-    /// Context: takes `i_mmap_rwsem`, may sleep.
+    /// Returns them, and whether there are more than `found` has room for.
+    ///
+    /// Context: may sleep; takes `i_mmap_rwsem`.
     ///
     /// # Examples
     ///
     /// ```
-    /// use kernel::mm::{page_cache::AddressSpace, page_cache_map::MappedArea};
+    /// use kernel::mm::{mapping::AddressSpace, page_cache_map::MappedArea};
     ///
     /// # use kernel::mm::kunit::ShmemFile;
     /// # let file = ShmemFile::new(8)?;
@@ -199,7 +199,7 @@ impl AddressSpace {
         range: Range<usize>,
         found: &'a mut [MappedArea],
     ) -> (&'a [MappedArea], bool) {
-        let i_mmap = IMmapReadGuard::new(self);
+        let i_mmap = self.i_mmap_read();
         let mut vmas = i_mmap.vmas(range);
         let mut filled = 0;
 
@@ -212,9 +212,9 @@ impl AddressSpace {
 }
 
 impl LockedCursor<'_, '_> {
-    /// What there is at `index`; a hole reaches to the next entry, or to `end`.
+    /// Returns the extent at `index`. A hole ends at the next entry, or at `end`.
     ///
-    /// `end` is above `index`.
+    /// `end` must be greater than `index`.
     fn extent(&mut self, index: usize, end: usize) -> Extent {
         let hole = |end| Extent {
             start: index,
@@ -222,20 +222,17 @@ impl LockedCursor<'_, '_> {
             order: 0,
             content: Content::Hole,
         };
-        let (start, order, entry) = match self.guard.find(index, end - 1) {
+        let (start, order, value, entry) = match self.find(index, end - 1) {
             None => return hole(end),
-            Some((start, _, _)) if start > index => return hole(start),
+            Some((start, ..)) if start > index => return hole(start),
             Some(found) => found,
         };
-
-        // SAFETY: Found just now.
-        let found = unsafe { self.entry(entry) };
 
         Extent {
             start,
             nr_pages: 1 << order,
             order,
-            content: match (entry.to_value(), found) {
+            content: match (value, entry) {
                 (Some(value), _) => Content::Value(value),
                 (None, Entry::Folio(folio)) => Content::Folio(folio.into()),
                 (None, _) => Content::Hole,
@@ -307,11 +304,10 @@ mod tests {
         // What shmem takes for a place in swap, so that it must not be there when the file goes.
         let set = |index: usize, entry| {
             let mut walk = range.walk();
-            let mut locked = Cursor::new(&mut walk).lock_with_slots()?;
-            locked.guard.set(index);
-            // SAFETY: A number owns nothing, and neither does an empty slot. Nobody else looks at
-            // the file.
-            unsafe { locked.guard.store(entry) }
+            let mut guard = Cursor::new(&mut walk).lock_with_slots()?.into_guard();
+            guard.set(index);
+            // SAFETY: Neither a value nor an empty slot owns anything. No other task uses the file.
+            unsafe { guard.store(entry) }
         };
 
         set(3, IrqArray::value(7))?;

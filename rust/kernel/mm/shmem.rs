@@ -10,36 +10,38 @@ use crate::{
         code::{EINVAL, ENOENT, ENOSPC},
         to_result, Result,
     },
-    mm::{folio::LockedFolio, page_cache::AddressSpace},
+    mm::{folio::LockedFolio, mapping::AddressSpace},
 };
 use core::{mem::ManuallyDrop, ptr::NonNull};
 
-/// Pages that a file has been charged for ahead of their being added to it.
+/// A charge for pages that will be added to a shmem file.
 ///
 /// The charge counts against the limits of the file system, and in the file's `st_blocks` and
-/// `nrpages`. Dropping it gives it back. Context: may sleep and takes the page-cache lock, which is
-/// therefore not to be held. To forget it is no way to keep it: `nrpages` stays wrong, which
-/// evicting the inode does not forgive.
+/// `nrpages`. Dropping it uncharges the pages.
+///
+/// Do not [`core::mem::forget`] a charge: `nrpages` stays too high, and evicting the inode triggers
+/// a `BUG_ON()`.
+///
+/// Context: dropping may sleep and takes the page-cache lock.
 ///
 /// # Invariants
 ///
-/// `pages` pages were charged to `mapping`, which is shmem if that is not zero, and have neither
-/// been added nor uncharged.
+/// `pages` pages were charged to `mapping`, and have neither been added nor uncharged. `mapping` is
+/// shmem unless `pages` is 0.
 pub struct Charge<'m> {
     mapping: &'m AddressSpace,
     pages: usize,
 }
 
 impl<'m> Charge<'m> {
-    /// Charges for `pages` pages: `shmem_charge()`. Public through
-    /// [`Cursor::charge_holes`](super::page_cache::Cursor::charge_holes).
+    /// Charges `mapping` for `pages` pages: `shmem_charge()`.
     ///
     /// Context: may sleep; takes the page-cache lock.
     ///
     /// # Errors
     ///
-    /// [`ENOSPC`] if the file system or a quota has not that many left, [`EINVAL`] if the file is
-    /// not shmem.
+    /// [`ENOSPC`] if the file system or a quota has fewer pages left, [`EINVAL`] if the file is not
+    /// shmem.
     #[inline]
     pub(super) fn new(mapping: &'m AddressSpace, pages: usize) -> Result<Self> {
         if pages > 0 {
@@ -48,22 +50,16 @@ impl<'m> Charge<'m> {
             }
             let pages = isize::try_from(pages).map_err(|_| ENOSPC)?;
 
-            // SAFETY: The mapping is alive, and shmem.
+            // SAFETY: The mapping is alive by its type invariant, and shmem by the check above.
             if !unsafe { bindings::shmem_charge(mapping.host(), pages) } {
                 return Err(ENOSPC);
             }
         }
-        // INVARIANT: Charged above, if there was anything to charge.
+        // INVARIANT: The pages were charged above, unless there are none.
         Ok(Self { mapping, pages })
     }
 
-    /// Whether it is for `pages` pages of `mapping`.
-    #[inline]
-    pub(super) fn is_for(&self, mapping: &AddressSpace, pages: usize) -> bool {
-        core::ptr::eq(self.mapping, mapping) && self.pages == pages
-    }
-
-    /// The pages have been added to the file.
+    /// Keeps the charge, because the pages have been added to the file.
     #[inline]
     pub(super) fn commit(self) {
         let _ = ManuallyDrop::new(self);
@@ -77,22 +73,22 @@ impl Drop for Charge<'_> {
             return;
         }
         self.mapping.sub_nrpages(self.pages);
-        // SAFETY: The mapping is alive, and shmem by the type invariant. Its `nrpages` no longer
-        // counts the pages, as the function wants.
+        // SAFETY: The mapping is alive and shmem by the type invariants. Its `nrpages` no longer
+        // counts the pages, as the function requires.
         unsafe { bindings::shmem_uncharge(self.mapping.host(), self.pages as isize) };
     }
 }
 
-/// Finds the folio at `index`, swaps it in or fills it with zeroes if need be, and locks it:
-/// `shmem_get_folio(SGP_NOALLOC)`. Public through
-/// [`Cursor::shmem_get_folio`](super::page_cache::Cursor::shmem_get_folio).
+/// Finds and locks the folio at `index`: `shmem_get_folio(SGP_NOALLOC)`.
 ///
-/// Context: may sleep, for other folio locks too.
+/// The folio is swapped in, or filled with zeroes, if necessary. It may begin before `index`.
+///
+/// Context: may sleep, also for folio locks.
 ///
 /// # Errors
 ///
-/// [`EINVAL`] if `mapping` is not shmem or ends before `index`, [`ENOENT`] for a hole, and what
-/// swapping in can fail with.
+/// [`EINVAL`] if `mapping` is not shmem or ends before `index`, [`ENOENT`] for a hole, and the
+/// errors of swapping in.
 #[inline]
 pub(super) fn get_folio(mapping: &AddressSpace, index: usize) -> Result<LockedFolio> {
     let mut folio = core::ptr::null_mut();
@@ -100,7 +96,7 @@ pub(super) fn get_folio(mapping: &AddressSpace, index: usize) -> Result<LockedFo
     if !mapping.is_shmem() {
         return Err(EINVAL);
     }
-    // SAFETY: The mapping is alive, and shmem by the check above.
+    // SAFETY: The mapping is alive by its type invariant, and shmem by the check above.
     to_result(unsafe {
         bindings::shmem_get_folio(
             mapping.host(),
@@ -111,7 +107,7 @@ pub(super) fn get_folio(mapping: &AddressSpace, index: usize) -> Result<LockedFo
         )
     })?;
     let folio = NonNull::new(folio).ok_or(ENOENT)?;
-    // SAFETY: The folio comes locked and with a reference, for us.
+    // SAFETY: On success the folio is locked and referenced for the caller.
     Ok(unsafe { LockedFolio::from_raw(folio) })
 }
 
@@ -152,18 +148,6 @@ mod tests {
     }
 
     #[test]
-    fn charge_knows_what_it_is_for() -> Result {
-        let file = ShmemFile::new(8)?;
-        let other = ShmemFile::new(8)?;
-        let charge = Charge::new(file.mapping(), 5)?;
-
-        assert!(charge.is_for(file.mapping(), 5));
-        assert!(!charge.is_for(file.mapping(), 4));
-        assert!(!charge.is_for(other.mapping(), 5));
-        Ok(())
-    }
-
-    #[test]
     fn nothing_is_charged_beyond_what_there_is() -> Result {
         let file = ShmemFile::new(8)?;
 
@@ -176,7 +160,7 @@ mod tests {
     #[test]
     fn only_shmem_is_charged() -> Result {
         let directory = directory()?;
-        let mapping = AddressSpace::of(&directory);
+        let mapping = AddressSpace::of(&**directory);
 
         assert_eq!(Charge::new(mapping, 1).err(), Some(EINVAL));
         // No pages are no charge.
@@ -191,7 +175,7 @@ mod tests {
         let held = file.folio(3)?;
 
         let folio = get_folio(file.mapping(), 3)?;
-        assert!(folio.start() == 3 && held.is_locked());
+        assert!(folio.index() == 3 && held.is_locked());
         assert_eq!(held.ref_count(), 3);
         drop(folio);
         assert!(!held.is_locked());

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! An array for the tests of [`state`](super::state), and for its examples.
+//! An array for the tests and the examples of [`state`](super::state).
 //!
-//! Built with KUnit only, and public as examples are a crate of their own.
+//! It is public because examples are a crate of their own.
 
 use crate::{
     alloc::{flags::GFP_KERNEL, KBox},
@@ -60,7 +60,8 @@ impl IrqArray {
         }
     }
 
-    /// Whether somebody holds the lock.
+    /// Returns whether a task holds the lock. A kernel for one CPU does not know.
+    #[cfg(CONFIG_SMP)]
     pub fn is_locked(&self) -> bool {
         // SAFETY: The array is initialized.
         if unsafe { bindings::xa_trylock(self.0.get()) } == 0 {
@@ -70,6 +71,12 @@ impl IrqArray {
         unsafe { bindings::xa_unlock(self.0.get()) };
         false
     }
+}
+
+/// Returns whether interrupts are disabled on this CPU.
+pub fn irqs_disabled() -> bool {
+    // SAFETY: No preconditions.
+    unsafe { bindings::irqs_disabled() }
 }
 
 impl Drop for IrqArray {

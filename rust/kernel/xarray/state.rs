@@ -2,13 +2,19 @@
 
 //! The XArray's advanced API: a cursor that walks and stores entries one by one.
 //!
-//! [`XaState`] is a `struct xa_state`. It remembers a node of the array, and that node may be
-//! freed by anybody as soon as the array's lock is released. So the operations that look at the
-//! node exist only on [`XaLockIrqGuard`], which holds the lock, and taking the lock makes the
-//! cursor forget the node it was on.
+//! [`XaState`] is a `struct xa_state`. It remembers a node of the array. Other tasks may free that
+//! node as soon as the array's lock is released. The operations that read the node therefore exist
+//! only on [`XaLockIrqGuard`], which holds the lock. Taking the lock resets the cursor.
 //!
-//! Nothing here knows what the entries mean: they are plain pointers, and an owner of an array
-//! builds its safe interface on top (see [`crate::mm::page_cache`]).
+//! This module does not know the meaning of the entries: they are plain pointers. The owner of an
+//! array builds a safe interface on top (see [`crate::mm::page_cache`]).
+//!
+//! # Interrupts
+//!
+//! The lock is taken with `spin_lock_irq_disable()`, which counts how often interrupts were
+//! disabled. Guards can therefore nest with each other and with
+//! [`local_interrupt_disable()`](crate::interrupt::local_interrupt_disable), and can be dropped in
+//! any order.
 //!
 //! C header: [`include/linux/xarray.h`](srctree/include/linux/xarray.h)
 
@@ -17,6 +23,7 @@ use crate::{
     bindings,
     error::{code::ENOMEM, to_result, Result},
     ffi::c_void,
+    interrupt::LocalInterruptDisabled,
     types::NotThreadSafe, //
 };
 use core::{
@@ -152,30 +159,32 @@ impl<'a> XaState<'a> {
         &raw mut self.inner
     }
 
-    /// Takes the array's lock and disables interrupts: `xas_lock_irq()`.
+    /// Takes the array's lock and disables interrupts: `spin_lock_irq_disable(&xa->xa_lock)`.
     ///
-    /// Interrupts must be enabled: the unlock enables them, whatever they were before. So these
-    /// guards do not nest.
+    /// Context: does not sleep. Taking the lock of an array that this task has already locked is a
+    /// deadlock.
     #[inline]
     pub fn lock_irq(&mut self) -> XaLockIrqGuard<'_, 'a> {
-        // SAFETY: `inner.xa` is valid by the type invariant.
-        unsafe { bindings::xas_lock_irq(self.as_raw()) };
-        // SAFETY: `inner` is initialized. Whatever node the cursor was on may be gone by now.
+        // SAFETY: `inner.xa` points to an initialized array by the type invariant, so its lock is
+        // initialized too. Any task may take it in any context, since it disables interrupts.
+        unsafe { bindings::spin_lock_irq_disable(&raw mut (*self.inner.xa).xa_lock) };
+        // SAFETY: `inner` is initialized. `xas_reset()` writes to the cursor only.
         unsafe { bindings::xas_reset(self.as_raw()) };
-        // INVARIANT: The lock was taken above and the cursor is on no node.
+        // INVARIANT: The lock was taken above, with interrupts disabled until it is released. The
+        // cursor is on no node, by the reset.
         XaLockIrqGuard {
             state: self,
             _not_send: NotThreadSafe,
         }
     }
 
-    /// Allocates the node for want of which the last operation failed: `xas_nomem()`.
+    /// Allocates the node that the last operation could not allocate: `xas_nomem()`.
     ///
     /// Context: may sleep, if `gfp` allows it.
     ///
     /// # Errors
     ///
-    /// [`ENOMEM`] if there is no memory, or if it was not for memory that the operation failed.
+    /// [`ENOMEM`] if there is no memory, or if the last operation did not lack a node.
     #[inline]
     pub fn nomem(&mut self, gfp: alloc::Flags) -> Result {
         // SAFETY: `inner` is initialized. `xas_nomem` frees or sets `xa_alloc`, which only this
@@ -196,14 +205,14 @@ impl Drop for XaState<'_> {
     }
 }
 
-/// The lock of an XArray, and a cursor that may therefore look at its nodes.
+/// The lock of an XArray, with a cursor that may read its nodes.
 ///
-/// Dropping it releases the lock and enables interrupts.
+/// Dropping it releases the lock.
 ///
 /// # Invariants
 ///
-/// - The lock of the array is held by this guard, with interrupts disabled.
-/// - `state` is on no node, or on one it reached since the lock was taken, and at a slot of that.
+/// - The guard owns the lock of the array and one count of `local_interrupt_disable()`.
+/// - `state` is on no node, or at a slot of a node that it reached since the lock was taken.
 #[must_use = "the lock is released as soon as the guard is dropped"]
 pub struct XaLockIrqGuard<'s, 'a> {
     state: &'s mut XaState<'a>,
@@ -211,17 +220,36 @@ pub struct XaLockIrqGuard<'s, 'a> {
 }
 
 impl<'s, 'a> XaLockIrqGuard<'s, 'a> {
-    /// Releases the lock: `xas_unlock_irq()`.
+    /// Releases the lock: `spin_unlock_irq_enable(&xa->xa_lock)`.
     #[inline]
     pub fn unlock(self) -> &'s mut XaState<'a> {
         let mut this = ManuallyDrop::new(self);
+        // SAFETY: The guard owns the lock by the type invariant. Its `drop` does not run.
+        unsafe { this.release() };
         let state: *mut XaState<'a> = &raw mut *this.state;
-        // SAFETY: `state` comes from the `&'s mut` in a guard that is used no more from here on
-        // and whose `drop` does not run, so it is the only reference again.
-        let state = unsafe { &mut *state };
-        // SAFETY: The guard held the lock, by its invariant, and nothing else releases it.
-        unsafe { bindings::xas_unlock_irq(state.as_raw()) };
-        state
+        // SAFETY: `state` comes from the `&'s mut` in the guard. The guard is not used again and
+        // its `drop` does not run, so this is the only reference.
+        unsafe { &mut *state }
+    }
+
+    /// Releases the lock.
+    ///
+    /// # Safety
+    ///
+    /// The guard must own the lock. It must not be used afterwards.
+    #[inline]
+    unsafe fn release(&mut self) {
+        // SAFETY: `inner.xa` points to an initialized array by the type invariant of `XaState`. The
+        // caller owns the lock, which was taken by `spin_lock_irq_disable()`.
+        unsafe { bindings::spin_unlock_irq_enable(&raw mut (*self.state.inner.xa).xa_lock) };
+    }
+
+    /// Proof that interrupts are disabled as long as the lock is held.
+    #[inline]
+    pub fn irq_disabled(&self) -> &LocalInterruptDisabled {
+        // SAFETY: The guard owns a count of `local_interrupt_disable()` by the type invariant. It
+        // keeps that for at least as long as it is borrowed.
+        unsafe { LocalInterruptDisabled::assume_disabled() }
     }
 
     /// Creates a slot for each index of the cursor's range: `xas_create_range()`.
@@ -408,8 +436,8 @@ impl<'s, 'a> XaLockIrqGuard<'s, 'a> {
 impl Drop for XaLockIrqGuard<'_, '_> {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: This guard holds the lock, by the invariant.
-        unsafe { bindings::xas_unlock_irq(self.state.as_raw()) };
+        // SAFETY: The guard owns the lock by the type invariant, and is being dropped.
+        unsafe { self.release() };
     }
 }
 
@@ -419,7 +447,11 @@ mod tests {
     // What is looked at within the lock is judged without it: a test that fails ends its thread.
 
     use super::*;
-    use crate::{alloc::flags::GFP_KERNEL, xarray::kunit::IrqArray};
+    use crate::{
+        alloc::flags::GFP_KERNEL,
+        interrupt::local_interrupt_disable,
+        xarray::kunit::{irqs_disabled, IrqArray},
+    };
 
     const ORDER: u32 = 9;
     const NR: usize = 1 << ORDER;
@@ -659,6 +691,7 @@ mod tests {
         Ok(())
     }
 
+    #[cfg(CONFIG_SMP)]
     #[test]
     fn guard_holds_the_lock_until_it_is_dropped() -> Result {
         let array = IrqArray::new()?;
@@ -675,6 +708,42 @@ mod tests {
         held[4] = array.is_locked();
 
         assert!(held == [false, true, false, true, false]);
+        Ok(())
+    }
+
+    #[test]
+    fn interrupts_stay_disabled_until_the_last_guard_is_dropped() -> Result {
+        let arrays = [IrqArray::new()?, IrqArray::new()?];
+        let mut states = [arrays[0].state(0, 0), arrays[1].state(0, 0)];
+        let [first, second] = &mut states;
+        let mut disabled = [irqs_disabled(); 5];
+
+        // Not in the reverse order of the locks, which only a count gets right.
+        let first = first.lock_irq();
+        let second = second.lock_irq();
+        disabled[1] = irqs_disabled();
+        drop(first);
+        disabled[2] = irqs_disabled();
+        let _: &LocalInterruptDisabled = second.irq_disabled();
+        disabled[3] = irqs_disabled();
+        drop(second);
+        disabled[4] = irqs_disabled();
+
+        assert!(disabled == [false, true, true, true, false]);
+        Ok(())
+    }
+
+    #[test]
+    fn guard_does_not_enable_interrupts_that_were_disabled() -> Result {
+        let array = IrqArray::new()?;
+        let mut state = array.state(0, 0);
+
+        let irq = local_interrupt_disable();
+        drop(state.lock_irq());
+        let after = irqs_disabled();
+        drop(irq);
+
+        assert!(after && !irqs_disabled());
         Ok(())
     }
 

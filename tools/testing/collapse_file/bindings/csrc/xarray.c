@@ -97,6 +97,16 @@ unsigned long sim_xas_span(const struct xa_state *xas)
 	return (xas->xa_sibs + 1UL) << xas->xa_shift;
 }
 
+void sim_xas_lock_irq(struct xa_state *xas)
+{
+	xas_lock_irq(xas);
+}
+
+void sim_xas_unlock_irq(struct xa_state *xas)
+{
+	xas_unlock_irq(xas);
+}
+
 void sim_xa_init(struct xarray *xa)
 {
 	xa_init_flags(xa, XA_FLAGS_LOCK_IRQ | XA_FLAGS_ACCOUNT);

@@ -229,9 +229,23 @@ folio_fns! {
     /// The first page's number.
     fn folio_pfn(folio) -> usize { folio.pfn() }
     /// `folio->index`.
-    fn folio_start(folio) -> usize { folio.index.get() }
+    fn folio_index(folio) -> usize { folio.index.get() }
     /// Whether somebody has it locked.
     fn folio_test_locked(folio) -> bool { folio.locked.get().is_some() }
+    /// Whether a task waits for the lock.
+    fn folio_test_waiters(folio) -> bool {
+        let this = (&raw const *folio).cast_mut();
+        with(|w| w.tasks.iter().any(|t| t.wait == Some(Wait::Folio(this))))
+    }
+    /// Whether it is on the LRU.
+    fn folio_test_lru(folio) -> bool { folio.lru_state.get() == Lru::Listed }
+    /// Whether the file system has attached something.
+    fn folio_needs_release(folio) -> bool { folio.private.get() }
+    /// References of the page cache, the file system and page tables.
+    fn folio_expected_ref_count(folio) -> c_int {
+        let cached = if folio.cached.get() { folio.nr() as c_int } else { 0 };
+        cached + folio.mapcount.get() + c_int::from(folio.private.get())
+    }
     /// Whether it is uptodate.
     fn folio_test_uptodate(folio) -> bool { folio.uptodate.get() }
     /// Whether it is dirty.
@@ -249,12 +263,14 @@ folio_fns! {
     }
     /// Takes references.
     fn folio_ref_add(folio, refs: c_int) { folio.refs.set(folio.refs.get() + refs); }
+    /// Gives up references that are not the last ones.
+    fn folio_ref_sub(folio, refs: c_int) { folio.refs.set(folio.refs.get() - refs); }
     /// Gives up a reference.
     fn folio_put(folio) { put(folio, 1); }
     /// Gives up references.
     fn folio_put_refs(folio, refs: c_int) { put(folio, refs); }
-    /// Whether its place is in `mapping`.
-    fn folio_is_placed_in(folio, mapping: *mut address_space) -> bool { folio.mapping.get() == mapping }
+    /// Whether `folio->mapping` is `mapping`.
+    fn folio_mapping_is(folio, mapping: *mut address_space) -> bool { folio.mapping.get() == mapping }
     /// Sets the flag of a folio that is nobody else's.
     fn __folio_set_locked(folio) {
         check(!folio.cached.get(), "__folio_set_locked() of a folio that others can find");
@@ -263,7 +279,7 @@ folio_fns! {
     /// Sets the flag.
     fn __folio_set_swapbacked(folio) { folio.swapbacked.set(true); }
     /// Sets where in a file it belongs.
-    fn folio_set_place(folio, mapping: *mut address_space, index: usize) {
+    fn folio_set_mapping(folio, mapping: *mut address_space, index: usize) {
         folio.mapping.set(mapping);
         folio.index.set(index);
     }
@@ -290,6 +306,7 @@ folio_fns! {
         if !with(|w| w.lock_owner == Some(w.current)) {
             point();
         }
+        world::called("folio_trylock");
         if folio.locked.get().is_some() {
             log(What::FolioLockFailed(folio.id));
             return false;
@@ -463,6 +480,16 @@ pub fn drain(task: Task) {
     }
 }
 
+/// Drains the batches of all CPUs.
+///
+/// # Safety
+///
+/// None.
+pub unsafe fn lru_add_drain_all() {
+    might_sleep("lru_add_drain_all");
+    (0..with(|w| w.tasks.len())).for_each(drain);
+}
+
 /// # Safety
 ///
 /// None.
@@ -561,19 +588,26 @@ pub unsafe fn folio_matches_lruvec(folio: *mut folio, lruvec: *mut lruvec) -> bo
 /// # Safety
 ///
 /// The folio is one of this world.
-pub unsafe fn folio_lruvec_lock_irq(folio: *mut folio) -> *mut lruvec {
+pub unsafe fn folio_lruvec_lock_irqsave(folio: *mut folio, flags: *mut usize) -> *mut lruvec {
     // SAFETY: As the caller says.
-    let folio = unsafe { live(folio, "folio_lruvec_lock_irq") };
-    // To release it enables interrupts.
+    let folio = unsafe { live(folio, "folio_lruvec_lock_irqsave") };
     check(
-        !with(|w| w.me().irqs_off),
-        "folio_lruvec_lock_irq() with interrupts off",
+        with(|w| w.me().lru_locked.is_none()),
+        "two LRU locks are held",
     );
-    with(|w| (w.me().lru_locked, w.me().irqs_off) = (Some(folio.lruvec), true));
+    with(|w| {
+        // SAFETY: As the caller says.
+        unsafe { *flags = w.me().irqs_disabled };
+        w.me().lru_locked = Some(folio.lruvec);
+        w.me().irqs_disabled += 1;
+    });
     lruvec_of(folio)
 }
 
-pub unsafe fn lruvec_unlock_irq(lruvec: *mut lruvec) {
+/// # Safety
+///
+/// None.
+pub unsafe fn lruvec_unlock_irqrestore(lruvec: *mut lruvec, flags: usize) {
     let locked = with(|w| w.me().lru_locked.take());
     check(
         locked.is_some_and(|n| core::ptr::eq(&raw const LRUVEC[n], lruvec)),
@@ -585,7 +619,11 @@ pub unsafe fn lruvec_unlock_irq(lruvec: *mut lruvec) {
             .all(|&pages| pages == 0),
         "an LRU lock is released with wrong sizes of the lists",
     );
-    with(|w| w.me().irqs_off = false);
+    check(
+        with(|w| w.me().irqs_disabled) == flags + 1,
+        "an LRU lock is released with another interrupt state than it was taken with",
+    );
+    with(|w| w.me().irqs_disabled = flags);
 }
 
 /// # Safety
@@ -645,7 +683,7 @@ pub unsafe fn update_lru_size(lruvec: *mut lruvec, lru: lru_list, zone: zone_typ
 /// The folio is one of this world.
 pub unsafe fn folio_putback_lru(folio: *mut folio) {
     check(
-        !with(|w| w.me().irqs_off),
+        with(|w| w.me().irqs_disabled == 0),
         "folio_putback_lru() with interrupts off",
     );
     // SAFETY: As the caller says.

@@ -33,6 +33,7 @@ const ENOENT: isize = 2;
 #[repr(C)]
 pub struct address_space {
     pub i_pages: xarray,
+    pub i_mmap_rwsem: crate::rmap::rw_semaphore,
     pub host: *mut inode,
     pub nrpages: usize,
     pub is_shmem: bool,
@@ -47,6 +48,7 @@ impl address_space {
     pub fn new(is_shmem: bool) -> Box<Self> {
         Box::new(Self {
             i_pages: xarray::default(),
+            i_mmap_rwsem: crate::rmap::rw_semaphore::new(),
             host: core::ptr::null_mut(),
             nrpages: 0,
             is_shmem,
@@ -424,10 +426,6 @@ pub fn check_store(index: usize, span: usize, stored: Slot) -> Vec<*mut folio> {
         is(
             with(|w| w.mapping.is_shmem) && !new.dirty.get(),
             "without being dirty",
-        );
-        is(
-            new.lru_state.get() != crate::folios::Lru::Listed,
-            "before it is on the LRU",
         );
     }
     new.cached.set(true);

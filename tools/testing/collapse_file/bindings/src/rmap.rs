@@ -92,6 +92,27 @@ pub unsafe fn i_mmap_unlock_read(_mapping: *mut address_space) {
     log(What::IMmapUnlock);
 }
 
+/// `struct rw_semaphore`.
+#[repr(C)]
+pub struct rw_semaphore(u8);
+
+impl rw_semaphore {
+    /// Makes one. Who holds it is in the world.
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> Self {
+        Self(0)
+    }
+}
+
+/// Whether a writer waits.
+///
+/// # Safety
+///
+/// None.
+pub unsafe fn rwsem_is_contended(_sem: *mut rw_semaphore) -> bool {
+    with(|w| w.tasks.iter().any(|t| t.wait == Some(Wait::IMmapWrite)))
+}
+
 /// Takes `i_mmap_rwsem` and releases it, as who looks for page tables does.
 pub fn walk() {
     // SAFETY: The mapping is not looked at.
@@ -305,7 +326,7 @@ pub unsafe fn try_to_unmap(folio: *mut folio, flags: ttu_flags) {
 /// None.
 pub unsafe fn try_to_unmap_flush() {
     check(
-        !with(|w| w.me().irqs_off),
+        with(|w| w.me().irqs_disabled == 0),
         "try_to_unmap_flush() with interrupts off",
     );
     if with(|w| w.me().unflushed.is_empty()) {

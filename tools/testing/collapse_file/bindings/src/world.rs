@@ -65,8 +65,8 @@ pub struct TaskState {
     pub name: &'static str,
     /// What it waits for.
     pub wait: Option<Wait>,
-    /// Whether it has interrupts disabled.
-    pub irqs_off: bool,
+    /// How often it has disabled interrupts.
+    pub irqs_disabled: usize,
     /// The LRU whose lock it has.
     pub lru_locked: Option<usize>,
     /// By how many pages the sizes of that one's lists are too large.
@@ -156,6 +156,14 @@ pub struct World {
     pub at_call: VecDeque<(&'static str, usize, fn())>,
     /// State of the generator of random numbers.
     pub random: u64,
+    /// The CPU is needed elsewhere.
+    pub resched: bool,
+    /// All tasks were killed.
+    pub killed: bool,
+    /// The time, in ns.
+    pub clock: i64,
+    /// How long one turn of a loop that waits takes, in ns.
+    pub turn: i64,
 }
 
 thread_local! {
@@ -205,6 +213,11 @@ impl World {
             failed: None,
             at_call: VecDeque::new(),
             random: seed,
+            resched: false,
+            killed: false,
+            clock: 0,
+            // Longer than any budget: a loop that waits looks once more, and gives up.
+            turn: 1_000_000_000,
         });
         let old = WORLD.with(|w| w.borrow_mut().replace(world));
         drop(old);
@@ -347,7 +360,7 @@ pub fn might_sleep(call: &str) {
     let (irqs_off, locked, rcu) = with(|w| {
         let me = w.current;
         (
-            w.tasks[me].irqs_off,
+            w.tasks[me].irqs_disabled > 0,
             w.lock_owner == Some(me),
             w.tasks[me].rcu > 0,
         )
@@ -361,6 +374,57 @@ pub fn might_sleep(call: &str) {
     } else if rcu {
         violation(format!("{call}() may sleep, within rcu_read_lock()"));
     }
+}
+
+/// `ktime_get()`.
+///
+/// # Safety
+///
+/// None.
+pub unsafe fn ktime_get() -> i64 {
+    with(|w| w.clock)
+}
+
+/// One turn of a loop that waits: time passes, and others may run.
+///
+/// # Safety
+///
+/// None.
+pub unsafe fn cpu_relax() {
+    with(|w| w.clock += w.turn);
+    called("cpu_relax");
+    point();
+}
+
+/// # Safety
+///
+/// None.
+pub unsafe fn cond_resched() {
+    might_sleep("cond_resched");
+}
+
+/// # Safety
+///
+/// None.
+pub unsafe fn need_resched() -> bool {
+    with(|w| w.resched)
+}
+
+/// `struct task_struct`.
+pub struct task_struct(());
+
+/// # Safety
+///
+/// None.
+pub unsafe fn get_current() -> *mut task_struct {
+    core::ptr::null_mut()
+}
+
+/// # Safety
+///
+/// None.
+pub unsafe fn fatal_signal_pending(_task: *mut task_struct) -> bool {
+    with(|w| w.killed)
 }
 
 /// Whether this call is to fail; and lets others do what a test wants done at it.

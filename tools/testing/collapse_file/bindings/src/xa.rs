@@ -12,13 +12,26 @@ use std::{
     ffi::{c_char, c_int, c_ulong, c_void, CStr},
 };
 
+/// `spinlock_t`.
+#[repr(C)]
+#[derive(Default)]
+pub struct spinlock_t(u32);
+
 /// `struct xarray`; its size is checked in C.
 #[repr(C)]
-pub struct xarray([usize; 2]);
+pub struct xarray {
+    pub xa_lock: spinlock_t,
+    flags: u32,
+    head: usize,
+}
 
 impl Default for xarray {
     fn default() -> Self {
-        let mut xa = Self([0; 2]);
+        let mut xa = Self {
+            xa_lock: spinlock_t(0),
+            flags: 0,
+            head: 0,
+        };
         // SAFETY: The type is as large as the C one.
         unsafe { sim_xa_init(&raw mut xa) };
         xa
@@ -28,7 +41,7 @@ impl Default for xarray {
 /// `struct xa_state`; its size is checked in C.
 #[repr(C)]
 pub struct xa_state {
-    xa: *mut xarray,
+    pub xa: *mut xarray,
     pub xa_index: usize,
     rest: [usize; 5],
 }
@@ -36,9 +49,9 @@ pub struct xa_state {
 extern "C" {
     #[link_name = "rust_helper_xas_init_order"]
     pub fn xas_init_order(xas: *mut xa_state, xa: *mut xarray, index: usize, order: u32);
-    #[link_name = "rust_helper_xas_lock_irq"]
+    #[link_name = "sim_xas_lock_irq"]
     pub fn xas_lock_irq(xas: *mut xa_state);
-    #[link_name = "rust_helper_xas_unlock_irq"]
+    #[link_name = "sim_xas_unlock_irq"]
     pub fn xas_unlock_irq(xas: *mut xa_state);
     #[link_name = "rust_helper_xas_error"]
     pub fn xas_error(xas: *const xa_state) -> c_int;
@@ -381,20 +394,43 @@ extern "C" fn sim_lock(_lock: *mut c_void, irq: bool) {
         "the page-cache lock is taken without disabling interrupts",
     );
     world::called("lock");
-    let (mine, irqs_off) = with(|w| (w.lock_owner == Some(w.current), w.me().irqs_off));
-    if mine {
+    if with(|w| w.lock_owner == Some(w.current)) {
         stop("the page-cache lock is taken twice");
     }
     check(
-        !irqs_off,
+        with(|w| w.me().irqs_disabled == 0),
         "the page-cache lock is taken with interrupts off: releasing it enables them",
     );
+    acquire();
+}
+
+fn acquire() {
     world::wait_until(Wait::Lock);
     with(|w| {
         w.lock_owner = Some(w.current);
-        w.me().irqs_off = true;
+        w.me().irqs_disabled += 1;
     });
     log(What::Lock);
+}
+
+/// Takes the page-cache lock, whether interrupts are off or not.
+///
+/// # Safety
+///
+/// None.
+pub unsafe fn spin_lock_irq_disable(_lock: *mut spinlock_t) {
+    world::called("lock");
+    if with(|w| w.lock_owner == Some(w.current)) {
+        stop("the page-cache lock is taken twice");
+    }
+    acquire();
+}
+
+/// # Safety
+///
+/// None.
+pub unsafe fn spin_unlock_irq_enable(lock: *mut spinlock_t) {
+    sim_unlock(lock.cast(), true);
 }
 
 #[no_mangle]
@@ -406,7 +442,7 @@ extern "C" fn sim_unlock(_lock: *mut c_void, _irq: bool) {
     log(What::Unlock);
     with(|w| {
         w.lock_owner = None;
-        w.me().irqs_off = false;
+        w.me().irqs_disabled -= 1;
     });
     world::called("unlocked");
 }
@@ -421,7 +457,7 @@ extern "C" fn sim_lock_is_held(_lock: *const c_void) -> bool {
 /// None.
 pub unsafe fn lockdep_assert_irqs_enabled() {
     check(
-        !with(|w| w.me().irqs_off),
+        with(|w| w.me().irqs_disabled == 0),
         "interrupts are off where they have to be enabled",
     );
 }

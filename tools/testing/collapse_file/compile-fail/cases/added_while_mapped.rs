@@ -1,21 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Whoever maps a folio may write to it behind the copy.
+//! A task that maps a folio may write to it after the copy.
 
 #![forbid(unsafe_code)]
 
 use kernel::mm::{
-    khugepaged::{IsolatedBatch, OldFolios},
-    page_cache::Cursor,
-    rmap::UnmapBatch,
+    collapse::{Gathering, OldFolios},
+    folio::IsolatedFolio,
 };
 
-fn add<'m>(
-    old: &mut OldFolios<'m, UnmapBatch>,
-    cursor: Cursor<'_, 'm>,
-    batch: IsolatedBatch,
-) -> bool {
-    old.add(cursor, batch).is_ok()
+fn add(old: &mut OldFolios<'_, Gathering>, folio: IsolatedFolio) {
+    old.list.push(folio);
 }
 
 fn main() {}

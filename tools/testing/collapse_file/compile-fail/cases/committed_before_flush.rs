@@ -1,24 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The old folios are freed while CPUs still reach them through their TLBs: they write to memory
-//! that is somebody else's.
+//! The old folios are freed while CPUs still reach them through their TLBs. These CPUs write to
+//! memory that belongs to another task.
 
 #![forbid(unsafe_code)]
 
 use kernel::mm::{
-    khugepaged::{NewFolio, OldFolios, Uptodate},
-    page_cache::SealedCursor,
-    rmap::UnmapBatch,
-    shmem::Charge,
+    collapse::{Gathering, LastLock, OldFolios},
+    page_cache::Cursor,
 };
 
-fn replace<'m>(
-    sealed: SealedCursor<'_, 'm>,
-    new: NewFolio<'m, Uptodate>,
-    charge: Charge<'m>,
-    old: OldFolios<'m, UnmapBatch>,
-) {
-    sealed.commit(new, charge, old);
+fn lock<'w, 'm>(old: OldFolios<'m, Gathering>, cursor: Cursor<'w, 'm>) -> LastLock<'w, 'm> {
+    old.lock_for_commit(cursor)
 }
 
 fn main() {}

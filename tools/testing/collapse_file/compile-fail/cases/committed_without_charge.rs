@@ -1,22 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The file gets pages that it was not charged for: the counters of the inode and the file system
-//! go below zero when these are truncated.
+//! The file gets pages that it was not charged for. The counters of the inode and the file system
+//! drop below zero when the pages are truncated.
 
 #![forbid(unsafe_code)]
 
 use kernel::mm::{
-    khugepaged::{NewFolio, OldFolios, Uptodate},
-    page_cache::SealedCursor,
-    rmap::Flushed,
+    collapse::{Flushed, OldFolios},
+    page_cache::Cursor,
 };
 
-fn replace<'m>(
-    sealed: SealedCursor<'_, 'm>,
-    new: NewFolio<'m, Uptodate>,
-    old: OldFolios<'m, Flushed>,
-) {
-    sealed.commit(new, old);
+fn copy<'m>(old: OldFolios<'m, Flushed>, cursor: &Cursor<'_, 'm>) -> bool {
+    old.copy(cursor).is_ok()
 }
 
 fn main() {}

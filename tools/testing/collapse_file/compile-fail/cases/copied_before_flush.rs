@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A CPU may go on writing through its TLB, and what it writes behind the copy is lost.
+//! A CPU may still write through its TLB. A write that comes after the copy is lost.
 
 #![forbid(unsafe_code)]
 
 use kernel::mm::{
-    khugepaged::{CopyCursor, OldFolios},
-    rmap::UnmapBatch,
+    collapse::{Gathering, OldFolios},
+    page_cache::Cursor,
 };
 
-fn copy_all(copy: &mut CopyCursor<'_>, old: &OldFolios<'_, UnmapBatch>) -> bool {
-    old.folios().all(|folio| copy.copy_folio(folio))
+fn copy<'m>(old: OldFolios<'m, Gathering>, cursor: &Cursor<'_, 'm>) -> bool {
+    old.copy(cursor).is_ok()
 }
 
 fn main() {}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Nodes that the cursor frees stay on the list of nodes that hold shadows only, and the shrinker
-//! walks through freed memory.
+//! Nodes that the cursor frees stay on the list of nodes that hold only shadows. The shrinker walks
+//! through freed memory.
 
 #![forbid(unsafe_code)]
 

@@ -1,21 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Who may declare a range with holes full fills them without the entries to retry on and without
-//! a look for a userfaultfd.
+//! A range with holes is declared full. They are filled without retry entries and without a check
+//! for a userfaultfd.
 
 #![forbid(unsafe_code)]
 
-use kernel::mm::{
-    khugepaged::{FullRange, OldFolios},
-    page_cache::{LockedCursor, SealedCursor},
-    rmap::Flushed,
-};
+use kernel::mm::collapse::{LastLock, SealedRange};
 
-fn seal<'w, 'm>(
-    locked: LockedCursor<'w, 'm>,
-    old: &OldFolios<'m, Flushed>,
-) -> SealedCursor<'w, 'm> {
-    locked.seal_full(FullRange(old))
+fn seal<'w, 'm>(locked: LastLock<'w, 'm>) -> SealedRange<'w, 'm> {
+    SealedRange(locked.0)
 }
 
 fn main() {}

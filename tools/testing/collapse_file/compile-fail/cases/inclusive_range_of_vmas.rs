@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! An end taken for the last index finds a userfaultfd behind the range, and the collapse is
-//! refused for nothing.
+//! An end that is taken for the last index finds a userfaultfd past the end of the range. The
+//! collapse is refused for no reason.
 
 #![forbid(unsafe_code)]
 
-use kernel::mm::{page_cache::PmdRange, rmap::IMmapReadGuard};
+use kernel::mm::mapping::{IMmapReadGuard, PmdRange};
 
 fn has_userfaultfd(i_mmap: &IMmapReadGuard<'_>, range: PmdRange<'_>) -> bool {
     i_mmap

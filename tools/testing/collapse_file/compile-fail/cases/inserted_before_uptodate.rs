@@ -1,25 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Who finds the folio in the page cache has it zeroed, or read from the disk again, over all that
-//! was copied.
+//! A reader that finds the folio in the page cache zeroes it, or reads it from the disk again, over
+//! all that would be copied.
 
 #![forbid(unsafe_code)]
 
 use kernel::mm::{
-    khugepaged::{CopyCursor, OldFolios},
-    page_cache::SealedCursor,
-    rmap::Flushed,
-    shmem::Charge,
+    collapse::{Charged, LastLock, OldFolios},
+    page_cache::Cursor,
 };
 
-fn replace<'m>(
-    sealed: SealedCursor<'_, 'm>,
-    copy: CopyCursor<'m>,
-    charge: Charge<'m>,
-    old: OldFolios<'m, Flushed>,
-) {
-    let new = copy.clear_rest();
-    sealed.commit(new, charge, old);
+fn lock<'w, 'm>(old: OldFolios<'m, Charged<'m>>, cursor: Cursor<'w, 'm>) -> LastLock<'w, 'm> {
+    old.lock_for_commit(cursor)
 }
 
 fn main() {}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Without the lock anybody may free the node that the cursor is on: the next step reads freed
+//! Without the lock another task may free the node that the cursor is on. The next step reads freed
 //! memory.
 
 #![forbid(unsafe_code)]

@@ -1,15 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The folio is freed with the others, and what is done with it then is done to somebody else's.
+//! The folio is freed with the others. A later access is to memory that belongs to another task.
 
 #![forbid(unsafe_code)]
 
-use kernel::mm::{khugepaged::OldFolios, rmap::Flushed};
+use kernel::mm::{
+    collapse::{Gathering, OldFolios, Patience},
+    folio::LockedFolio,
+    page_cache::Cursor,
+};
 
-fn look_later(old: OldFolios<'_, Flushed>) -> bool {
-    let first = old.folios().next();
-    drop(old);
-    first.is_some_and(|folio| folio.is_dirty())
+fn first<'a, 'm>(
+    old: &'a mut OldFolios<'m, Gathering>,
+    cursor: &Cursor<'_, 'm>,
+    patience: &mut Patience,
+) -> Option<&'a LockedFolio> {
+    let kept = core::cell::Cell::new(None);
+    let taken = old.take(cursor, patience, |folio| {
+        kept.set(Some(folio));
+        Ok(())
+    });
+    taken.ok().and(kept.get())
 }
 
 fn main() {}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The list gives the folio back: to unlock it and put it back on the LRU a second time breaks the
-//! list of the LRU and the reference count.
+//! The list puts the folio back. Putting it back on the LRU a second time corrupts the list and the
+//! reference count.
 
 #![forbid(unsafe_code)]
 

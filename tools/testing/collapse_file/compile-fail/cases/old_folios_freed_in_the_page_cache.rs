@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The page cache would go on pointing to freed folios.
+//! The page cache would keep pointers to freed folios.
 
 #![forbid(unsafe_code)]
 
-use kernel::mm::{khugepaged::OldFolios, rmap::Flushed};
+use kernel::mm::collapse::{Copied, OldFolios};
 
-fn free(old: OldFolios<'_, Flushed>) {
+fn free<'m>(old: OldFolios<'m, Copied<'m>>) {
     old.release();
 }
 

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Whoever has the locked cursor of a filled one can unlock it, with the entries to retry on in
-//! the tree: readers spin for ever.
+//! The guard of a filled range can be unlocked with the retry entries in the tree. Readers spin
+//! forever.
 
 #![forbid(unsafe_code)]
 
-use kernel::mm::page_cache::{Cursor, FilledCursor};
+use kernel::{mm::collapse::FilledRange, xarray::state::XaLockIrqGuard};
 
-fn give_up<'w, 'm>(filled: FilledCursor<'w, 'm>) -> Cursor<'w, 'm> {
-    filled.locked.unlock()
+fn give_up<'w, 'm>(filled: FilledRange<'w, 'm>) -> XaLockIrqGuard<'w, 'm> {
+    filled.0.guard
 }
 
 fn main() {}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! To swap a page in takes sleeping, and within the page-cache lock interrupts are off: the machine
+//! Swapping a page in sleeps, and interrupts are disabled under the page-cache lock. The machine
 //! hangs.
 
 #![forbid(unsafe_code)]

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The one that locks second waits for itself for ever, and each would move the other to another
-//! node.
+//! The cursor that locks second waits for itself forever.
 
 #![forbid(unsafe_code)]
 

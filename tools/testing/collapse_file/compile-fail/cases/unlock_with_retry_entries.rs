@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Readers that find an entry to retry on spin until it is gone, and nobody would remove it.
+//! Readers that find a retry entry spin until it is gone. No task would remove it.
 
 #![forbid(unsafe_code)]
 
-use kernel::mm::page_cache::{Cursor, FilledCursor};
+use kernel::mm::{collapse::FilledRange, page_cache::Cursor};
 
-fn give_up<'w, 'm>(filled: FilledCursor<'w, 'm>) -> Cursor<'w, 'm> {
+fn give_up<'w, 'm>(filled: FilledRange<'w, 'm>) -> Cursor<'w, 'm> {
     filled.unlock()
 }
 

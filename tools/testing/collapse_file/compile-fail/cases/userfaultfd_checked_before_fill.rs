@@ -1,20 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A userfaultfd that is registered after the check can still see a hole, and then it waits for the
-//! first touch of a page that is there.
+//! A userfaultfd that is registered after the check can still observe a hole. It then waits for an
+//! event that does not come.
 
 #![forbid(unsafe_code)]
 
-use kernel::mm::{
-    page_cache::{LockedCursor, SealedCursor},
-    rmap::IMmapReadGuard,
-};
+use kernel::mm::collapse::{LastLock, SealedRange};
 
-fn seal<'w, 'm>(
-    locked: LockedCursor<'w, 'm>,
-    i_mmap: IMmapReadGuard<'m>,
-) -> Option<SealedCursor<'w, 'm>> {
-    locked.check_userfaultfd(i_mmap).ok()
+fn seal<'w, 'm>(locked: LastLock<'w, 'm>) -> Option<SealedRange<'w, 'm>> {
+    locked.check_userfaultfd().ok()
 }
 
 fn main() {}

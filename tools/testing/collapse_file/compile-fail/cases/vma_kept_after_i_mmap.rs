@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! With the lock gone, munmap() frees the VMA.
+//! After the lock was released, munmap() frees the VMA.
 
 #![forbid(unsafe_code)]
 
-use kernel::mm::rmap::{IMmapReadGuard, RmapVma};
+use kernel::mm::mapping::{IMmapReadGuard, RmapVma};
 
 fn first<'m>(i_mmap: IMmapReadGuard<'m>) -> Option<&'m RmapVma> {
     i_mmap.vmas(0..1).next()

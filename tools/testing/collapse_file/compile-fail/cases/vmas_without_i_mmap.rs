@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The tree of a file's mappings is rebalanced, and the VMA freed, while the walk goes on.
+//! The tree of a file's VMAs is rebalanced, and the VMA freed, during the walk.
 
 #![forbid(unsafe_code)]
 
-use kernel::mm::rmap::IMmapReadGuard;
+use kernel::mm::mapping::IMmapReadGuard;
 
 fn look_later(i_mmap: IMmapReadGuard<'_>) -> bool {
     let mut vmas = i_mmap.vmas(0..1);

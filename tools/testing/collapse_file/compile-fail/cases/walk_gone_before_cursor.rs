@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The cursor would take its place in the tree, and the nodes allocated ahead, from a part of the
-//! stack that is in use for something else, after these nodes were freed.
+//! The cursor would read its place in the tree, and the preallocated nodes, from a part of the stack
+//! that is in use for something else.
 
 #![forbid(unsafe_code)]
 
-use kernel::mm::page_cache::{Cursor, PmdRange};
+use kernel::mm::{mapping::PmdRange, page_cache::Cursor};
 
-fn begin<'m>(range: PmdRange<'m>) {
+fn begin(range: PmdRange<'_>) {
     let cursor = {
         let mut walk = range.walk();
         Cursor::new(&mut walk)

@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the mistakes in `cases/` should have been, in the same types. It is compiled before they
-//! are, so that none of them fails for an import or a signature.
+//! The right way to do what the cases in `cases/` do wrong, with the same types. It is compiled
+//! before them, so that none of them fails for an import or a signature.
 
 #![forbid(unsafe_code)]
 
 use kernel::mm::{
+    collapse::{Charged, Copied, Flushed, Gathering, NewFolio, OldFolios, Patience, SealedRange},
     folio::{FolioList, IsolatedFolio, LockedFolio},
-    khugepaged::{CopyCursor, IsolatedBatch, NewFolio, OldFolios, Uptodate},
-    page_cache::{Cursor, Entry, LockedCursor, PmdRange, SealedCursor},
-    rmap::{Flushed, IMmapReadGuard, UnmapBatch},
-    shmem::Charge,
+    mapping::{IMmapReadGuard, PmdRange},
+    page_cache::{Cursor, Entry, LockedCursor},
 };
 
-/// The walk outlives the cursor, and had its update callback set when it was made.
+/// The walk outlives the cursor, and has its update callback.
 pub fn begin(range: PmdRange<'_>) -> bool {
     let mut walk = range.walk();
     let cursor = Cursor::new(&mut walk);
@@ -22,7 +21,7 @@ pub fn begin(range: PmdRange<'_>) -> bool {
     locked.is_ok()
 }
 
-/// Looks and locks a folio within the lock, sleeps without it.
+/// Looks a folio up and locks it under the lock, and sleeps without it.
 pub fn look<'w, 'm>(
     mut locked: LockedCursor<'w, 'm>,
     index: usize,
@@ -44,56 +43,52 @@ pub fn gather(list: &mut FolioList, folio: IsolatedFolio) {
     list.push(folio);
 }
 
-/// The folios are unmapped first, and stay with who has done that.
-pub fn take<'m>(
-    old: &mut OldFolios<'m, UnmapBatch>,
-    cursor: Cursor<'_, 'm>,
-    batch: IsolatedBatch,
-) -> bool {
-    let batch = old.unmap(batch);
-    old.add(cursor, batch).is_ok()
+/// Folios are found under the lock, and taken without it.
+pub fn take<'w, 'm>(
+    new: NewFolio<'m>,
+    mut locked: LockedCursor<'w, 'm>,
+    patience: &mut Patience,
+) -> Option<(Cursor<'w, 'm>, OldFolios<'m, Gathering>)> {
+    let mut old = OldFolios::new(new);
+    old.find(&mut locked, |folio| folio.is_uptodate());
+    let cursor = locked.unlock();
+    old.take(&cursor, patience, |_| Ok(())).ok()?;
+    let cursor = old.lock(cursor).ok()?.unlock();
+    Some((cursor, old))
 }
 
-/// Looks at the VMAs while the guard is there, by a range with an exclusive end.
+/// Looks at the VMAs while the guard exists, by a range with an exclusive end.
 pub fn has_userfaultfd(i_mmap: &IMmapReadGuard<'_>, range: PmdRange<'_>) -> bool {
     i_mmap
         .vmas(range.start()..range.end())
         .any(|vma| vma.userfaultfd_missing())
 }
 
-/// Copies after the flush, and marks the folio when all of it is written.
+/// Flushes, charges and copies.
 pub fn copy<'m>(
-    mut copy: CopyCursor<'m>,
-    old: OldFolios<'m, UnmapBatch>,
-) -> Option<(NewFolio<'m, Uptodate>, OldFolios<'m, Flushed>)> {
-    let old = old.flush();
-    if !old.folios().all(|folio| copy.copy_folio(folio)) {
-        return None;
-    }
-    Some((copy.clear_rest().mark_uptodate(), old))
+    old: OldFolios<'m, Gathering>,
+    cursor: &Cursor<'_, 'm>,
+) -> Option<OldFolios<'m, Copied<'m>>> {
+    let old: OldFolios<'m, Flushed> = old.flush(cursor);
+    let old: OldFolios<'m, Charged<'m>> = old.charge_holes(cursor).ok()?;
+    old.copy(cursor).ok()
 }
 
 /// Takes the locks in their order, fills, counts and checks.
 pub fn seal<'w, 'm>(
     cursor: Cursor<'w, 'm>,
-    old: &OldFolios<'m, Flushed>,
-) -> Option<SealedCursor<'w, 'm>> {
-    if let Some(full) = old.full_range() {
-        return Some(cursor.lock().seal_full(full));
-    }
-    let i_mmap = cursor.i_mmap_read();
-    let counted = cursor.lock().fill_holes().ok()?.expect_holes(old.holes());
-    counted.ok()?.check_userfaultfd(i_mmap).ok()
+    old: OldFolios<'m, Copied<'m>>,
+) -> Option<SealedRange<'w, 'm>> {
+    let filled = old.lock_for_commit(cursor).fill_holes().ok()?;
+    filled.expect_holes().ok()?.check_userfaultfd().ok()
 }
 
-/// Hands the charge and the old folios over, and frees these without the lock.
-pub fn replace<'m>(
-    sealed: SealedCursor<'_, 'm>,
-    new: NewFolio<'m, Uptodate>,
-    charge: Charge<'m>,
-    old: OldFolios<'m, Flushed>,
-) {
-    let (huge, replaced) = sealed.commit(new, charge, old);
+/// Commits, and frees the old folios without the lock.
+pub fn replace(sealed: SealedRange<'_, '_>) -> bool {
+    let Ok((huge, replaced)) = sealed.commit() else {
+        return false;
+    };
     huge.unlock();
     replaced.release();
+    true
 }

@@ -10,8 +10,43 @@
 
 pub extern crate bindings;
 
-pub mod mm;
 pub mod xarray;
+
+/// Memory management.
+#[path = "../../../../../rust/kernel/mm"]
+pub mod mm {
+    pub mod collapse;
+    pub mod folio;
+    pub mod mapping;
+    pub mod mmdebug;
+    pub mod page_cache;
+    pub mod page_cache_map;
+    pub mod rmap;
+    pub mod shmem;
+
+    use crate::types::Opaque;
+
+    /// `struct mm_struct`.
+    #[repr(transparent)]
+    pub struct Mm(Opaque<bindings::mm_struct>);
+
+    impl Mm {
+        /// Makes a Rust reference from a C pointer.
+        ///
+        /// # Safety
+        ///
+        /// `ptr` is valid for `'a`.
+        pub unsafe fn from_raw<'a>(ptr: *const bindings::mm_struct) -> &'a Self {
+            // SAFETY: Transparent; the caller promises the rest.
+            unsafe { &*ptr.cast() }
+        }
+
+        /// The C object.
+        pub fn as_raw(&self) -> *mut bindings::mm_struct {
+            self.0.get()
+        }
+    }
+}
 
 /// C types.
 #[allow(non_camel_case_types)]
@@ -110,6 +145,149 @@ pub mod fs {
             pub fn as_ptr(&self) -> *mut bindings::file {
                 self.0.get()
             }
+        }
+    }
+}
+
+/// Interrupts.
+pub mod interrupt {
+    use crate::types::NotThreadSafe;
+
+    /// Proof that interrupts are disabled.
+    pub struct LocalInterruptDisabled(NotThreadSafe);
+
+    impl LocalInterruptDisabled {
+        /// # Safety
+        ///
+        /// Interrupts are disabled for `'a`.
+        pub unsafe fn assume_disabled<'a>() -> &'a Self {
+            const ASSUME_DISABLED: &LocalInterruptDisabled = &LocalInterruptDisabled(NotThreadSafe);
+
+            ASSUME_DISABLED
+        }
+    }
+}
+
+/// The processor.
+pub mod processor {
+    /// One turn of a loop that waits.
+    pub fn cpu_relax() {
+        // SAFETY: No preconditions.
+        unsafe { bindings::cpu_relax() }
+    }
+}
+
+/// References that are counted.
+pub mod sync {
+    /// `ARef`.
+    pub mod aref {
+        use core::{mem::ManuallyDrop, ops::Deref, ptr::NonNull};
+
+        /// # Safety
+        ///
+        /// As in the kernel.
+        pub unsafe trait AlwaysRefCounted {
+            /// Takes a reference.
+            fn inc_ref(&self);
+            /// Drops one.
+            ///
+            /// # Safety
+            ///
+            /// The caller has one.
+            unsafe fn dec_ref(obj: NonNull<Self>);
+        }
+
+        /// A reference that is owned.
+        pub struct ARef<T: AlwaysRefCounted>(NonNull<T>);
+
+        impl<T: AlwaysRefCounted> ARef<T> {
+            /// # Safety
+            ///
+            /// The caller hands over a reference.
+            pub unsafe fn from_raw(ptr: NonNull<T>) -> Self {
+                Self(ptr)
+            }
+
+            /// Gives the reference up to C.
+            pub fn into_raw(me: Self) -> NonNull<T> {
+                ManuallyDrop::new(me).0
+            }
+        }
+
+        impl<T: AlwaysRefCounted> Deref for ARef<T> {
+            type Target = T;
+
+            fn deref(&self) -> &T {
+                // SAFETY: The object owns a reference.
+                unsafe { self.0.as_ref() }
+            }
+        }
+
+        impl<T: AlwaysRefCounted> From<&T> for ARef<T> {
+            fn from(object: &T) -> Self {
+                object.inc_ref();
+                Self(NonNull::from(object))
+            }
+        }
+
+        impl<T: AlwaysRefCounted> Drop for ARef<T> {
+            fn drop(&mut self) {
+                // SAFETY: The object owns a reference.
+                unsafe { T::dec_ref(self.0) };
+            }
+        }
+    }
+}
+
+/// Time.
+pub mod time {
+    use core::{marker::PhantomData, ops};
+
+    /// A clock.
+    pub struct Monotonic;
+
+    /// A time.
+    #[derive(Clone, Copy)]
+    pub struct Instant<C>(i64, PhantomData<C>);
+
+    impl<C> Instant<C> {
+        /// Now.
+        pub fn now() -> Self {
+            // SAFETY: No preconditions.
+            Self(unsafe { bindings::ktime_get() }, PhantomData)
+        }
+
+        /// Since then.
+        pub fn elapsed(&self) -> Delta {
+            Delta(Self::now().0 - self.0)
+        }
+    }
+
+    /// A span of time.
+    #[derive(Clone, Copy, PartialEq, PartialOrd, Eq, Ord)]
+    pub struct Delta(i64);
+
+    impl Delta {
+        /// None.
+        pub const ZERO: Self = Self(0);
+
+        /// So many ms.
+        pub const fn from_millis(millis: i64) -> Self {
+            Self(millis * 1_000_000)
+        }
+    }
+
+    impl ops::Add for Delta {
+        type Output = Self;
+
+        fn add(self, other: Self) -> Self {
+            Self(self.0 + other.0)
+        }
+    }
+
+    impl ops::SubAssign for Delta {
+        fn sub_assign(&mut self, other: Self) {
+            self.0 -= other.0;
         }
     }
 }

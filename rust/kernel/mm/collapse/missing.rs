@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Bringing in pages that are not in the page cache, or not ready to be copied.
+//!
+//! All of this may sleep, so these are methods of a [`Cursor`], whose page-cache lock is not held.
+
+use crate::{
+    bindings,
+    error::{
+        code::ENOENT,
+        from_err_ptr,
+        Result, //
+    },
+    mm::{
+        folio::{LockedFolio, HPAGE_PMD_NR},
+        mapping::{AddressSpace, FileRef},
+        page_cache::Cursor,
+        shmem, //
+    },
+};
+use core::ptr::{self, NonNull};
+
+impl Cursor<'_, '_> {
+    /// Finds and locks the folio at `index` of a shmem file: `shmem_get_folio(SGP_NOALLOC)`.
+    ///
+    /// The folio is swapped in, or filled with zeroes, if necessary. It may begin before `index`.
+    ///
+    /// Context: may sleep, also for folio locks.
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`](crate::error::code::EINVAL) if the file is not shmem or ends before `index`,
+    /// [`ENOENT`] for a hole, and the errors of swapping in.
+    #[inline]
+    pub fn shmem_get_folio(&self, index: usize) -> Result<LockedFolio> {
+        shmem::get_folio(self.range().mapping(), index)
+    }
+
+    /// Reads missing pages of `file` from `index` up to the end of the range:
+    /// `page_cache_sync_readahead()`.
+    ///
+    /// Reads as many pages as the file's readahead state suggests. Does nothing if `file` has
+    /// another mapping, if the mapping cannot read folios, or if `index` is outside the range.
+    ///
+    /// Context: may sleep.
+    #[inline]
+    pub fn readahead(&self, file: &FileRef, index: usize) {
+        let range = self.range();
+        let mapping = range.mapping();
+        let nr_pages = range.end().saturating_sub(index);
+
+        if !ptr::eq(AddressSpace::of(file), mapping) || !(1..=HPAGE_PMD_NR).contains(&nr_pages) {
+            return;
+        }
+        // SAFETY: The mapping is alive by its type invariant.
+        if !unsafe { bindings::mapping_can_read_folios(mapping.as_raw()) } {
+            return;
+        }
+        // SAFETY: The file and its mapping are alive, and the mapping can read folios. The file's
+        // readahead state is a hint that several tasks may use concurrently.
+        unsafe {
+            bindings::page_cache_sync_readahead(
+                mapping.as_raw(),
+                bindings::file_ra(file.as_raw()),
+                file.as_raw(),
+                index,
+                nr_pages,
+            )
+        };
+    }
+
+    /// Finds and locks the folio at `index`: `filemap_lock_folio()`.
+    ///
+    /// Context: may sleep for the folio lock.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOENT`] if there is none.
+    #[inline]
+    pub fn filemap_lock_folio(&self, index: usize) -> Result<LockedFolio> {
+        // SAFETY: The mapping is alive by its type invariant.
+        let folio = from_err_ptr(unsafe {
+            bindings::filemap_lock_folio(self.range().mapping().as_raw(), index)
+        })?;
+        let folio = NonNull::new(folio).ok_or(ENOENT)?;
+
+        // SAFETY: On success the folio is locked and referenced for the caller.
+        Ok(unsafe { LockedFolio::from_raw(folio) })
+    }
+
+    /// Returns whether the file is open for writing: `inode_is_open_for_write()`.
+    #[inline]
+    pub fn is_open_for_write(&self) -> bool {
+        // SAFETY: The inode is alive by the type invariant of the mapping.
+        unsafe { bindings::inode_is_open_for_write(self.range().mapping().host()) }
+    }
+
+    /// Starts writing the file's dirty pages, without waiting for the end: `filemap_flush()`.
+    ///
+    /// Context: may sleep.
+    #[inline]
+    pub fn filemap_flush(&self) {
+        // SAFETY: The mapping is alive by its type invariant. An error is recorded in the mapping.
+        unsafe { bindings::filemap_flush(self.range().mapping().as_raw()) };
+    }
+}

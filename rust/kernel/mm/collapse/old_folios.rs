@@ -1,0 +1,568 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The folios that a collapse replaces.
+//!
+//! Each folio is taken like this, one after the other: lock it, check it, let the file system
+//! release its data, unmap it, check that it has no other users. When a batch is through, its
+//! folios are taken off the LRU together.
+//!
+//! # Other users
+//!
+//! A folio that is locked, unmapped and without other references does not change any more. The
+//! check that follows the unmapping is enough, and needs no lock but the folio's:
+//!
+//! - A page table cannot map the folio again, because the fault has to lock it first.
+//! - `get_user_pages_fast()` takes a reference and then reads the page-table entry again. Unmapping
+//!   clears the entry and then, after a full barrier in the update of the map count, the check
+//!   reads the reference count. One of the two sees the other.
+//! - A lookup in the page cache may take a reference later. To write, it has to lock the folio. To
+//!   read is harmless: the content is the same in the new folio.
+//! - Reclaim, compaction and memory failure find the folio by the LRU or by its frame number. They
+//!   lock it before they change anything.
+//!
+//! A transient reference looks like a pin, so the check is repeated for a bounded time
+//! ([`Patience`]). A task that waits for the folio lock keeps its reference until it gets the lock.
+//! The folio is unlocked for such a task, and taken again later.
+
+use super::{batch::Batch, patience::Wait, HugeFolio, NewFolio, Patience, ScanResult};
+use crate::{
+    alloc::flags::GFP_KERNEL,
+    error::Result as KernelResult,
+    mm::{
+        folio::{Folio, FolioList, LockedFolio, NodeStat, HPAGE_PMD_NR},
+        mapping::{AddressSpace, PmdRange},
+        mmdebug::vm_bug_on,
+        page_cache::{Cursor, Entry, LockedCursor},
+        rmap::{Flushed, IMmapLock, UnmapBatch},
+        shmem::Charge, //
+    },
+};
+use core::marker::PhantomData;
+
+/// State of [`OldFolios`]: folios are being gathered.
+///
+/// CPUs may still write to the folios through their TLBs. Dropping it flushes.
+pub struct Gathering {
+    // Dropped in this order: no folio is unlocked before the flush.
+    tlb: UnmapBatch,
+    batch: Batch,
+    /// The holes before this index were still holes when the page-cache lock was last taken.
+    checked: usize,
+    /// The number of pages before `checked`.
+    checked_pages: usize,
+}
+
+/// State of [`OldFolios`]: the content is stable, and the file is charged for the holes.
+///
+/// Dropping it uncharges the holes.
+pub struct Charged<'m> {
+    charge: Charge<'m>,
+}
+
+/// State of [`OldFolios`]: the new folio is uptodate, with the content of the old ones.
+///
+/// Dropping it uncharges the holes.
+pub struct Copied<'m> {
+    charge: Charge<'m>,
+}
+
+/// A collapse in progress: the new folio, and the old folios in index order.
+///
+/// Dropping it flushes the TLBs, uncharges the holes, puts the old folios back, and frees the new
+/// folio.
+///
+/// Context: dropping it may sleep; no page-cache lock is held.
+///
+/// # Invariants
+///
+/// - `list` holds folios of `new`'s range, in index order and without overlap, with `pages` pages
+///   together. `end` is the index after the last one.
+/// - When a folio was added, it was locked, isolated and unmapped, and had no other users. If the
+///   file is regular, the folio was neither dirty nor under writeback.
+/// - A folio that was unmapped through the batch of [`Gathering`] is in `list` or in the batch.
+pub struct OldFolios<'m, S> {
+    // Dropped in this order.
+    state: S,
+    list: FolioList,
+    new: NewFolio<'m>,
+    next: usize,
+    /// The index after the last folio of `list`.
+    end: usize,
+    pages: usize,
+}
+
+/// A folio that was looked for, and is not at its index any more.
+struct Moved;
+
+impl<'m> OldFolios<'m, Gathering> {
+    /// Begins a collapse.
+    #[inline]
+    pub fn new(new: NewFolio<'m>) -> Self {
+        let start = new.range().start();
+
+        // INVARIANT: There are no folios yet.
+        Self {
+            state: Gathering {
+                tlb: UnmapBatch::new(),
+                batch: Batch::new(),
+                checked: start,
+                checked_pages: 0,
+            },
+            list: FolioList::new(),
+            new,
+            next: start,
+            end: start,
+            pages: 0,
+        }
+    }
+
+    /// Returns the index that is to be gathered next.
+    #[inline]
+    pub fn next(&self) -> usize {
+        self.next
+    }
+
+    /// Counts a hole at [`next`](Self::next).
+    #[inline]
+    pub fn add_hole(&mut self) {
+        self.next += 1;
+    }
+
+    /// Begins a batch with the folios at [`next`](Self::next) and after it.
+    ///
+    /// The first folio is taken as it is. The following ones must be `wanted`. If the file is
+    /// shmem, holes are skipped. Any other entry ends the batch.
+    ///
+    /// Does nothing if `locked` is a cursor over another range.
+    #[inline]
+    pub fn find(&mut self, locked: &mut LockedCursor<'_, 'm>, wanted: impl Fn(&Folio) -> bool) {
+        let range = self.new.range();
+        let is_shmem = range.mapping().is_shmem();
+        let batch = &mut self.state.batch;
+
+        batch.restart(self.next);
+        if locked.range() != range {
+            return;
+        }
+        while batch.has_room() && batch.end() < range.end() {
+            let index = batch.end();
+
+            match locked.load(index) {
+                Entry::Empty if is_shmem => batch.add_hole(),
+                Entry::Folio(folio)
+                    if batch.len() == 0 || (folio.index() == index && wanted(folio)) =>
+                {
+                    batch.push(folio.into())
+                }
+                _ => return,
+            }
+        }
+    }
+
+    /// Begins a batch with one folio that is locked already, which was found at
+    /// [`next`](Self::next).
+    #[inline]
+    pub fn begin_with(&mut self, folio: LockedFolio) {
+        self.state.batch.restart_with(self.next, folio);
+    }
+
+    /// Takes the folios of the batch, one after the other.
+    ///
+    /// Each is locked, passed to `check`, unmapped, and checked for other users. Then all are taken
+    /// off the LRU. A folio that has left the page cache since it was found ends the batch before
+    /// it; [`next`](Self::next) says where to go on.
+    ///
+    /// Context: may sleep; takes `i_mmap_rwsem`.
+    ///
+    /// # Errors
+    ///
+    /// The index that failed, and why: the result of `check`, or
+    ///
+    /// - [`ScanResult::PageLock`]: another task keeps the folio locked;
+    /// - [`ScanResult::Truncated`]: the folio is not in the range, or changes all the time;
+    /// - [`ScanResult::DelPageLru`]: it is not on the LRU;
+    /// - [`ScanResult::PageHasPrivate`]: the file system does not release its data;
+    /// - [`ScanResult::PageCount`]: it has other users;
+    /// - [`ScanResult::PageDirtyOrWriteback`]: of a regular file, a page table had it dirty.
+    ///
+    /// The folios of the batch stay locked until the TLBs are flushed.
+    pub fn take(
+        &mut self,
+        _cursor: &Cursor<'_, 'm>,
+        patience: &mut Patience,
+        check: impl Fn(&LockedFolio) -> Result<(), ScanResult>,
+    ) -> Result<(), (usize, ScanResult)> {
+        let range = self.new.range();
+        let begin = self.next;
+        let mut i_mmap = IMmapLock::new(range.mapping());
+        let mut next = begin;
+        let mut end = self.end;
+        let mut pages = 0;
+        let mut moved = false;
+
+        for n in 0..self.state.batch.len() {
+            match self.take_one(n, end, &mut i_mmap, patience, &check) {
+                Ok(Ok((index, nr_pages))) => {
+                    end = index + nr_pages;
+                    // A folio that begins before its index counts from there, as in C.
+                    next = index.max(begin) + nr_pages;
+                    pages += nr_pages;
+                }
+                Ok(Err(Moved)) if patience.try_again() => {
+                    moved = true;
+                    break;
+                }
+                Ok(Err(Moved)) => return Err((self.failed_at(n), ScanResult::Truncated)),
+                Err(result) => return Err((self.failed_at(n), result)),
+            }
+        }
+        drop(i_mmap);
+        if !moved {
+            // With the holes after the last folio.
+            next = self.state.batch.end();
+        }
+        self.isolate(begin, patience)?;
+        self.next = next;
+        self.end = end;
+        self.pages += pages;
+        Ok(())
+    }
+
+    /// The index to report for folio `n` of the batch.
+    #[cold]
+    fn failed_at(&self, n: usize) -> usize {
+        let index = self.state.batch.get(n).map_or(self.next, Folio::index);
+
+        index.max(self.next)
+    }
+
+    /// Takes folio `n` of the batch: locks, checks and unmaps it.
+    ///
+    /// Returns its index and the number of its pages. `end` is the end of the folio before it.
+    #[inline]
+    fn take_one(
+        &mut self,
+        n: usize,
+        end: usize,
+        i_mmap: &mut IMmapLock<'m>,
+        patience: &mut Patience,
+        check: &impl Fn(&LockedFolio) -> Result<(), ScanResult>,
+    ) -> Result<Result<(usize, usize), Moved>, ScanResult> {
+        let range = self.new.range();
+        let mapping = range.mapping();
+        let is_shmem = mapping.is_shmem();
+        let Gathering { tlb, batch, .. } = &mut self.state;
+
+        loop {
+            if !batch.try_lock(n) {
+                i_mmap.release();
+                if !patience.wait(Wait::Task, || batch.try_lock(n)) {
+                    return Err(ScanResult::PageLock);
+                }
+            }
+            let came_locked = batch.came_locked(n);
+            let Some(folio) = batch.locked(n) else {
+                return Err(ScanResult::PageLock);
+            };
+
+            // Truncation and reclaim may have been faster.
+            if !came_locked && !mapping.is_mapping_of(folio) {
+                batch.unlock_last();
+                return Ok(Err(Moved));
+            }
+            check(folio)?;
+            if !may_be_added(folio, range, end) {
+                return Err(ScanResult::Truncated);
+            }
+            if !folio.is_on_lru() {
+                i_mmap.release();
+                if !patience.wait(Wait::LruBatch, || folio.is_on_lru()) {
+                    return Err(ScanResult::DelPageLru);
+                }
+            }
+            if folio.needs_release() {
+                i_mmap.release();
+                if !folio.release_private(GFP_KERNEL) {
+                    return Err(ScanResult::PageHasPrivate);
+                }
+            }
+            if folio.is_mapped() {
+                // SAFETY: The folio is in the mapping and smaller than a PMD, as checked above. It
+                // stays locked in the batch or the list, which are dropped after `tlb`. Before it
+                // is unlocked below, the TLBs are flushed.
+                unsafe { tlb.unmap(folio, i_mmap.hold()) };
+            }
+            let in_use = |folio: &Folio| folio.ref_count() != 1 + folio.nr_pages();
+
+            if in_use(folio) {
+                i_mmap.release();
+                if !patience.wait(Wait::LruBatch, || !in_use(folio) || folio.has_waiters()) {
+                    return Err(ScanResult::PageCount);
+                }
+            }
+            if !in_use(folio) {
+                // Unmapping has moved the dirty bits of the page tables to the folio. A clean folio
+                // stays clean, because to write takes the folio lock.
+                if !is_shmem && folio.is_dirty() {
+                    return Err(ScanResult::PageDirtyOrWriteback);
+                }
+                return Ok(Ok((folio.index(), folio.nr_pages())));
+            }
+            // A task with a reference waits for the folio lock.
+            if !patience.try_again() {
+                return Err(ScanResult::PageCount);
+            }
+            tlb.flush();
+            batch.unlock_last();
+            let Some(folio) = batch.get(n) else {
+                return Err(ScanResult::PageCount);
+            };
+            let others = |folio: &Folio| folio.ref_count() > 1 + folio.expected_ref_count();
+
+            if !patience.wait(Wait::LruBatch, || !others(folio)) {
+                return Err(ScanResult::PageCount);
+            }
+        }
+    }
+
+    /// Takes the locked folios of the batch off the LRU and adds them to the list.
+    #[inline]
+    fn isolate(
+        &mut self,
+        begin: usize,
+        patience: &mut Patience,
+    ) -> Result<(), (usize, ScanResult)> {
+        let mut folios = self.state.batch.drain_locked();
+        let mut again = None;
+
+        loop {
+            let mut next = again.take().into_iter().chain(folios.by_ref());
+            let Err(folio) = self.list.isolate(&mut next) else {
+                return Ok(());
+            };
+
+            // Another task moves it between lists, or looks whether it can be reclaimed.
+            if !patience.wait(Wait::LruBatch, || folio.is_on_lru()) {
+                let index = folio.index().max(begin);
+
+                // No folio is unlocked before the flush.
+                self.state.tlb.flush();
+                return Err((index, ScanResult::DelPageLru));
+            }
+            again = Some(folio);
+        }
+    }
+
+    /// Takes the page-cache lock and checks that the holes that were counted are still holes.
+    ///
+    /// If one was filled, the collapse would copy 2 MiB and then fail.
+    ///
+    /// # Errors
+    ///
+    /// The cursor, unlocked, if a hole was filled.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `cursor` is over another range. The lock is not held then.
+    #[inline]
+    pub fn lock<'w>(
+        &mut self,
+        cursor: Cursor<'w, 'm>,
+    ) -> Result<LockedCursor<'w, 'm>, Cursor<'w, 'm>> {
+        assert!(cursor.range() == self.new.range());
+        let Gathering {
+            checked,
+            checked_pages,
+            ..
+        } = &mut self.state;
+        let mut locked = cursor.lock();
+        let indices = *checked..self.next;
+        let pages = self.pages - *checked_pages;
+
+        // A folio that begins before its index makes this differ, too.
+        if indices.len() != pages && locked.count_empty(indices.clone()) + pages != indices.len() {
+            return Err(locked.unlock());
+        }
+        vm_bug_on!(self
+            .list
+            .iter()
+            .any(|folio| folio.is_mapped() || !folio.is_locked()));
+        (*checked, *checked_pages) = (self.next, self.pages);
+        Ok(locked)
+    }
+
+    /// Flushes the TLBs, after which the content of the old folios is stable.
+    ///
+    /// Context: may sleep.
+    #[inline]
+    pub fn flush(self, _cursor: &Cursor<'_, 'm>) -> OldFolios<'m, Flushed> {
+        // The batch is dropped after the flush.
+        let Gathering {
+            tlb, batch: _batch, ..
+        } = self.state;
+
+        OldFolios {
+            state: tlb.finish(),
+            list: self.list,
+            new: self.new,
+            next: self.next,
+            end: self.end,
+            pages: self.pages,
+        }
+    }
+}
+
+/// Returns whether `folio` can be added after the folios that end before `end`.
+#[inline]
+fn may_be_added(folio: &Folio, range: PmdRange<'_>, end: usize) -> bool {
+    range.mapping().is_mapping_of(folio)
+        && !folio.is_pmd_order()
+        && (end..range.end()).contains(&folio.index())
+        && folio.nr_pages() <= range.end() - folio.index()
+}
+
+impl<'m, S> OldFolios<'m, S> {
+    /// Returns the number of holes in the range, as far as it was gathered.
+    #[inline]
+    pub fn holes(&self) -> usize {
+        (self.next - self.new.range().start()).saturating_sub(self.pages)
+    }
+
+    /// Returns the new folio.
+    #[inline]
+    pub fn new_folio(&self) -> &Folio {
+        self.new.folio()
+    }
+
+    /// Returns the range.
+    #[inline]
+    pub(super) fn range(&self) -> PmdRange<'m> {
+        self.new.range()
+    }
+
+    /// Returns whether the folios are all of the range, so that there is no hole.
+    ///
+    /// It is not enough to count pages: a folio that begins before its index may fill a hole that
+    /// was counted there.
+    #[inline]
+    pub(super) fn is_full(&self) -> bool {
+        self.pages == HPAGE_PMD_NR && self.holes() == 0
+    }
+
+    /// Returns whether the folios and `holes` holes make up the whole range.
+    #[inline]
+    pub(super) fn make_up_range_with(&self, holes: usize) -> bool {
+        self.holes() == holes && self.pages + holes == HPAGE_PMD_NR
+    }
+}
+
+impl<'m> OldFolios<'m, Flushed> {
+    /// Charges the file for the holes: `shmem_charge()`.
+    ///
+    /// Context: may sleep; takes the page-cache lock.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOSPC`](crate::error::code::ENOSPC) if the file system or a quota has no room.
+    #[inline]
+    pub fn charge_holes(
+        self,
+        _cursor: &Cursor<'_, 'm>,
+    ) -> KernelResult<OldFolios<'m, Charged<'m>>> {
+        let charge = Charge::new(self.new.range().mapping(), self.holes())?;
+
+        Ok(OldFolios {
+            state: Charged { charge },
+            list: self.list,
+            new: self.new,
+            next: self.next,
+            end: self.end,
+            pages: self.pages,
+        })
+    }
+}
+
+impl<'m> OldFolios<'m, Charged<'m>> {
+    /// Copies the old folios to the new one, clears the holes, and marks the new folio uptodate.
+    ///
+    /// Context: may sleep.
+    ///
+    /// # Errors
+    ///
+    /// The index of the first page whose memory is failing.
+    #[inline]
+    pub fn copy(mut self, _cursor: &Cursor<'_, 'm>) -> Result<OldFolios<'m, Copied<'m>>, usize> {
+        // SAFETY: The folios are in the range, in index order, without overlap, locked and without
+        // other users by the type invariants. The TLBs were flushed, by the state. So the content
+        // does not change.
+        unsafe { self.new.fill(&self.list) }?;
+        Ok(OldFolios {
+            state: Copied {
+                charge: self.state.charge,
+            },
+            list: self.list,
+            new: self.new,
+            next: self.next,
+            end: self.end,
+            pages: self.pages,
+        })
+    }
+}
+
+impl<'m> OldFolios<'m, Copied<'m>> {
+    /// Completes the collapse after the new folio has replaced the old ones.
+    ///
+    /// # Safety
+    ///
+    /// The page cache must hold the new folio in place of all that the range held. It must have
+    /// taken over the new folio's reference. The caller must own its references to the old folios.
+    #[inline]
+    pub(super) unsafe fn into_replaced(self) -> (HugeFolio<'m>, ReplacedFolios<'m>) {
+        let is_shmem = self.new.range().mapping().is_shmem();
+
+        self.state.charge.commit();
+        // INVARIANT: The caller hands over the references, by the safety contract.
+        let replaced = ReplacedFolios {
+            list: self.list,
+            is_shmem,
+            _mapping: PhantomData,
+        };
+        // SAFETY: The folio was stored with its references, by the safety contract.
+        (unsafe { self.new.into_inserted() }, replaced)
+    }
+}
+
+/// Folios that were replaced in a page cache, still locked.
+///
+/// Dropping it frees them.
+///
+/// Context: dropping it may sleep.
+///
+/// # Invariants
+///
+/// The object owns all references that the page cache held. The folios are still counted as pages
+/// of a file, which is shmem if `is_shmem` is set. `folio->mapping` is a mapping that lives for
+/// `'m`.
+pub struct ReplacedFolios<'m> {
+    list: FolioList,
+    is_shmem: bool,
+    _mapping: PhantomData<&'m AddressSpace>,
+}
+
+impl ReplacedFolios<'_> {
+    /// Frees the folios.
+    #[inline]
+    pub fn release(self) {}
+}
+
+impl Drop for ReplacedFolios<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        let stats = &[NodeStat::FilePages, NodeStat::Shmem];
+        let list = core::mem::take(&mut self.list);
+
+        // SAFETY: The folios were replaced, the object owns the references of the page cache, and
+        // the folios are still counted, all by the type invariants.
+        unsafe { list.free_replaced(&stats[..1 + usize::from(self.is_shmem)]) };
+    }
+}

@@ -1,0 +1,314 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The final critical section: filling the holes, checking for a userfaultfd, and the commit.
+//!
+//! All states are in one hold of the page-cache lock. `i_mmap_rwsem` is taken before it, if there
+//! are holes.
+//!
+//! # Holes and userfaultfds
+//!
+//! A userfaultfd that is registered for missing pages expects an event for each page that its user
+//! has observed to be missing. A collapse fills holes, which suppresses the event. So:
+//!
+//! 1. Store `XA_RETRY_ENTRY` in each empty slot. From now on, a lockless reader waits instead of
+//!    observing a hole.
+//! 2. Compare the number of holes with what was counted before. Pages and holes may have come and
+//!    gone without the lock.
+//! 3. Walk the VMAs of the range. If one has a userfaultfd for missing pages, roll back.
+//! 4. Store the huge folio over the whole range, which replaces the retry entries.
+//!
+//! A userfaultfd that is registered after step 1 cannot have observed a hole since, so the race is
+//! indistinguishable from a collapse that finished before the registration.
+
+use super::{Copied, HugeFolio, OldFolios, ReplacedFolios};
+use crate::{
+    bindings,
+    error::{
+        code::{EAGAIN, EBUSY},
+        Result, //
+    },
+    mm::{
+        folio::{NodeStat, HPAGE_PMD_NR, HPAGE_PMD_ORDER},
+        mapping::IMmapReadGuard,
+        page_cache::Cursor, //
+    },
+    xarray::state::XaLockIrqGuard,
+};
+
+impl<'m> OldFolios<'m, Copied<'m>> {
+    /// Takes `i_mmap_rwsem` if there are holes, and then the page-cache lock for the last time.
+    ///
+    /// Context: may sleep. Afterwards interrupts are disabled.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `cursor` is over another range. No lock is held then.
+    #[inline]
+    pub fn lock_for_commit<'w>(self, cursor: Cursor<'w, 'm>) -> LastLock<'w, 'm> {
+        assert!(cursor.range() == self.range());
+        let i_mmap = (!self.is_full()).then(|| cursor.i_mmap_read());
+        let guard = cursor.lock().into_guard();
+
+        // INVARIANT: No slot was filled.
+        LastLock(Section {
+            retry_entries: 0,
+            _hold: LastHold::begin(&guard),
+            guard,
+            i_mmap,
+            old: self,
+        })
+    }
+}
+
+/// The final critical section.
+///
+/// # Invariants
+///
+/// - `guard` is over the page cache of `old`'s range.
+/// - `retry_entries` slots of the range hold `XA_RETRY_ENTRY`. They were empty before.
+struct Section<'w, 'm> {
+    retry_entries: usize,
+    // Dropped in this order: the measurement ends with the lock held.
+    _hold: LastHold,
+    guard: XaLockIrqGuard<'w, 'm>,
+    i_mmap: Option<IMmapReadGuard<'m>>,
+    old: OldFolios<'m, Copied<'m>>,
+}
+
+impl Section<'_, '_> {
+    /// Stores `XA_RETRY_ENTRY` in each empty slot of the range.
+    #[inline]
+    fn fill(&mut self) -> Result {
+        let range = self.old.range();
+
+        self.guard.set_order(range.start(), 0);
+        for _ in range.indices() {
+            if !self.guard.next_slot().is_empty() {
+                continue;
+            }
+            // SAFETY: The slot is empty. `drop` empties it again, or `commit` replaces it, before
+            // the lock is released.
+            unsafe { self.guard.store_retry()? };
+            // INVARIANT: One more slot holds a retry entry.
+            self.retry_entries += 1;
+        }
+        Ok(())
+    }
+
+    /// Removes the retry entries.
+    #[cold]
+    #[inline(never)]
+    fn restore_holes(&mut self) {
+        let range = self.old.range();
+
+        self.guard.set_order(range.start(), 0);
+        for _ in range.indices() {
+            if self.guard.next_slot().is_retry() {
+                // SAFETY: A retry entry owns nothing.
+                unsafe { self.guard.store_empty() };
+            }
+        }
+        // INVARIANT: No slot holds a retry entry.
+        self.retry_entries = 0;
+    }
+}
+
+impl Drop for Section<'_, '_> {
+    #[inline]
+    fn drop(&mut self) {
+        // Other tasks need not wait for the slots.
+        self.i_mmap = None;
+        if self.retry_entries > 0 {
+            self.restore_holes();
+        }
+    }
+}
+
+/// The page-cache lock is held for the last time. The holes are still holes.
+///
+/// Dropping it rolls the collapse back.
+#[must_use = "the collapse is rolled back as soon as this is dropped"]
+pub struct LastLock<'w, 'm>(Section<'w, 'm>);
+
+impl<'w, 'm> LastLock<'w, 'm> {
+    /// Stores `XA_RETRY_ENTRY` in each empty slot of the range, so that no lockless reader observes
+    /// a hole any more.
+    ///
+    /// Does nothing if the old folios are all of the range, because they have been locked since.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`](crate::error::code::ENOMEM) if a slot is missing and cannot be allocated.
+    #[inline]
+    pub fn fill_holes(mut self) -> Result<FilledRange<'w, 'm>> {
+        if !self.0.old.is_full() {
+            self.0.fill()?;
+        }
+        Ok(FilledRange(self.0))
+    }
+}
+
+/// A range without an empty slot: each hole holds `XA_RETRY_ENTRY`.
+///
+/// Dropping it rolls the collapse back.
+#[must_use = "the collapse is rolled back as soon as this is dropped"]
+pub struct FilledRange<'w, 'm>(Section<'w, 'm>);
+
+impl<'w, 'm> FilledRange<'w, 'm> {
+    /// Checks that the number of holes is still what was counted when the folios were gathered.
+    ///
+    /// # Errors
+    ///
+    /// [`EAGAIN`] if a page was added or removed.
+    #[inline]
+    pub fn expect_holes(self) -> Result<CountedRange<'w, 'm>> {
+        if self.0.old.make_up_range_with(self.0.retry_entries) {
+            Ok(CountedRange(self.0))
+        } else {
+            Err(EAGAIN)
+        }
+    }
+}
+
+/// A filled range with as many holes as were counted.
+///
+/// Dropping it rolls the collapse back.
+#[must_use = "the collapse is rolled back as soon as this is dropped"]
+pub struct CountedRange<'w, 'm>(Section<'w, 'm>);
+
+impl<'w, 'm> CountedRange<'w, 'm> {
+    /// Checks that no VMA of the range, in any process, has a userfaultfd for missing pages.
+    ///
+    /// Does nothing if there is no hole. Releases `i_mmap_rwsem`. Write-protect and minor mode
+    /// promise nothing about missing pages.
+    ///
+    /// # Errors
+    ///
+    /// [`EBUSY`] if there is such a VMA.
+    #[inline]
+    pub fn check_userfaultfd(mut self) -> Result<SealedRange<'w, 'm>> {
+        let indices = self.0.old.range().indices();
+
+        if let Some(i_mmap) = self.0.i_mmap.take() {
+            if i_mmap.vmas(indices).any(|vma| vma.userfaultfd_missing()) {
+                return Err(EBUSY);
+            }
+        }
+        Ok(SealedRange(self.0))
+    }
+}
+
+/// A range that can be replaced: it has no hole that another task may have observed.
+///
+/// Dropping it rolls the collapse back.
+#[must_use = "the collapse is rolled back as soon as this is dropped"]
+pub struct SealedRange<'w, 'm>(Section<'w, 'm>);
+
+impl<'m> SealedRange<'_, 'm> {
+    /// Replaces all that the range holds with the new folio, in one store, and releases the lock.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`](crate::error::code::ENOMEM) if a node is missing, which cannot be: every slot of
+    /// the range holds something. The collapse is rolled back, with a warning.
+    #[inline]
+    pub fn commit(self) -> Result<(HugeFolio<'m>, ReplacedFolios<'m>)> {
+        let mut section = self.0;
+        let range = section.old.range();
+        let is_shmem = range.mapping().is_shmem();
+        let folio = section.old.new_folio();
+        let pages = HPAGE_PMD_NR as isize;
+
+        // The page cache needs a reference for each page. The one from the allocation is the first.
+        //
+        // SAFETY: The folio is alive.
+        unsafe { bindings::folio_ref_add(folio.as_raw(), HPAGE_PMD_NR as i32 - 1) };
+        if is_shmem {
+            // SAFETY: The folio is alive and locked. For shmem this sets a flag and takes no lock.
+            unsafe { bindings::folio_mark_dirty(folio.as_raw()) };
+        }
+
+        // For one store only: taking the lock again resets the order.
+        section.guard.set_order(range.start(), HPAGE_PMD_ORDER);
+        // SAFETY: The folio is locked, uptodate, and has this mapping and index, by the types of
+        // `old`. It comes with the references that the page cache needs. The range holds exactly
+        // the folios of `old` and retry entries: their numbers add up to the range, as
+        // `expect_holes()` has checked under this lock, and the folios have been locked since they
+        // were gathered. Their references go to `old`.
+        let stored = unsafe { section.guard.store(folio.as_raw().cast()) };
+
+        if let Err(error) = stored {
+            crate::warn_on!(true);
+            // SAFETY: The references were added above, and not handed over.
+            unsafe { bindings::folio_ref_sub(folio.as_raw(), HPAGE_PMD_NR as i32 - 1) };
+            return Err(error);
+        }
+        if is_shmem {
+            folio.mod_stat(NodeStat::Shmem, pages);
+            folio.mod_stat(NodeStat::ShmemThps, pages);
+        } else {
+            folio.mod_stat(NodeStat::FileThps, pages);
+        }
+        folio.mod_stat(NodeStat::FilePages, pages);
+        // SAFETY: The folio is alive and not on an LRU. The LRU lock nests in the page-cache lock.
+        unsafe { bindings::folio_add_lru(folio.as_raw()) };
+
+        // INVARIANT: The store has replaced the retry entries.
+        section.retry_entries = 0;
+        let old = section.into_old();
+        // SAFETY: The store has put the new folio with its references in the page cache. The
+        // references to the old folios were the page cache's, which has dropped them.
+        Ok(unsafe { old.into_replaced() })
+    }
+}
+
+impl<'m> Section<'_, 'm> {
+    /// Releases the locks and returns the folios.
+    #[inline]
+    fn into_old(self) -> OldFolios<'m, Copied<'m>> {
+        let this = core::mem::ManuallyDrop::new(self);
+
+        // SAFETY: `this` is not dropped and not used again, so each field is moved out once. There
+        // are no retry entries left to remove, as after every commit.
+        unsafe {
+            drop(core::ptr::read(&this._hold));
+            drop(core::ptr::read(&this.guard));
+            drop(core::ptr::read(&this.i_mmap));
+            core::ptr::read(&this.old)
+        }
+    }
+}
+
+/// How long the page-cache lock is held in the final critical section, for
+/// `CONFIG_COLLAPSE_FILE_STATS`.
+///
+/// Dropping it counts the time. Context: the lock is held.
+struct LastHold {
+    #[cfg(CONFIG_COLLAPSE_FILE_STATS)]
+    begin: u64,
+}
+
+impl LastHold {
+    #[inline]
+    fn begin(_guard: &XaLockIrqGuard<'_, '_>) -> Self {
+        Self {
+            // SAFETY: No preconditions: reads a clock.
+            #[cfg(CONFIG_COLLAPSE_FILE_STATS)]
+            begin: unsafe { bindings::collapse_file_hold_begin() },
+        }
+    }
+}
+
+impl Drop for LastHold {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: No preconditions: reads a clock and adds to a counter.
+        #[cfg(CONFIG_COLLAPSE_FILE_STATS)]
+        unsafe {
+            bindings::collapse_file_hold_end(
+                bindings::collapse_file_impl_COLLAPSE_FILE_RUST,
+                self.begin,
+            )
+        };
+    }
+}

@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The pages are in the file although the charge was returned. The file system hands out the same
+//! room twice.
+
+#![forbid(unsafe_code)]
+
+use kernel::mm::collapse::{Copied, OldFolios};
+
+fn uncharge<'m>(old: OldFolios<'m, Copied<'m>>) {
+    drop(old.state.charge);
+}
+
+fn main() {}
