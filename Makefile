@@ -38,7 +38,7 @@ export VNG = $(shell . scripts/lib.sh && echo "$$VNG")
 
 .DEFAULT_GOAL := help
 
-.PHONY: help setup source kernel kernel-debug run test test-all fuzz coverage mutants-vm mutants-host host-test bench bench-locks profile shell gdb vng job apply report patches patches-check port-check rustdoc lint clean
+.PHONY: help setup source kernel kernel-debug run test test-all fuzz coverage mutants-vm mutants-host host-test bench bench-locks bench-contention profile shell gdb vng job apply report patches patches-check port-check rustdoc lint clean
 
 help:
 	@echo 'collapse_file() of Linux in Rust'
@@ -54,6 +54,9 @@ help:
 	@echo '  make test-all  all of these, which takes hours'
 	@echo '  make bench [ROUNDS=N] [SCENARIOS="NAME ..."]   what a collapse costs in C and in Rust'
 	@echo '  make bench-locks [...]         how often they take locks, and keep interrupts off'
+	@echo '  make bench-contention [TRIES=N] [TRACE=1] [MODES="NAME ..."]    how often a collapse succeeds'
+	@echo '                 while another thread uses the range; MODES=wait-i-mmap has its file mapped'
+	@echo '                 by 256 processes, and tells how long fork() and mmap() of it wait'
 	@echo '  make profile [SCENARIOS=NAME]  which functions of the kernel a collapse spends its instructions in'
 	@echo '  make shell     a shell in the fast kernel'
 	@echo '  make shell GDB=1, and in another terminal make gdb    the same, to step through a collapse'
@@ -150,6 +153,11 @@ bench-locks: check-options source
 	@scripts/bench.py --kernel $(call image,bench-locks) --accel $(ACCEL) --memory $(MEM) --locks \
 		$(if $(ROUNDS),--rounds $(ROUNDS)) $(SCENARIOS)
 
+bench-contention: check-options kernel
+	@scripts/build-userspace.sh tests
+	@scripts/bench-contention.py --kernel $(call image,fast) --accel $(ACCEL) --memory $(MEM) \
+		$(if $(TRIES),--tries $(TRIES)) $(if $(TRACE),--trace) $(MODES)
+
 profile: check-options kernel
 	@scripts/build-userspace.sh tests
 	@scripts/profile.py --kernel $(call image,fast) --memory $(MEM) $(SCENARIOS)
@@ -206,6 +214,8 @@ check-options:
 	@case '$(IMPL)' in rust|c) ;; *) echo 'error: IMPL=$(IMPL) is neither rust nor c' >&2; exit 2;; esac
 	@case '$(DEBUG)' in lockdep|kasan|kcsan) ;; *) echo 'error: DEBUG=$(DEBUG) is not one of lockdep, kasan, kcsan' >&2; exit 2;; esac
 	@case '$(ROUNDS)' in *[!0-9]* | 0) echo 'error: ROUNDS=$(ROUNDS) is no number of rounds' >&2; exit 2;; esac
+	@case '$(TRIES)' in *[!0-9]* | 0) echo 'error: TRIES=$(TRIES) is no number of tries' >&2; exit 2;; esac
+	@case '$(TRACE)' in '' | 1) ;; *) echo 'error: TRACE=$(TRACE) is not 1' >&2; exit 2;; esac
 	@case '$(CASES)$(SEED)' in *[!0-9]*) echo 'error: CASES=$(CASES) is no number, or SEED=$(SEED)' >&2; exit 2;; esac
 	@case '$(GDB)' in '' | 1) ;; *) echo 'error: GDB=$(GDB) is not 1' >&2; exit 2;; esac
 	@case '$(ROOTFS):$(filter job,$(MAKECMDGOALS))' in :job) echo 'error: which root file system? make job ROOTFS=URL:' \

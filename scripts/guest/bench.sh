@@ -3,6 +3,8 @@
 # Run collapse_bench in the guest: for memory, then for files on ext4 and xfs.
 #
 #   bench.sh OPTION...
+#
+# BENCH in the environment is another program, and BENCH_DIRS other directories for files.
 
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
@@ -14,7 +16,7 @@ echo 3600000 >$thp/khugepaged/scan_sleep_millisecs
 echo never >$thp/shmem_enabled
 sleep 2
 
-"$bin/collapse_bench" "$@" || exit
+"$bin/${BENCH:-collapse_bench}" "$@" || exit
 for dir in ${BENCH_DIRS-/run/ext4 /run/xfs}; do
-	"$bin/collapse_bench" "$@" -d "$dir" || exit
+	"$bin/${BENCH:-collapse_bench}" "$@" -d "$dir" || exit
 done

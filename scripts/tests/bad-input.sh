@@ -100,6 +100,7 @@ tap "there is no such mutant" refuses 'there is no mutant nobody' "$TOP/scripts/
 tap "nor one for the host" refuses 'there is no mutant nobody' "$TOP/scripts/mutants-host.py" nobody
 tap "ROUNDS is no number" refuses 'ROUNDS=many is no number of rounds' "${make[@]}" bench ROUNDS=many
 tap "there is no such scenario" refuses 'there is no scenario nobody: one of mapped, ' "$TOP/scripts/bench.py" --kernel none nobody
+tap "TRIES is no number" refuses 'TRIES=many is no number of tries' "${make[@]}" bench-contention TRIES=many
 tap "CASES is no number" refuses 'CASES=many is no number' "${make[@]}" fuzz CASES=many
 
 tap "GDB is not 1" refuses 'GDB=yes is not 1' "${make[@]}" shell GDB=yes
@@ -121,10 +122,12 @@ for script in apply build-kernel build-userspace checkpatch code-size fetch-kern
 	port-check prepare-source setup; do
 	tap "$script.sh: wrong arguments" usage_of "$TOP/scripts/$script.sh" one two three four five six
 done
-for script in bench coverage cover-letter fuzz host-test job mutants-host mutants-vm plot-bench profile report run-tests vm; do
+for script in bench bench-contention coverage cover-letter fuzz host-test job mutants-host mutants-vm plot-bench profile report run-tests vm; do
 	tap "$script.py: wrong arguments" usage_of "$TOP/scripts/$script.py" --no-such-option
 done
 tap "collapse_bench: wrong arguments" usage_of "$BUILD/bin/collapse_bench" -m nothing
+tap "collapse_contention: wrong arguments" usage_of "$BUILD/bin/collapse_contention" nobody
+tap "bench-contention.py: there is no such mode" usage_of "$TOP/scripts/bench-contention.py" --kernel none nobody
 tap "collapse_fuzz: wrong arguments" usage_of "$BUILD/bin/collapse_fuzz" -c many
 tap "pcmap: wrong arguments" usage_of "$BUILD/bin/pcmap" --list --svg "$TOP/README.md"
 tap "demo: wrong arguments" usage_of "$BUILD/bin/collapse_file_demo"

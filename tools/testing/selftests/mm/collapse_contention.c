@@ -1,0 +1,711 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * How often a collapse succeeds while another task uses the range.
+ *
+ *	collapse_contention [-n TRIES] [-t] [-v] [MODE...]
+ *
+ * A try is one madvise(MADV_COLLAPSE) of 2 MiB of a memfd that small pages cache. Users
+ * on the other CPU are active at that time, and MODE says how. C and Rust take turns in
+ * small blocks of tries. In mode wait-i-mmap 256 processes map the file. The user is a
+ * process there, and its fork(), exit(), mmap() and munmap() need the lock of the file's
+ * mappings.
+ *
+ * With -t the results in the kernel's trace are counted. With -v each range that was
+ * collapsed is checked.
+ *
+ * The output has these lines for each mode and implementation, with times in ns:
+ *
+ *	begin MODE
+ *	tries MODE c|rust TRIES SUCCESSES TIME
+ *	time MODE c|rust try|success|OPERATION MEDIAN P99 MAX COUNT
+ *	result MODE c|rust WORD COUNT
+ *
+ * Of the users' operations the longest one that overlapped with a try counts.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/param.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "collapse_file_util.h"
+#include "vm_util.h"
+
+#define TRACING		"/sys/kernel/tracing/instances/collapse_contention"
+#define EVENTS		TRACING "/events/huge_memory"
+
+#define NR_IMPLS	2
+#define DEFAULT_TRIES	1500
+#define FEW_TRIES	60	/* with processes */
+#define BLOCK		25	/* tries in a row with one implementation */
+#define MAX_USERS	2
+#define MAX_OPS		4
+#define MAX_WORDS	32
+#define ROUND		8	/* operations between two rests */
+#define REST_US		200
+#define NR_MAPPERS	255	/* with the one that collapses 256 */
+
+static const char * const impls[NR_IMPLS] = { "c", "rust" };
+
+/* The file, where it is collapsed, and where the users have mapped it. */
+static struct {
+	int fd;
+	char *base, *alias;
+} range;
+
+static pid_t main_pid;
+
+static void __noreturn __printf(1, 2) die(const char *format, ...)
+{
+	va_list args;
+
+	fflush(stdout);
+	fputs("error: ", stderr);
+	va_start(args, format);
+	vfprintf(stderr, format, args);
+	va_end(args);
+	fputc('\n', stderr);
+	if (getpid() != main_pid)
+		kill(main_pid, SIGKILL);
+	exit(1);
+}
+
+static void set(const char *path, const char *text)
+{
+	int err = write_text(path, text);
+
+	if (err)
+		die("%s: %s", path, strerror(err));
+}
+
+static long now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000000000L + ts.tv_nsec;
+}
+
+static void run_on(int cpu)
+{
+	cpu_set_t cpus;
+
+	CPU_ZERO(&cpus);
+	CPU_SET(cpu, &cpus);
+	if (sched_setaffinity(0, sizeof(cpus), &cpus))
+		die("there is no CPU %d: give the guest two", cpu);
+}
+
+/* Shared by the task that collapses and the users, which may be processes. */
+static struct shared {
+	sem_t begin, end;
+	/*
+	 * Users work unless it is REST. An operation overlaps with the try unless the phase
+	 * is READY at its beginning and at its end.
+	 */
+	enum { REST, READY, TRY } phase;
+	int working;
+	bool stop;
+	long longest[MAX_USERS][MAX_OPS];
+} *shared;
+
+/* The users' operations. */
+
+static void use_pread(int op, unsigned long page)
+{
+	static __thread char content[PAGE];
+
+	if (pread(range.fd, content, PAGE, page * PAGE) != PAGE)
+		die("pread: %s", strerror(errno));
+}
+
+static void use_pwrite(int op, unsigned long page)
+{
+	static char content[PAGE];
+
+	if (pwrite(range.fd, content, PAGE, page * PAGE) != PAGE)
+		die("pwrite: %s", strerror(errno));
+}
+
+static void use_touch(int op, unsigned long page)
+{
+	FORCE_READ(range.alias[page * PAGE]);
+}
+
+static void use_read_fault(int op, unsigned long page)
+{
+	madvise(range.alias + page * PAGE, PAGE, MADV_DONTNEED);
+	FORCE_READ(range.alias[page * PAGE]);
+}
+
+static void use_write_fault(int op, unsigned long page)
+{
+	madvise(range.alias + page * PAGE, PAGE, MADV_DONTNEED);
+	__atomic_store_n(range.alias + page * PAGE, 1, __ATOMIC_RELAXED);
+}
+
+/* Both begin at the same time. */
+static void use_collapse(int op, unsigned long page)
+{
+	if (__atomic_load_n(&shared->phase, __ATOMIC_ACQUIRE) == TRY)
+		madvise(range.alias, HUGE, MADV_COLLAPSE);
+}
+
+static void use_vmsplice(int op, unsigned long page)
+{
+	static char content[PAGE];
+	static int ends[2];
+	struct iovec iov = { .iov_base = range.alias + page * PAGE, .iov_len = PAGE };
+
+	if (!ends[1] && pipe(ends))
+		die("pipe: %s", strerror(errno));
+	if (vmsplice(ends[1], &iov, 1, 0) != PAGE || read(ends[0], content, PAGE) != PAGE)
+		die("vmsplice: %s", strerror(errno));
+}
+
+/* A page that is mapped twice is not paged out, so this is the only mapping. */
+static void use_pageout(int op, unsigned long page)
+{
+	madvise(range.base + page * PAGE, PAGE, MADV_PAGEOUT);
+}
+
+/* All of these add a mapping of the file, or remove one. */
+static void use_i_mmap(int op, unsigned long page)
+{
+	static char *at;
+	static pid_t child;
+
+	switch (op) {
+	case 0:
+		child = fork();
+		if (child < 0)
+			die("fork: %s", strerror(errno));
+		if (!child)
+			_exit(0);
+		break;
+	case 1:
+		waitpid(child, NULL, 0);
+		break;
+	case 2:
+		at = mmap(NULL, HUGE, PROT_READ, MAP_SHARED, range.fd, 0);
+		if (at == MAP_FAILED)
+			die("mmap: %s", strerror(errno));
+		break;
+	case 3:
+		munmap(at, HUGE);
+		break;
+	}
+}
+
+struct mode {
+	const char *name;
+	void (*use)(int op, unsigned long page);
+	const char *ops[MAX_OPS];	/* by turns; none is one of the mode's name */
+	int users;
+	bool rests;
+	bool alias;		/* the users have a mapping of their own */
+	bool collapses;		/* the users do */
+	bool processes;		/* 256 of them have mapped the file, and the user is one */
+};
+
+static const struct mode modes[] = {
+	{ .name = "alone" },
+	{ .name = "pread", .use = use_pread, .users = 1 },
+	{ .name = "pread-rests", .use = use_pread, .users = 1, .rests = true },
+	{ .name = "two-preaders", .use = use_pread, .users = 2 },
+	{ .name = "pwrite", .use = use_pwrite, .users = 1 },
+	{ .name = "pwrite-rests", .use = use_pwrite, .users = 1, .rests = true },
+	{ .name = "touch", .use = use_touch, .users = 1, .alias = true },
+	{ .name = "read-fault", .use = use_read_fault, .users = 1, .alias = true },
+	{ .name = "read-fault-rests", .use = use_read_fault, .users = 1, .alias = true,
+	  .rests = true },
+	{ .name = "write-fault", .use = use_write_fault, .users = 1, .alias = true },
+	{ .name = "write-fault-rests", .use = use_write_fault, .users = 1, .alias = true,
+	  .rests = true },
+	{ .name = "second-collapser", .use = use_collapse, .users = 1, .alias = true,
+	  .collapses = true },
+	{ .name = "vmsplice", .use = use_vmsplice, .users = 1, .alias = true },
+	{ .name = "pageout", .use = use_pageout, .users = 1, .rests = true },
+	{ .name = "wait-i-mmap", .use = use_i_mmap, .users = 1, .processes = true,
+	  .ops = { "fork", "exit", "mmap", "munmap" } },
+};
+
+static const struct mode *mode;
+
+static int nr_ops(void)
+{
+	int nr = 1;
+
+	while (nr < MAX_OPS && mode->ops[nr])
+		nr++;
+	return nr;
+}
+
+static void work(int user)
+{
+	static __thread unsigned long seed, count;
+	bool begun = false;
+
+	for (;;) {
+		int phase = __atomic_load_n(&shared->phase, __ATOMIC_ACQUIRE);
+		int op = count % nr_ops();
+		long time;
+
+		if (phase == REST)
+			return;
+		if (!begun)
+			__atomic_add_fetch(&shared->working, 1, __ATOMIC_ACQ_REL);
+		begun = true;
+		seed = seed * 6364136223846793005UL + 1442695040888963407UL + user;
+		time = now();
+		mode->use(op, (seed >> 33) % NR_PAGES);
+		time = now() - time;
+		count++;
+		if ((phase == TRY || __atomic_load_n(&shared->phase, __ATOMIC_ACQUIRE) != READY) &&
+		    time > shared->longest[user][op])
+			shared->longest[user][op] = time;
+		if (mode->rests && !(count % ROUND))
+			usleep(REST_US);
+	}
+}
+
+static void *stand_by(void *user)
+{
+	run_on(1);
+	for (;;) {
+		sem_wait(&shared->begin);
+		if (shared->stop)
+			return NULL;
+		work((intptr_t)user);
+		sem_post(&shared->end);
+	}
+}
+
+static pid_t fork_child(void)
+{
+	pid_t pid = fork();
+
+	if (pid < 0)
+		die("fork: %s", strerror(errno));
+	if (!pid)
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+	return pid;
+}
+
+/* Processes that map every page, each time that they get SIGUSR1. */
+static pid_t mappers[NR_MAPPERS];
+static int mapped[2];
+
+static void keep_mapped(void)
+{
+	sigset_t signals;
+	int signal;
+
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGUSR1);
+	for (;;) {
+		sigwait(&signals, &signal);
+		if (madvise(range.base, HUGE, MADV_POPULATE_READ) || write(mapped[1], "", 1) != 1)
+			_exit(1);
+	}
+}
+
+static void fork_mappers(void)
+{
+	sigset_t signals;
+
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGUSR1);
+	sigprocmask(SIG_BLOCK, &signals, NULL);
+	if (pipe(mapped))
+		die("pipe: %s", strerror(errno));
+	for (int i = 0; i < NR_MAPPERS; i++) {
+		mappers[i] = fork_child();
+		if (!mappers[i])
+			keep_mapped();
+	}
+}
+
+static void map_everywhere(void)
+{
+	char byte;
+
+	for (int i = 0; i < NR_MAPPERS; i++)
+		kill(mappers[i], SIGUSR1);
+	for (int i = 0; i < NR_MAPPERS; i++)
+		if (read(mapped[0], &byte, 1) != 1)
+			die("the processes that map the file are gone");
+}
+
+/* Counts and times of a mode's tries with one implementation. */
+static struct tally {
+	long tries, ok, time;
+	struct times {
+		long *all, count;
+	} tried, succeeded, used[MAX_OPS];
+	struct word {
+		char text[64];
+		long count;
+	} words[MAX_WORDS];
+} tallies[NR_IMPLS];
+
+static void count(struct tally *tally, const char *text)
+{
+	struct word *word = tally->words;
+
+	while (word->count && strcmp(word->text, text))
+		if (++word == tally->words + MAX_WORDS - 1)
+			break;
+	snprintf(word->text, sizeof(word->text), "%s", text);
+	word->count++;
+}
+
+/* The trace: events of this thread only. */
+static int trace_fd = -1;
+
+static void begin_trace(void)
+{
+	char pid[16];
+
+	if (mkdir(TRACING, 0700) && errno != EEXIST)
+		die("%s: %s", TRACING, strerror(errno));
+	snprintf(pid, sizeof(pid), "%d", getpid());
+	set(TRACING "/set_event_pid", pid);
+	set(EVENTS "/mm_khugepaged_scan_file/enable", "1");
+	set(EVENTS "/mm_khugepaged_collapse_file/enable", "1");
+	trace_fd = open(TRACING "/trace_pipe", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	if (trace_fd < 0)
+		die(TRACING "/trace_pipe: %s", strerror(errno));
+}
+
+static void end_trace(void)
+{
+	close(trace_fd);
+	set(TRACING "/events/enable", "0");
+	rmdir(TRACING);
+}
+
+/* The result of collapse_file() counts, or that of the scan if there was no call. */
+static void count_trace(struct tally *tally)
+{
+	static char text[65536];
+	bool called = false;
+	ssize_t len;
+
+	while ((len = read(trace_fd, text, sizeof(text) - 1)) > 0) {
+		char *rest = text;
+
+		text[len] = '\0';
+		for (char *line; (line = strsep(&rest, "\n")) && *line;) {
+			bool scan = strstr(line, " mm_khugepaged_scan_file: ");
+			char *result = strstr(line, " result="), word[64];
+
+			if (!result)
+				continue;
+			snprintf(word, sizeof(word), "%s:%.40s", scan ? "scan" : "collapse",
+				 result + strlen(" result="));
+			if (!scan || !called)
+				count(tally, word);
+			called = !scan;
+		}
+	}
+}
+
+static void use(const char *impl)
+{
+	if (!choose_implementation(impl))
+		die("this kernel cannot choose between implementations");
+}
+
+/*
+ * Make the range one of small pages that have been in use for some time. They are mapped,
+ * on the LRU, and active. A page that is activated has one more reference for a while, so
+ * users must not be the first to do so.
+ */
+static void prepare(bool anew)
+{
+	char byte;
+
+	if (anew && fallocate(range.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, HUGE))
+		die("fallocate: %s", strerror(errno));
+	if (madvise(range.base, HUGE, MADV_POPULATE_WRITE))
+		die("the pages cannot be had: %s", strerror(errno));
+	for (unsigned long page = 0; anew && page < 2 * NR_PAGES; page++)
+		if (pread(range.fd, &byte, 1, page % NR_PAGES * PAGE) != 1)
+			die("pread: %s", strerror(errno));
+	if (mode->alias && madvise(range.alias, HUGE, MADV_POPULATE_READ))
+		die("the pages cannot be mapped: %s", strerror(errno));
+	if (mode->processes)
+		map_everywhere();
+}
+
+static void add_time(struct times *times, long time)
+{
+	times->all[times->count++] = time;
+}
+
+static void take_longest(struct tally *tally)
+{
+	for (int op = 0; op < nr_ops(); op++) {
+		long longest = 0;
+
+		for (int user = 0; user < mode->users; user++)
+			if (shared->longest[user][op] > longest)
+				longest = shared->longest[user][op];
+		if (longest)
+			add_time(&tally->used[op], longest);
+	}
+}
+
+/* Returns whether the range has to be made anew. */
+static bool try(struct tally *tally, bool verify)
+{
+	int err;
+	long time;
+
+	memset(shared->longest, 0, sizeof(shared->longest));
+	shared->working = 0;
+	__atomic_store_n(&shared->phase, READY, __ATOMIC_RELEASE);
+	for (int user = 0; user < mode->users; user++)
+		sem_post(&shared->begin);
+	while (__atomic_load_n(&shared->working, __ATOMIC_ACQUIRE) < mode->users)
+		sched_yield();
+
+	__atomic_store_n(&shared->phase, TRY, __ATOMIC_RELEASE);
+	time = now();
+	err = madvise(range.base, HUGE, MADV_COLLAPSE) ? errno : 0;
+	time = now() - time;
+	__atomic_store_n(&shared->phase, REST, __ATOMIC_RELEASE);
+	for (int user = 0; user < mode->users; user++)
+		sem_wait(&shared->end);
+
+	tally->tries++;
+	tally->time += time;
+	add_time(&tally->tried, time);
+	if (err) {
+		count(tally, strerrorname_np(err));
+	} else {
+		tally->ok++;
+		add_time(&tally->succeeded, time);
+		if (verify && !check_huge_shmem(range.base, HUGE, 1, HUGE))
+			count(tally, "not-huge");
+	}
+	take_longest(tally);
+	return !err || mode->collapses;
+}
+
+static int compare(const void *a, const void *b)
+{
+	long x = *(const long *)a, y = *(const long *)b;
+
+	return (x > y) - (x < y);
+}
+
+static void print_times(struct times *times, const char *impl, const char *what)
+{
+	if (!times->count)
+		return;
+	qsort(times->all, times->count, sizeof(*times->all), compare);
+	printf("time %s %s %s %ld %ld %ld %ld\n", mode->name, impl, what,
+	       times->all[times->count / 2], times->all[times->count * 99 / 100],
+	       times->all[times->count - 1], times->count);
+}
+
+static void print_tally(struct tally *tally, const char *impl)
+{
+	printf("tries %s %s %ld %ld %ld\n", mode->name, impl, tally->tries, tally->ok, tally->time);
+	print_times(&tally->tried, impl, "try");
+	print_times(&tally->succeeded, impl, "success");
+	for (int op = 0; op < nr_ops(); op++)
+		print_times(&tally->used[op], impl, mode->ops[op] ?: mode->name);
+	for (const struct word *word = tally->words; word < tally->words + MAX_WORDS; word++)
+		if (word->count)
+			printf("result %s %s %s %ld\n", mode->name, impl, word->text, word->count);
+}
+
+/* Room for as many times as there will be, or none. */
+static void make_room(long tries)
+{
+	for (struct tally *tally = tallies; tally < tallies + NR_IMPLS; tally++) {
+		struct times *all[] = { &tally->tried, &tally->succeeded, &tally->used[0],
+					&tally->used[1], &tally->used[2], &tally->used[3] };
+
+		for (size_t i = 0; i < ARRAY_SIZE(all); i++) {
+			free(all[i]->all);
+			all[i]->all = tries ? calloc(tries, sizeof(long)) : NULL;
+			if (tries && !all[i]->all)
+				die("no memory");
+		}
+	}
+}
+
+static void prepare_users(pthread_t *threads, pid_t *process)
+{
+	if (mode->processes) {
+		fork_mappers();
+		*process = fork_child();
+		if (!*process) {
+			stand_by(NULL);
+			_exit(0);
+		}
+		return;
+	}
+	for (intptr_t user = 0; user < mode->users; user++)
+		if (pthread_create(&threads[user], NULL, stand_by, (void *)user))
+			die("no thread");
+}
+
+static void release_users(pthread_t *threads, pid_t process)
+{
+	shared->stop = true;
+	for (int user = 0; user < mode->users; user++)
+		sem_post(&shared->begin);
+	if (mode->processes) {
+		waitpid(process, NULL, 0);
+		for (int i = 0; i < NR_MAPPERS; i++) {
+			kill(mappers[i], SIGKILL);
+			waitpid(mappers[i], NULL, 0);
+		}
+	} else {
+		for (int user = 0; user < mode->users; user++)
+			pthread_join(threads[user], NULL);
+	}
+	shared->stop = false;
+}
+
+static void run_block(int impl, long tries, bool verify)
+{
+	static bool done;
+
+	use(impls[impl]);
+	while (tries--) {
+		prepare(done || !tallies[impl].tries);
+		done = try(&tallies[impl], verify);
+	}
+	if (trace_fd >= 0)
+		count_trace(&tallies[impl]);
+}
+
+static void run(long tries, bool verify)
+{
+	pthread_t threads[MAX_USERS];
+	pid_t process = 0;
+
+	printf("begin %s\n", mode->name);
+	fflush(stdout);
+	range.fd = memfd_create("collapse_contention", MFD_CLOEXEC);
+	if (range.fd < 0 || ftruncate(range.fd, HUGE))
+		die("no file: %s", strerror(errno));
+	range.base = map_range(range.fd, 0, PROT_READ | PROT_WRITE, MAP_SHARED);
+	range.alias = NULL;
+	if (mode->alias)
+		range.alias = map_range(range.fd, 0, PROT_READ | PROT_WRITE, MAP_SHARED);
+	if (!range.base || (mode->alias && !range.alias))
+		die("mmap: %s", strerror(errno));
+	memset(tallies, 0, sizeof(tallies));
+	make_room(tries);
+	prepare_users(threads, &process);
+
+	/* Neither is always the first. */
+	for (long block = 0; block * BLOCK < tries; block++) {
+		long left = MIN(tries - block * BLOCK, BLOCK);
+
+		run_block((block + 0) % NR_IMPLS, left, verify);
+		run_block((block + 1) % NR_IMPLS, left, verify);
+	}
+
+	release_users(threads, process);
+	for (int i = 0; i < NR_IMPLS; i++)
+		print_tally(&tallies[i], impls[i]);
+	fflush(stdout);
+	make_room(0);
+	if (range.alias)
+		munmap(range.alias, HUGE);
+	munmap(range.base, HUGE);
+	close(range.fd);
+}
+
+static const struct mode *find_mode(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(modes); i++)
+		if (!strcmp(modes[i].name, name))
+			return &modes[i];
+	return NULL;
+}
+
+static __noreturn void wrong_usage(void)
+{
+	fprintf(stderr, "usage: collapse_contention [-n TRIES] [-t] [-v] [MODE...]\nmodes:");
+	for (size_t i = 0; i < ARRAY_SIZE(modes); i++)
+		fprintf(stderr, " %s", modes[i].name);
+	fprintf(stderr, "\n");
+	exit(2);
+}
+
+int main(int argc, char **argv)
+{
+	bool trace = false, verify = false;
+	const char *before;
+	long tries = 0;
+	char *end = "";
+	int option;
+
+	while ((option = getopt(argc, argv, "n:tv")) != -1) {
+		if (option == 'n')
+			tries = strtol(optarg, &end, 10);
+		else if (option == 't')
+			trace = true;
+		else if (option == 'v')
+			verify = true;
+		else
+			wrong_usage();
+		if (option == 'n' && (tries < 1 || *end))
+			wrong_usage();
+	}
+	for (int i = optind; i < argc; i++) {
+		if (find_mode(argv[i]))
+			continue;
+		fprintf(stderr, "error: there is no mode %s\n", argv[i]);
+		wrong_usage();
+	}
+
+	main_pid = getpid();
+	before = implementation();
+	if (!before)
+		die("this kernel has one collapse_file() only");
+	run_on(0);
+	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+		      -1, 0);
+	if (shared == MAP_FAILED || sem_init(&shared->begin, 1, 0) || sem_init(&shared->end, 1, 0))
+		die("no memory: %s", strerror(errno));
+	if (trace)
+		begin_trace();
+	for (size_t i = 0; i < ARRAY_SIZE(modes); i++) {
+		bool named = false;
+
+		mode = &modes[i];
+		for (int at = optind; at < argc; at++)
+			named |= !strcmp(argv[at], mode->name);
+		/* The one with processes takes a while, so it runs only on request. */
+		if (named || (optind == argc && !mode->processes))
+			run(tries ?: mode->processes ? FEW_TRIES : DEFAULT_TRIES, verify);
+	}
+	if (trace)
+		end_trace();
+	use(before);
+	return 0;
+}
