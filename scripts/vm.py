@@ -10,7 +10,9 @@ why.
 """
 
 import argparse
+import ctypes
 import itertools
+import mmap
 import os
 import platform
 import queue
@@ -38,6 +40,9 @@ SILENCE_SECONDS = 1500
 # Uninitialised memory is not to look like zeroes; an oops leaves a guest that may hang for ever; some
 # tests want two nodes.
 TEST_BOOT = ["page_poison=1", "init_on_alloc=0", "oops=panic", "numa=fake=2", "page_owner=on"]
+# rdtsc; shl $32, %rdx; or %rdx, %rax; ret
+RDTSC = bytes.fromhex("0f31 48c1e220 4809d0 c3")
+TSC_SECONDS = 0.2
 UP = "guest: up"
 STATUS = "guest: status "
 # Without ACPI there is no power-off: a guest ends by a reboot, which QEMU takes for its exit.
@@ -92,7 +97,7 @@ def command_line(kernel, accel, memory, cpus, append, disks, command=None, qemu=
     # A machine whose devices are not on PCI finds the last one first.
     for disk in disks if NATIVE else reversed(disks):
         args += ["--disk", disk]
-    for option in ["reboot=t", "printk.time=1"] + append:
+    for option in ["reboot=t", "printk.time=1"] + clock(accel, qemu) + append:
         args += ["--append", option]
     # Without ACPI a guest knows of a CPU only if it is the first in its socket.
     qemu += f" -smp {cpus},sockets={cpus},cores=1,threads=1"
@@ -102,6 +107,37 @@ def command_line(kernel, accel, memory, cpus, append, disks, command=None, qemu=
     else:
         args += ["--verbose", "--exec", f"echo '{UP}'; {command}; echo '{STATUS}'$?; {END}"]
     return args + [f"--qemu-opts={qemu.strip()}"]
+
+
+def tsc_khz():
+    """The frequency of this machine's TSC, which an emulated guest reads, and cannot find out. None where it is not
+    the same all the time, or cannot be read."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            steady = "constant_tsc" in file.read()
+        if platform.machine() != "x86_64" or not steady:
+            return None
+        code = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    except OSError:
+        return None
+    code.write(RDTSC)
+    rdtsc = ctypes.CFUNCTYPE(ctypes.c_uint64)(ctypes.addressof(ctypes.c_char.from_buffer(code)))
+
+    def look():
+        # Of several looks the quickest one: nothing came between the two clocks.
+        looks = [(time.monotonic_ns(), rdtsc(), time.monotonic_ns()) for _ in range(100)]
+        before, tsc, after = min(looks, key=lambda look: look[2] - look[0])
+        return (before + after) / 2, tsc
+
+    (begun, first), _, (ended, last) = look(), time.sleep(TSC_SECONDS), look()
+    return round((last - first) * 1_000_000 / (ended - begun))
+
+
+def clock(accel, qemu):
+    """Boot parameters for a clock. Without ACPI an emulated guest has nothing to measure its TSC by, and would keep
+    the time by the tick, which does not come while interrupts are off. Where QEMU counts instructions it measures."""
+    khz = tsc_khz() if accel == "tcg" and NATIVE and "-icount" not in qemu else None
+    return [f"tsc_early_khz={khz}", "tsc=reliable"] if khz else []
 
 
 def gdb_options(socket):
