@@ -713,20 +713,19 @@ mod tests {
 
     #[test]
     fn interrupts_stay_disabled_until_the_last_guard_is_dropped() -> Result {
-        let arrays = [IrqArray::new()?, IrqArray::new()?];
-        let mut states = [arrays[0].state(0, 0), arrays[1].state(0, 0)];
-        let [first, second] = &mut states;
+        let array = IrqArray::new()?;
+        let mut state = array.state(0, 0);
         let mut disabled = [irqs_disabled(); 5];
 
-        // Not in the reverse order of the locks, which only a count gets right.
-        let first = first.lock_irq();
-        let second = second.lock_irq();
+        // Not dropped in reverse order, which only a count gets right.
+        let irq = local_interrupt_disable();
+        let guard = state.lock_irq();
         disabled[1] = irqs_disabled();
-        drop(first);
+        drop(irq);
         disabled[2] = irqs_disabled();
-        let _: &LocalInterruptDisabled = second.irq_disabled();
+        let _: &LocalInterruptDisabled = guard.irq_disabled();
         disabled[3] = irqs_disabled();
-        drop(second);
+        drop(guard);
         disabled[4] = irqs_disabled();
 
         assert!(disabled == [false, true, true, true, false]);

@@ -281,10 +281,11 @@ impl<'m> OldFolios<'m, Gathering> {
                 }
             }
             if folio.needs_release() {
+                // The file system may wait for its journal.
                 i_mmap.release();
-                if !folio.release_private(GFP_KERNEL) {
-                    return Err(ScanResult::PageHasPrivate);
-                }
+            }
+            if !folio.release_private(GFP_KERNEL) {
+                return Err(ScanResult::PageHasPrivate);
             }
             if folio.is_mapped() {
                 // SAFETY: The folio is in the mapping and smaller than a PMD, as checked above. It
