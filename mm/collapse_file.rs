@@ -139,8 +139,8 @@ fn replace_range(
 
 /// Gathers the folios of a range in `old`, a batch at a time.
 ///
-/// At the top of the loop the page-cache lock is held. `old` belongs to the caller, so that the lock
-/// is released before anything is rolled back.
+/// At the top of the loop the page-cache lock is held. `old` belongs to the caller, so that the
+/// lock is released before anything is rolled back.
 fn gather<'w, 'm>(
     mut locked: LockedCursor<'w, 'm>,
     old: &mut OldFolios<'m, Gathering>,

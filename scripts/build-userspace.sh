@@ -20,11 +20,9 @@ mkdir -p "$bin"
 tools() {
 	local tool
 	for tool in collapse_file_demo pcmap; do
-		[ -n "$(find "$TOP/tools/mm" "$TOP/include" -type f -newer "$bin/$tool" 2>&1)" ] || continue
+		[ -n "$(find "$TOP/tools/mm" "$TOP/samples" -type f -newer "$bin/$tool" 2>&1)" ] || continue
 		say "building $tool"
-		# The compiler's headers come first: those of the kernel are for what they lack.
-		logged $tool "${cross}gcc" -O2 -Wall -Wextra -Werror -static -pthread -idirafter "$TOP/include/uapi" \
-			-o "$bin/$tool" "$TOP/tools/mm/$tool.c"
+		logged $tool "${cross}gcc" -O2 -Wall -Wextra -Werror -static -pthread -o "$bin/$tool" "$TOP/tools/mm/$tool.c"
 	done
 }
 

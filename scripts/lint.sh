@@ -99,6 +99,12 @@ example_is_the_sample() {
 	PYTHON
 }
 
+# The sample has no bindings for its header, so it repeats the numbers.
+sample_has_the_headers_numbers() {
+	diff <(sed -nE 's/^#define (PAGE_CACHE_MAP_\w+)\s+(0x\w+|[0-9]+)$/\1 \2/p' samples/rust/page_cache_map.h | sort) \
+		<(sed -nE 's/^const (PAGE_CACHE_MAP_\w+): \w+ = (0x\w+|[0-9]+);$/\1 \2/p' samples/rust/rust_page_cache_map.rs | sort)
+}
+
 check rustfmt rustfmt_check
 check "checkpatch (patches)" checkpatch_patches
 check "checkpatch (files)" checkpatch_files
@@ -112,5 +118,6 @@ check "SPDX lines" spdx
 check "every file belongs to a patch" overlay_is_whole
 check "the documentation's example is the sample" example_is_the_sample
 check "modules import from lower layers only" "$TOP/scripts/layers.py"
+check "the sample has the header's numbers" sample_has_the_headers_numbers
 check "no unsafe in the algorithm and the sample" no_unsafe
 exit $failed

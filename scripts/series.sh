@@ -4,7 +4,7 @@
 # in its "Overlay:" lines. To be sourced after lib.sh.
 
 # Where the files are that patches bring along.
-OVERLAY_DIRS=(Documentation Kconfig include mm rust samples tools)
+OVERLAY_DIRS=(Documentation Kconfig mm rust samples tools)
 
 overlay_of() { sed -n 's/^Overlay: //p' "$1"; }
 

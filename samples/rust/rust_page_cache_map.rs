@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Page cache map sample: what the page cache holds of a file, and who maps it.
+//! Page cache map sample: what the page cache holds of a file, and which VMAs map it.
 //!
-//! `/dev/rust-page-cache-map` answers the two ioctls of
-//! [`include/uapi/linux/page_cache_map.h`](srctree/include/uapi/linux/page_cache_map.h);
-//! `tools/mm/pcmap` makes a picture of that. It shows how to look at a page cache without a line
-//! of unsafe code: what is found under a lock is copied to memory of our own, and from there to
-//! that of the caller when the lock is released.
+//! `/dev/rust-page-cache-map` answers the two ioctls of `samples/rust/page_cache_map.h`;
+//! `tools/mm/pcmap` shows a picture of the answer. The sample reads a page cache without unsafe
+//! code: it copies what it finds under a lock to its own memory, and from there to the memory of
+//! the caller after the lock was released.
 
-use core::{mem::offset_of, ops::Range};
+use core::ops::Range;
 use kernel::{
     capability::{capable, Capability},
     fs::{
@@ -24,8 +23,7 @@ use kernel::{
     page::PAGE_SIZE,
     prelude::*,
     sync::aref::ARef,
-    uaccess::{UserSlice, UserSliceReader, UserSliceWriter},
-    uapi, //
+    uaccess::{UserSlice, UserSliceReader, UserSliceWriter}, //
 };
 use zerocopy_derive::Immutable;
 
@@ -92,52 +90,40 @@ struct Vma {
     reserved: u32,
 }
 
-/// The types above are not those made of the header because of the traits that they derive, which
-/// also see to it that they have no holes. That they are the same is checked here.
-macro_rules! same_layout {
-    ($ours:ty, $theirs:ty, $($field:ident),+) => {
-        const _: () = {
-            assert!(size_of::<$ours>() == size_of::<$theirs>());
-            $(assert!(offset_of!($ours, $field) == offset_of!($theirs, $field));)+
-        };
-    };
-}
-same_layout!(
-    Request,
-    uapi::page_cache_map_request,
-    fd,
-    flags,
-    start,
-    end,
-    buffer,
-    capacity,
-    count,
-    reserved
-);
-same_layout!(
-    Entry,
-    uapi::page_cache_map_entry,
-    index,
-    nr_pages,
-    value,
-    kind,
-    order,
-    flags
-);
-same_layout!(
-    Vma,
-    uapi::page_cache_map_vma,
-    start,
-    end,
-    index,
-    userfaultfd,
-    reserved
-);
+// Neither type has padding, and all have the size that the header gives them.
+const _: () = {
+    assert!(size_of::<Request>() == 56);
+    assert!(size_of::<Entry>() == 32);
+    assert!(size_of::<Vma>() == 32);
+};
+
+// The numbers of the header, in its order.
+
+const PAGE_CACHE_MAP_MAX_PAGES: u64 = 0x100000;
+const PAGE_CACHE_MAP_MAX_VMAS: u32 = 1024;
+const PAGE_CACHE_MAP_BATCH: usize = 128;
+
+const PAGE_CACHE_MAP_MORE: u32 = 0x1;
+const PAGE_CACHE_MAP_SHMEM: u32 = 0x2;
+
+const PAGE_CACHE_MAP_HOLE: u16 = 0;
+const PAGE_CACHE_MAP_VALUE: u16 = 1;
+const PAGE_CACHE_MAP_FOLIO: u16 = 2;
+
+const PAGE_CACHE_MAP_LOCKED: u32 = 0x1;
+const PAGE_CACHE_MAP_UPTODATE: u32 = 0x2;
+const PAGE_CACHE_MAP_DIRTY: u32 = 0x4;
+const PAGE_CACHE_MAP_WRITEBACK: u32 = 0x8;
+
+const PAGE_CACHE_MAP_UFFD_MISSING: u32 = 0x1;
+const PAGE_CACHE_MAP_UFFD_WP: u32 = 0x2;
+const PAGE_CACHE_MAP_UFFD_MINOR: u32 = 0x4;
+const PAGE_CACHE_MAP_UFFD_RWP: u32 = 0x8;
 
 const PAGE_CACHE_MAP_ENTRIES: u32 = _IOWR::<Request>('|' as u32, 0x90);
 const PAGE_CACHE_MAP_VMAS: u32 = _IOWR::<Request>('|' as u32, 0x91);
 
-/// The number of pages in the largest file that there can be.
+/// The number of pages in the largest possible file.
 const LARGEST_FILE: u64 = i64::MAX as u64 / PAGE_SIZE as u64;
 
 struct RustPageCacheMap;
@@ -156,7 +142,7 @@ impl MiscDevice for RustPageCacheMap {
             PAGE_CACHE_MAP_VMAS => vmas,
             _ => return Err(ENOTTY),
         };
-        // Addresses in other processes are told, and shadows and swap entries.
+        // The answer has addresses of other processes, shadows and swap entries.
         if !capable(Capability::SYS_ADMIN) {
             return Err(EPERM);
         }
@@ -171,7 +157,7 @@ impl MiscDevice for RustPageCacheMap {
 
         answer(mapping, range, &mut request, buffer)?;
         if mapping.is_shmem() {
-            request.flags |= uapi::PAGE_CACHE_MAP_SHMEM;
+            request.flags |= PAGE_CACHE_MAP_SHMEM;
         }
         writer.write_slice(request.as_bytes())?;
         Ok(0)
@@ -187,7 +173,7 @@ impl Request {
         Ok(request)
     }
 
-    /// The pages that it is about, if all is as the header wants it.
+    /// Returns the range of pages, if all fields are valid.
     fn range(&self) -> Result<Range<usize>> {
         if self.flags != 0 || self.reserved != [0; 2] || self.capacity == 0 {
             return Err(EINVAL);
@@ -195,13 +181,13 @@ impl Request {
         if self.start > self.end || self.end > LARGEST_FILE {
             return Err(EINVAL);
         }
-        if self.end - self.start > u64::from(uapi::PAGE_CACHE_MAP_MAX_PAGES) {
+        if self.end - self.start > PAGE_CACHE_MAP_MAX_PAGES {
             return Err(E2BIG);
         }
         Ok(self.start.try_into()?..self.end.try_into()?)
     }
 
-    /// Where the answer goes: an array of [`Entry`] or [`Vma`], which are of the same size.
+    /// Returns the buffer: an array of [`Entry`] or [`Vma`], which have the same size.
     fn buffer(&self) -> Result<UserSliceWriter> {
         const { assert!(size_of::<Entry>() == size_of::<Vma>()) };
 
@@ -214,7 +200,7 @@ impl Request {
     }
 }
 
-/// The file that the current process has open for reading as `fd`.
+/// Returns the file that the current process has open for reading as `fd`.
 fn readable_file(fd: i32) -> Result<ARef<LocalFile>> {
     let file = LocalFile::fget(fd.try_into().map_err(|_| EBADF)?)?;
 
@@ -224,15 +210,16 @@ fn readable_file(fd: i32) -> Result<ARef<LocalFile>> {
     }
 }
 
-/// Answers `PAGE_CACHE_MAP_ENTRIES`: a batch at a time, until the end of the range or of the
-/// buffer, or until a signal is to be handled.
+/// Answers `PAGE_CACHE_MAP_ENTRIES`, a batch at a time.
+///
+/// Stops at the end of the range or of the buffer, or if a signal is pending.
 fn entries(
     mapping: &AddressSpace,
     range: Range<usize>,
     request: &mut Request,
     mut buffer: UserSliceWriter,
 ) -> Result {
-    const BATCH: usize = uapi::PAGE_CACHE_MAP_BATCH as usize;
+    const BATCH: usize = PAGE_CACHE_MAP_BATCH;
 
     let mut extents = KVec::from_elem(Extent::default(), BATCH, GFP_KERNEL)?;
     let mut next = range.start;
@@ -256,7 +243,7 @@ fn entries(
 
     request.start = next.min(range.end) as u64;
     if next < range.end {
-        request.flags |= uapi::PAGE_CACHE_MAP_MORE;
+        request.flags |= PAGE_CACHE_MAP_MORE;
     }
     Ok(())
 }
@@ -268,7 +255,7 @@ fn vmas(
     request: &mut Request,
     mut buffer: UserSliceWriter,
 ) -> Result {
-    let room = request.capacity.min(uapi::PAGE_CACHE_MAP_MAX_VMAS);
+    let room = request.capacity.min(PAGE_CACHE_MAP_MAX_VMAS);
     let mut areas = KVVec::from_elem(MappedArea::default(), room as usize, GFP_KERNEL)?;
     let (found, more) = mapping.snapshot_vmas(range, &mut areas);
 
@@ -277,12 +264,12 @@ fn vmas(
     }
     request.count = found.len() as u32;
     if more {
-        request.flags |= uapi::PAGE_CACHE_MAP_MORE;
+        request.flags |= PAGE_CACHE_MAP_MORE;
     }
     Ok(())
 }
 
-/// `flag` if it is set.
+/// Returns `flag` if it is set.
 fn flag(set: bool, flag: u32) -> u32 {
     if set {
         flag
@@ -294,15 +281,15 @@ fn flag(set: bool, flag: u32) -> u32 {
 impl From<&Extent> for Entry {
     fn from(extent: &Extent) -> Self {
         let (kind, value, flags) = match extent.content {
-            Content::Hole => (uapi::PAGE_CACHE_MAP_HOLE, 0, 0),
-            Content::Value(value) => (uapi::PAGE_CACHE_MAP_VALUE, value as u64, 0),
+            Content::Hole => (PAGE_CACHE_MAP_HOLE, 0, 0),
+            Content::Value(value) => (PAGE_CACHE_MAP_VALUE, value as u64, 0),
             Content::Folio(folio) => (
-                uapi::PAGE_CACHE_MAP_FOLIO,
+                PAGE_CACHE_MAP_FOLIO,
                 0,
-                flag(folio.locked, uapi::PAGE_CACHE_MAP_LOCKED)
-                    | flag(folio.uptodate, uapi::PAGE_CACHE_MAP_UPTODATE)
-                    | flag(folio.dirty, uapi::PAGE_CACHE_MAP_DIRTY)
-                    | flag(folio.writeback, uapi::PAGE_CACHE_MAP_WRITEBACK),
+                flag(folio.locked, PAGE_CACHE_MAP_LOCKED)
+                    | flag(folio.uptodate, PAGE_CACHE_MAP_UPTODATE)
+                    | flag(folio.dirty, PAGE_CACHE_MAP_DIRTY)
+                    | flag(folio.writeback, PAGE_CACHE_MAP_WRITEBACK),
             ),
         };
 
@@ -310,7 +297,7 @@ impl From<&Extent> for Entry {
             index: extent.start as u64,
             nr_pages: extent.nr_pages as u64,
             value,
-            kind: kind as u16,
+            kind,
             order: extent.order as u16,
             flags,
         }
@@ -325,10 +312,10 @@ impl From<&MappedArea> for Vma {
             start: area.start as u64,
             end: area.end as u64,
             index: area.pgoff as u64,
-            userfaultfd: flag(modes.missing, uapi::PAGE_CACHE_MAP_UFFD_MISSING)
-                | flag(modes.wp, uapi::PAGE_CACHE_MAP_UFFD_WP)
-                | flag(modes.minor, uapi::PAGE_CACHE_MAP_UFFD_MINOR)
-                | flag(modes.rwp, uapi::PAGE_CACHE_MAP_UFFD_RWP),
+            userfaultfd: flag(modes.missing, PAGE_CACHE_MAP_UFFD_MISSING)
+                | flag(modes.wp, PAGE_CACHE_MAP_UFFD_WP)
+                | flag(modes.minor, PAGE_CACHE_MAP_UFFD_MINOR)
+                | flag(modes.rwp, PAGE_CACHE_MAP_UFFD_RWP),
             reserved: 0,
         }
     }

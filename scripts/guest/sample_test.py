@@ -28,7 +28,7 @@ INJECT = "/sys/kernel/debug/collapse_file_inject"
 PAGE, HUGE, NR = 4096, 2 << 20, 512
 MADV_PAGEOUT, MADV_COLLAPSE = 21, 25
 
-# include/uapi/linux/page_cache_map.h
+# samples/rust/page_cache_map.h
 REQUEST, ENTRY, VMA = struct.Struct("=iIQQQII2Q"), struct.Struct("=QQQHHI"), struct.Struct("=QQQII")
 ENTRIES = 3 << 30 | REQUEST.size << 16 | ord("|") << 8 | 0x90
 VMAS = ENTRIES + 1

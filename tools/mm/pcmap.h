@@ -13,7 +13,12 @@
 #include <sys/ioctl.h>
 #include <sys/vfs.h>
 #include <linux/magic.h>
-#include <linux/page_cache_map.h>
+#include "../../samples/rust/page_cache_map.h"
+
+/* The sample checks its own types against the same sizes. */
+_Static_assert(sizeof(struct page_cache_map_request) == 56, "as in rust_page_cache_map.rs");
+_Static_assert(sizeof(struct page_cache_map_entry) == 32, "as in rust_page_cache_map.rs");
+_Static_assert(sizeof(struct page_cache_map_vma) == 32, "as in rust_page_cache_map.rs");
 
 #define ARRAY_SIZE(array)	(sizeof(array) / sizeof((array)[0]))
 

@@ -262,8 +262,8 @@ impl Folio {
     /// Adds `pages` to a counter of the folio's node and memory cgroup: `lruvec_stat_mod_folio()`.
     #[inline]
     pub(super) fn mod_stat(&self, stat: NodeStat, pages: isize) {
-        // SAFETY: The folio is alive by the type invariant. `pages` fits an `int`: the callers count
-        // the pages of one PMD range.
+        // SAFETY: The folio is alive by the type invariant. `pages` fits an `int`: the callers
+        // count the pages of one PMD range.
         unsafe {
             bindings::lruvec_stat_mod_folio(
                 self.as_raw(),

@@ -442,7 +442,8 @@ impl RmapVma {
 #[cfg(CONFIG_RUST_COLLAPSE_FILE_KUNIT_TEST)]
 #[macros::kunit_tests(rust_kernel_mm_mapping)]
 mod tests {
-    // Results are asserted after `i_mmap_rwsem` was released, because a failing test ends its thread.
+    // Results are asserted after `i_mmap_rwsem` was released, because a failing test ends its
+    // thread.
 
     use super::*;
     use crate::{

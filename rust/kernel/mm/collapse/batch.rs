@@ -2,9 +2,9 @@
 
 //! Old folios that were found under one hold of the page-cache lock.
 //!
-//! A batch holds references, and locks its folios one after the other. A page fault on a folio whose
-//! turn has not come can therefore finish. If all folios were locked at once, a fault would take a
-//! reference and wait for the lock, and that reference would make the collapse fail.
+//! A batch holds references, and locks its folios one after the other. A page fault on a folio
+//! whose turn has not come can therefore finish. If all folios were locked at once, a fault would
+//! take a reference and wait for the lock, and that reference would make the collapse fail.
 
 use crate::{
     bindings,
