@@ -110,8 +110,10 @@ def command_line(kernel, accel, memory, cpus, append, disks, command=None, qemu=
 
 
 def tsc_khz():
-    """The frequency of this machine's TSC, which an emulated guest reads, and cannot find out. None where it is not
-    the same all the time, or cannot be read."""
+    """The frequency of this machine's TSC in kHz, or None where it cannot be read or is not constant.
+
+    An emulated guest reads the same TSC, but has nothing to measure it by.
+    """
     try:
         with open("/proc/cpuinfo") as file:
             steady = "constant_tsc" in file.read()
@@ -124,7 +126,7 @@ def tsc_khz():
     rdtsc = ctypes.CFUNCTYPE(ctypes.c_uint64)(ctypes.addressof(ctypes.c_char.from_buffer(code)))
 
     def look():
-        # Of several looks the quickest one: nothing came between the two clocks.
+        # The quickest of several looks counts: nothing came between the two clocks.
         looks = [(time.monotonic_ns(), rdtsc(), time.monotonic_ns()) for _ in range(100)]
         before, tsc, after = min(looks, key=lambda look: look[2] - look[0])
         return (before + after) / 2, tsc
@@ -134,8 +136,11 @@ def tsc_khz():
 
 
 def clock(accel, qemu):
-    """Boot parameters for a clock. Without ACPI an emulated guest has nothing to measure its TSC by, and would keep
-    the time by the tick, which does not come while interrupts are off. Where QEMU counts instructions it measures."""
+    """Boot parameters that give an emulated guest a clock.
+
+    Without them it counts ticks, in steps of 4 to 10 ms, and none come while interrupts are off. Where QEMU counts
+    instructions, the guest's TSC does so, too, and the frequency of this machine would be wrong.
+    """
     khz = tsc_khz() if accel == "tcg" and NATIVE and "-icount" not in qemu else None
     return [f"tsc_early_khz={khz}", "tsc=reliable"] if khz else []
 
