@@ -341,7 +341,7 @@ bool inject_is_parked(const char *function)
 
 bool inject_wait(const char *function)
 {
-	for (int tries = 0; tries < 1000; tries++) {
+	for (int tries = 0; tries < 3000; tries++) {
 		if (inject_is_parked(function))
 			return true;
 		usleep(10000);
