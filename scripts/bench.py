@@ -197,7 +197,7 @@ def locks(args, accel, unit):
 
 def code(build):
     """Size and stack of both, from the kernel's own objects."""
-    output = subprocess.run([os.path.join(vm.TOP, "scripts/code-size.sh"), build], stdout=subprocess.PIPE, text=True,
+    output = subprocess.run([os.path.join(vm.TOP, "scripts/code-size.py"), build], stdout=subprocess.PIPE, text=True,
                             check=True).stdout
     results, rows = [], []
     for line in output.splitlines():

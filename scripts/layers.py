@@ -81,8 +81,9 @@ def imports(text, module):
 
 
 def main():
-    if len(sys.argv) > 2:
-        sys.exit("usage: layers.py [DIR]")
+    if len(sys.argv) > 2 or sys.argv[1:2] and not os.path.isdir(sys.argv[1]):
+        print("usage: layers.py [DIR]", file=sys.stderr)
+        sys.exit(2)
     root = sys.argv[1] if len(sys.argv) == 2 else TOP
     rank = {module: number for number, layer in enumerate(LAYERS) for module in layer}
     bad = 0

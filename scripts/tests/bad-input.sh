@@ -118,11 +118,11 @@ if [ ! -e /dev/rust-page-cache-map ]; then
 else
 	skip "pcmap: this kernel has not the sample" "it has"
 fi
-for script in apply build-kernel build-userspace checkpatch code-size fetch-kernel gdb guest-root lint patches patches-check \
+for script in apply build-kernel build-userspace checkpatch fetch-kernel gdb guest-root lint patches patches-check \
 	port-check prepare-source setup; do
 	tap "$script.sh: wrong arguments" usage_of "$TOP/scripts/$script.sh" one two three four five six
 done
-for script in bench bench-contention coverage cover-letter fuzz host-test job mutants-host mutants-vm plot-bench profile report run-tests vm; do
+for script in bench bench-contention code-size coverage cover-letter fuzz host-test job layers mutants-host mutants-vm plot-bench profile report run-tests vm; do
 	tap "$script.py: wrong arguments" usage_of "$TOP/scripts/$script.py" --no-such-option
 done
 tap "collapse_bench: wrong arguments" usage_of "$BUILD/bin/collapse_bench" -m nothing
