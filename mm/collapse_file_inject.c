@@ -115,7 +115,8 @@ static void park(struct hook *hook)
 {
 	WRITE_ONCE(hook->parked, true);
 	if (!wait_event_killable_timeout(hooks_wait, READ_ONCE(hook->go), PARK_SECONDS * HZ))
-		pr_warn("collapse_file_inject: nobody let %s go on\n", hook->kp.symbol_name);
+		pr_warn("collapse_file_inject: timed out waiting for 'go' on %s\n",
+			hook->kp.symbol_name);
 	WRITE_ONCE(hook->go, false);
 	WRITE_ONCE(hook->parked, false);
 }
@@ -135,6 +136,9 @@ static void stall(struct hook *hook)
 
 static bool begins(struct hook *hook)
 {
+	/* An interrupt on top of the task must not sleep. The kprobe cannot tell. */
+	if (!in_task())
+		return true;
 	if (hook->action == STALL)
 		stall(hook);
 	if (hook->action == PARK)
@@ -144,7 +148,7 @@ static bool begins(struct hook *hook)
 
 static void ends(struct hook *hook)
 {
-	if (hook->action == PARK_AFTER)
+	if (hook->action == PARK_AFTER && in_task())
 		park(hook);
 	WRITE_ONCE(hook->inside, false);
 }
@@ -333,11 +337,13 @@ static int obey(const char *line)
 		[STALL] = "stall",
 	};
 	unsigned int first = 1, count = 1;
-	char function[32], word[16] = "";
+	char function[32] = "", word[16] = "";
 	struct hook *hook = NULL;
 	int tid = 0, words, i;
 
 	words = sscanf(line, "%31s %15s %u %u %d", function, word, &first, &count, &tid);
+	if (words < 1)
+		return -EINVAL;
 	if (words == 1 && !strcmp(function, "off")) {
 		for (i = 0; i < NR_HOOKS; i++)
 			disarm(&hooks[i]);

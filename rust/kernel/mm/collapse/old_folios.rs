@@ -22,9 +22,11 @@
 //!
 //! A transient reference looks like a pin, so the check is repeated for a bounded time
 //! ([`Patience`]). A task that waits for the folio lock keeps its reference until it gets the lock.
-//! The folio is unlocked for such a task, and taken again later.
+//! The folio is unlocked for such a task, and looked up again later. While a folio lock is waited
+//! for, no reference is held to a folio that is not locked: the owner of the lock may be another
+//! collapse, which waits for that reference to go.
 
-use super::{batch::Batch, patience::Wait, HugeFolio, NewFolio, Patience, ScanResult};
+use super::{batch::Batch, HugeFolio, NewFolio, Patience, ScanResult};
 use crate::{
     alloc::flags::GFP_KERNEL,
     error::Result as KernelResult,
@@ -91,8 +93,22 @@ pub struct OldFolios<'m, S> {
     pages: usize,
 }
 
-/// A folio that was looked for, and is not at its index any more.
-struct Moved;
+/// Why a folio of a batch was not taken.
+enum NotTaken {
+    /// The collapse fails.
+    Failed(ScanResult),
+    /// The folio has left the page cache since it was found.
+    Moved,
+    /// Another task has the folio locked, or waits for its lock with a reference.
+    Busy(ScanResult),
+}
+
+impl From<ScanResult> for NotTaken {
+    #[inline]
+    fn from(result: ScanResult) -> Self {
+        Self::Failed(result)
+    }
+}
 
 impl<'m> OldFolios<'m, Gathering> {
     /// Begins a collapse.
@@ -169,8 +185,8 @@ impl<'m> OldFolios<'m, Gathering> {
     /// Takes the folios of the batch, one after the other.
     ///
     /// Each is locked, passed to `check`, unmapped, and checked for other users. Then all are taken
-    /// off the LRU. A folio that has left the page cache since it was found ends the batch before
-    /// it; [`next`](Self::next) says where to go on.
+    /// off the LRU. The batch ends before a folio that has left the page cache since it was found,
+    /// or that another task uses for a moment. [`next`](Self::next) says where to go on.
     ///
     /// Context: may sleep; takes `i_mmap_rwsem`.
     ///
@@ -192,39 +208,50 @@ impl<'m> OldFolios<'m, Gathering> {
         patience: &mut Patience,
         check: impl Fn(&LockedFolio) -> Result<(), ScanResult>,
     ) -> Result<(), (usize, ScanResult)> {
-        let range = self.new.range();
         let begin = self.next;
-        let mut i_mmap = IMmapLock::new(range.mapping());
+        let mut i_mmap = IMmapLock::new(self.new.range().mapping());
         let mut next = begin;
         let mut end = self.end;
         let mut pages = 0;
-        let mut moved = false;
+        let mut not_taken = None;
 
         for n in 0..self.state.batch.len() {
             match self.take_one(n, end, &mut i_mmap, patience, &check) {
-                Ok(Ok((index, nr_pages))) => {
+                Ok((index, nr_pages)) => {
                     end = index + nr_pages;
                     // A folio that begins before its index counts from there, as in C.
                     next = index.max(begin) + nr_pages;
                     pages += nr_pages;
                 }
-                Ok(Err(Moved)) if patience.try_again() => {
-                    moved = true;
+                Err(reason) => {
+                    not_taken = Some((n, reason));
                     break;
                 }
-                Ok(Err(Moved)) => return Err((self.failed_at(n), ScanResult::Truncated)),
-                Err(result) => return Err((self.failed_at(n), result)),
             }
         }
         drop(i_mmap);
-        if !moved {
-            // With the holes after the last folio.
-            next = self.state.batch.end();
-        }
+
+        let pause = match not_taken {
+            None => {
+                // With the holes after the last folio.
+                next = self.state.batch.end();
+                false
+            }
+            Some((n, NotTaken::Failed(result))) => return Err((self.failed_at(n), result)),
+            Some((_, NotTaken::Moved)) if patience.try_again() => false,
+            Some((n, NotTaken::Moved)) => return Err((self.failed_at(n), ScanResult::Truncated)),
+            Some((_, NotTaken::Busy(_))) if !patience.is_spent() => true,
+            Some((n, NotTaken::Busy(result))) => return Err((self.failed_at(n), result)),
+        };
         self.isolate(begin, patience)?;
         self.next = next;
         self.end = end;
         self.pages += pages;
+        if pause {
+            // No reference is held any more to a folio that is not locked. Another collapse would
+            // wait for it to go.
+            patience.pause();
+        }
         Ok(())
     }
 
@@ -247,83 +274,68 @@ impl<'m> OldFolios<'m, Gathering> {
         i_mmap: &mut IMmapLock<'m>,
         patience: &mut Patience,
         check: &impl Fn(&LockedFolio) -> Result<(), ScanResult>,
-    ) -> Result<Result<(usize, usize), Moved>, ScanResult> {
+    ) -> Result<(usize, usize), NotTaken> {
         let range = self.new.range();
         let mapping = range.mapping();
-        let is_shmem = mapping.is_shmem();
         let Gathering { tlb, batch, .. } = &mut self.state;
 
-        loop {
-            if !batch.try_lock(n) {
-                i_mmap.release();
-                if !patience.wait(Wait::Task, || batch.try_lock(n)) {
-                    return Err(ScanResult::PageLock);
-                }
-            }
-            let came_locked = batch.came_locked(n);
-            let Some(folio) = batch.locked(n) else {
-                return Err(ScanResult::PageLock);
-            };
+        if !batch.try_lock(n) {
+            return Err(NotTaken::Busy(ScanResult::PageLock));
+        }
+        let came_locked = batch.came_locked(n);
+        let Some(folio) = batch.locked(n) else {
+            return Err(NotTaken::Moved);
+        };
 
-            // Truncation and reclaim may have been faster.
-            if !came_locked && !mapping.is_mapping_of(folio) {
-                batch.unlock_last();
-                return Ok(Err(Moved));
-            }
-            check(folio)?;
-            if !may_be_added(folio, range, end) {
-                return Err(ScanResult::Truncated);
-            }
-            if !folio.is_on_lru() {
-                i_mmap.release();
-                if !patience.wait(Wait::LruBatch, || folio.is_on_lru()) {
-                    return Err(ScanResult::DelPageLru);
-                }
-            }
-            if folio.needs_release() {
-                // The file system may wait for its journal.
-                i_mmap.release();
-            }
-            if !folio.release_private(GFP_KERNEL) {
-                return Err(ScanResult::PageHasPrivate);
-            }
-            if folio.is_mapped() {
-                // SAFETY: The folio is in the mapping and smaller than a PMD, as checked above. It
-                // stays locked in the batch or the list, which are dropped after `tlb`. Before it
-                // is unlocked below, the TLBs are flushed.
-                unsafe { tlb.unmap(folio, i_mmap.hold()) };
-            }
-            let in_use = |folio: &Folio| folio.ref_count() != 1 + folio.nr_pages();
-
-            if in_use(folio) {
-                i_mmap.release();
-                if !patience.wait(Wait::LruBatch, || !in_use(folio) || folio.has_waiters()) {
-                    return Err(ScanResult::PageCount);
-                }
-            }
-            if !in_use(folio) {
-                // Unmapping has moved the dirty bits of the page tables to the folio. A clean folio
-                // stays clean, because to write takes the folio lock.
-                if !is_shmem && folio.is_dirty() {
-                    return Err(ScanResult::PageDirtyOrWriteback);
-                }
-                return Ok(Ok((folio.index(), folio.nr_pages())));
-            }
-            // A task with a reference waits for the folio lock.
-            if !patience.try_again() {
-                return Err(ScanResult::PageCount);
-            }
-            tlb.flush();
+        // Truncation and reclaim may have been faster.
+        if !came_locked && !mapping.is_mapping_of(folio) {
             batch.unlock_last();
-            let Some(folio) = batch.get(n) else {
-                return Err(ScanResult::PageCount);
-            };
-            let others = |folio: &Folio| folio.ref_count() > 1 + folio.expected_ref_count();
-
-            if !patience.wait(Wait::LruBatch, || !others(folio)) {
-                return Err(ScanResult::PageCount);
+            return Err(NotTaken::Moved);
+        }
+        check(folio)?;
+        if !may_be_added(folio, range, end) {
+            return Err(ScanResult::Truncated.into());
+        }
+        if !folio.is_on_lru() {
+            i_mmap.release();
+            if !patience.wait(|| folio.is_on_lru()) {
+                return Err(ScanResult::DelPageLru.into());
             }
         }
+        if folio.needs_release() {
+            // The file system may wait for its journal.
+            i_mmap.release();
+        }
+        if !folio.release_private(GFP_KERNEL) {
+            return Err(ScanResult::PageHasPrivate.into());
+        }
+        if folio.is_mapped() {
+            // SAFETY: The folio is in the mapping and smaller than a PMD, as checked above. It
+            // stays locked in the batch or the list, which are dropped after `tlb`. Before it is
+            // unlocked below, the TLBs are flushed.
+            unsafe { tlb.unmap(folio, i_mmap.hold()) };
+        }
+
+        let in_use = |folio: &Folio| folio.ref_count() != 1 + folio.nr_pages();
+
+        if in_use(folio) {
+            i_mmap.release();
+            if !patience.wait(|| !in_use(folio) || folio.has_waiters()) {
+                return Err(ScanResult::PageCount.into());
+            }
+            if in_use(folio) {
+                // A task waits for the folio lock, and keeps its reference until it gets that.
+                tlb.flush();
+                batch.unlock_last();
+                return Err(NotTaken::Busy(ScanResult::PageCount));
+            }
+        }
+        // Unmapping has moved the dirty bits of the page tables to the folio. A clean folio stays
+        // clean, because to write takes the folio lock.
+        if !mapping.is_shmem() && folio.is_dirty() {
+            return Err(ScanResult::PageDirtyOrWriteback.into());
+        }
+        Ok((folio.index(), folio.nr_pages()))
     }
 
     /// Takes the locked folios of the batch off the LRU and adds them to the list.
@@ -343,7 +355,7 @@ impl<'m> OldFolios<'m, Gathering> {
             };
 
             // Another task moves it between lists, or looks whether it can be reclaimed.
-            if !patience.wait(Wait::LruBatch, || folio.is_on_lru()) {
+            if !patience.wait(|| folio.is_on_lru()) {
                 let index = folio.index().max(begin);
 
                 // No folio is unlocked before the flush.

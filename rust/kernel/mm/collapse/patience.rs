@@ -21,14 +21,8 @@ const MADVISE_BUDGET: Delta = Delta::from_millis(1);
 /// What a collapse by khugepaged waits in all. The daemon is in no hurry.
 const KHUGEPAGED_BUDGET: Delta = Delta::from_millis(10);
 
-/// What a folio is waited for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wait {
-    /// Its lock, or a task that has its lock or waits for that.
-    Task,
-    /// Its references or its place on the LRU. The LRU batch of a CPU may be the cause.
-    LruBatch,
-}
+/// How long a collapse waits before it looks again for a folio that another task has locked.
+const PAUSE: Delta = Delta::from_micros(20);
 
 /// How often a collapse goes back to a folio that other tasks have changed or locked.
 ///
@@ -68,41 +62,79 @@ impl Patience {
         again
     }
 
+    /// Returns whether no time is left.
+    #[inline]
+    pub(super) fn is_spent(&self) -> bool {
+        self.left <= Delta::ZERO
+    }
+
     /// Waits until `done` returns true. Returns false if the budget is spent before.
+    ///
+    /// If that takes longer than most users of a folio need, the LRU batches of all CPUs are
+    /// drained, once per collapse.
     ///
     /// Context: may sleep. Folio locks may be held, but not `i_mmap_rwsem`.
     #[inline]
-    pub(super) fn wait(&mut self, wait: Wait, mut done: impl FnMut() -> bool) -> bool {
-        done() || self.wait_slowly(wait, &mut done)
+    pub(super) fn wait(&mut self, mut done: impl FnMut() -> bool) -> bool {
+        done() || self.wait_slowly(&mut done)
     }
 
     #[cold]
     #[inline(never)]
-    fn wait_slowly(&mut self, wait: Wait, done: &mut dyn FnMut() -> bool) -> bool {
+    fn wait_slowly(&mut self, done: &mut dyn FnMut() -> bool) -> bool {
         let begin = Instant::<Monotonic>::now();
 
         loop {
-            cpu_relax();
+            turn();
             if done() {
                 self.left -= begin.elapsed();
                 return true;
             }
             let elapsed = begin.elapsed();
 
-            // SAFETY: The current task is alive.
-            let killed = unsafe { bindings::fatal_signal_pending(bindings::get_current()) };
-
-            if elapsed >= self.left || killed {
+            if elapsed >= self.left || is_killed() {
                 self.left = Delta::ZERO;
                 return false;
             }
-            // A task that uses the folio is done by then, most of the time.
-            if wait == Wait::LruBatch && !self.drained && elapsed + elapsed >= self.left {
+            if !self.drained && elapsed + elapsed >= self.left {
                 self.drained = true;
                 lru_add_drain_all();
             }
-            // SAFETY: The caller may sleep.
-            unsafe { bindings::cond_resched() };
         }
     }
+
+    /// Waits for a moment.
+    ///
+    /// Context: may sleep. Folio locks may be held, but not `i_mmap_rwsem`.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn pause(&mut self) {
+        let begin = Instant::<Monotonic>::now();
+
+        loop {
+            turn();
+            if begin.elapsed() >= PAUSE {
+                break;
+            }
+        }
+        self.left -= begin.elapsed();
+        if is_killed() {
+            self.left = Delta::ZERO;
+        }
+    }
+}
+
+/// One turn of a loop that waits.
+#[inline]
+fn turn() {
+    cpu_relax();
+    // SAFETY: The callers may sleep.
+    unsafe { bindings::cond_resched() };
+}
+
+/// Returns whether the current task was killed.
+#[inline]
+fn is_killed() -> bool {
+    // SAFETY: The current task is alive.
+    unsafe { bindings::fatal_signal_pending(bindings::get_current()) }
 }

@@ -19,6 +19,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <linux/userfaultfd.h>
@@ -29,6 +30,7 @@
 
 #define CGROUP		"/sys/fs/cgroup/collapse_file"
 #define KPF_ACTIVE	BIT_ULL(6)
+#define KPF_MLOCKED	BIT_ULL(33)
 
 #define ROUNDS		100
 #define RACE_THREADS	3
@@ -905,6 +907,60 @@ static bool has_flag(char *at, uint64_t mask)
 	close(pagemap);
 	close(kpageflags);
 	return flags & mask;
+}
+
+/*
+ * A page that another process has mlocked as well stays mlocked after that one has unlocked
+ * it. A collapse that is refused at an earlier page must not change that.
+ */
+TEST_F(collapse_file, refused_leaves_later_pages_mlocked)
+{
+	const unsigned long pinned = 20, later = 25;
+	struct iovec page = { .iov_base = self->base + pinned * PAGE, .iov_len = PAGE };
+	struct outcome outcome;
+	struct parked *parked;
+	int ready[2], go[2], ends[2];
+	char byte = 0;
+	pid_t child;
+
+	if (!inject_available())
+		SKIP(return, "no collapse_file_inject in debugfs");
+	fill(self->base, false);
+	ASSERT_EQ(mlock(self->base, HUGE), 0);
+	ASSERT_EQ(pipe(ready) | pipe(go) | pipe(ends), 0);
+	child = fork();
+	ASSERT_GE(child, 0);
+	if (!child) {
+		close(go[1]);
+		byte = !mlock(self->base, HUGE);
+		if (write(ready[1], &byte, 1) == 1 && !read(go[0], &byte, 1))
+			munlock(self->base, HUGE);
+		_exit(0);
+	}
+	close(go[0]);
+	ASSERT_EQ(read(ready[0], &byte, 1), 1);
+	EXPECT_EQ(byte, 1);
+
+	/* After the scan, which would see it. */
+	parked = collapse_parked(self->base, "filemap_release_folio", "park", 10);
+	ASSERT_NE(parked, NULL);
+	ASSERT_EQ(vmsplice(ends[1], &page, 1, 0), PAGE);
+	outcome = collapse_resume(parked);
+	EXPECT_EQ(outcome.err, EAGAIN);
+	EXPECT_TRUE(has_flag(self->base + later * PAGE, KPF_MLOCKED));
+
+	close(go[1]);
+	ASSERT_EQ(waitpid(child, NULL, 0), child);
+	/* This drains the batches of all CPUs, in which an munlock() may wait. */
+	EXPECT_EQ(collapse_once(self->base).err, EAGAIN);
+	EXPECT_TRUE(has_flag(self->base + later * PAGE, KPF_MLOCKED));
+
+	close(ready[0]);
+	close(ready[1]);
+	close(ends[0]);
+	close(ends[1]);
+	EXPECT_COLLAPSE(self->base, false);
+	ASSERT_EQ(munlock(self->base, HUGE), 0);
 }
 
 /* The old folios' LRU flags go when they do: a free page must not have them. */

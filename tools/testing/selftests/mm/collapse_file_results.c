@@ -380,6 +380,17 @@ TEST_F(results, page_has_private)
 	REACHED(PAGE_HAS_PRIVATE);
 }
 
+/* A command without a word names no function, not the one of an earlier command. */
+TEST_F(results, injector_refuses_a_blank_command)
+{
+	if (!inject_available())
+		SKIP(return, "no collapse_file_inject in debugfs");
+	ASSERT_EQ(inject("filemap_release_folio fail 1000"), 0);
+	EXPECT_EQ(inject(" "), EINVAL);
+	EXPECT_EQ(inject("no_such_function fail"), ENOENT);
+	EXPECT_EQ(inject("off"), 0);
+}
+
 /* Believed not to happen: truncation takes the folio lock. */
 TEST_F(results, not_in_mapping)
 {

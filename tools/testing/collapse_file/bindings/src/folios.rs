@@ -503,6 +503,12 @@ pub unsafe fn lru_add_drain() {
 pub unsafe fn folio_unlock(folio: *mut folio) {
     // SAFETY: As the caller says.
     let folio = unsafe { locked(folio, "folio_unlock") };
+    if folio.stale.get().is_some() {
+        violation(format!(
+            "folio {} is unlocked before the TLBs are flushed",
+            folio.id
+        ));
+    }
     folio.locked.set(None);
     with(|w| w.me().locked.retain(|&f| !core::ptr::eq(f, folio)));
     log(What::FolioUnlock(folio.id));

@@ -271,6 +271,11 @@ pub mod time {
         /// None.
         pub const ZERO: Self = Self(0);
 
+        /// So many us.
+        pub const fn from_micros(micros: i64) -> Self {
+            Self(micros * 1_000)
+        }
+
         /// So many ms.
         pub const fn from_millis(millis: i64) -> Self {
             Self(millis * 1_000_000)
