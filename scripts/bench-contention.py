@@ -153,7 +153,7 @@ def print_tables(results):
         bench.table(["", "C: ok", "Rust: ok", "ratio", "p", "C: us/try", "Rust: us/try", "C: success", "Rust: success",
                      "C: wait", "Rust: wait", ""], rows)
         print("success, wait: us, the median and the 99th percentile of the tries that succeeded, and of the other "
-              "thread's longest operation of each try")
+              "thread's longest operation during each of these")
     if waits:
         bench.table(["us", "C: median", "Rust: median", "C: p99", "Rust: p99", "C: max", "Rust: max", "ratio"], waits)
     if refused:

@@ -20,7 +20,8 @@
  *	time MODE c|rust try|success|OPERATION MEDIAN P99 MAX COUNT
  *	result MODE c|rust WORD COUNT
  *
- * Of the users' operations the longest one that overlapped with a try counts.
+ * Of the users' operations the longest one that overlapped with a try counts, if the
+ * try succeeded. One that is refused is over early, and delays nobody.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -503,8 +504,8 @@ static bool try(struct tally *tally, bool verify)
 		add_time(&tally->succeeded, time);
 		if (verify && !check_huge_shmem(range.base, HUGE, 1, HUGE))
 			count(tally, "not-huge");
+		take_longest(tally);
 	}
-	take_longest(tally);
 	return !err || mode->collapses;
 }
 
