@@ -22,7 +22,7 @@ LAYERS = [
     ["mm::page_cache_map", "mm::collapse::control"],
     ["mm::collapse::new_folio", "mm::collapse::patience", "mm::collapse::missing", "mm::collapse::batch"],
     ["mm::collapse::old_folios"],
-    ["mm::collapse::replace"],
+    ["mm::collapse::gather", "mm::collapse::replace"],
 ]
 # What these names of `mm::collapse` are re-exported from.
 OWNERS = {"ScanResult": "control", "CollapseControl": "control", "trace_collapse_file": "control",

@@ -94,6 +94,7 @@
 
 mod batch;
 mod control;
+mod gather;
 mod missing;
 mod new_folio;
 mod old_folios;

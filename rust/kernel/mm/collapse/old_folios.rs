@@ -1,41 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The folios that a collapse replaces.
-//!
-//! Each folio is taken like this, one after the other: lock it, check it, let the file system
-//! release its data, unmap it, check that it has no other users. When a batch is through, its
-//! folios are taken off the LRU together.
-//!
-//! # Other users
-//!
-//! A folio that is locked, unmapped and without other references does not change any more. The
-//! check that follows the unmapping is enough, and needs no lock but the folio's:
-//!
-//! - A page table cannot map the folio again, because the fault has to lock it first.
-//! - `get_user_pages_fast()` takes a reference and then reads the page-table entry again. Unmapping
-//!   clears the entry and then, after a full barrier in the update of the map count, the check
-//!   reads the reference count. One of the two sees the other.
-//! - A lookup in the page cache may take a reference later. To write, it has to lock the folio. To
-//!   read is harmless: the content is the same in the new folio.
-//! - Reclaim, compaction and memory failure find the folio by the LRU or by its frame number. They
-//!   lock it before they change anything.
-//!
-//! A transient reference looks like a pin, so the check is repeated for a bounded time
-//! ([`Patience`]). A task that waits for the folio lock keeps its reference until it gets the lock.
-//! The folio is unlocked for such a task, and looked up again later. While a folio lock is waited
-//! for, no reference is held to a folio that is not locked: the owner of the lock may be another
-//! collapse, which waits for that reference to go.
+//! A collapse in progress: the folios that it replaces, and the states that it goes through.
 
-use super::{batch::Batch, HugeFolio, NewFolio, Patience, ScanResult};
+use super::{batch::Batch, HugeFolio, NewFolio};
 use crate::{
-    alloc::flags::GFP_KERNEL,
     error::Result as KernelResult,
     mm::{
-        folio::{Folio, FolioList, LockedFolio, NodeStat, HPAGE_PMD_NR},
+        folio::{Folio, FolioList, NodeStat, HPAGE_PMD_NR},
         mapping::{AddressSpace, PmdRange},
-        mmdebug::vm_bug_on,
-        page_cache::{Cursor, Entry, LockedCursor},
-        rmap::{Flushed, IMmapLock, UnmapBatch},
+        page_cache::Cursor,
+        rmap::{Flushed, UnmapBatch},
         shmem::Charge, //
     },
 };
@@ -46,12 +20,12 @@ use core::marker::PhantomData;
 /// CPUs may still write to the folios through their TLBs. Dropping it flushes.
 pub struct Gathering {
     // Dropped in this order: no folio is unlocked before the flush.
-    tlb: UnmapBatch,
-    batch: Batch,
+    pub(super) tlb: UnmapBatch,
+    pub(super) batch: Batch,
     /// The holes before this index were still holes when the page-cache lock was last taken.
-    checked: usize,
+    pub(super) checked: usize,
     /// The number of pages before `checked`.
-    checked_pages: usize,
+    pub(super) checked_pages: usize,
 }
 
 /// State of [`OldFolios`]: the content is stable, and the file is charged for the holes.
@@ -84,30 +58,13 @@ pub struct Copied<'m> {
 /// - A folio that was unmapped through the batch of [`Gathering`] is in `list` or in the batch.
 pub struct OldFolios<'m, S> {
     // Dropped in this order.
-    state: S,
-    list: FolioList,
-    new: NewFolio<'m>,
-    next: usize,
+    pub(super) state: S,
+    pub(super) list: FolioList,
+    pub(super) new: NewFolio<'m>,
+    pub(super) next: usize,
     /// The index after the last folio of `list`.
-    end: usize,
-    pages: usize,
-}
-
-/// Why a folio of a batch was not taken.
-enum NotTaken {
-    /// The collapse fails.
-    Failed(ScanResult),
-    /// The folio has left the page cache since it was found.
-    Moved,
-    /// Another task has the folio locked, or waits for its lock with a reference.
-    Busy(ScanResult),
-}
-
-impl From<ScanResult> for NotTaken {
-    #[inline]
-    fn from(result: ScanResult) -> Self {
-        Self::Failed(result)
-    }
+    pub(super) end: usize,
+    pub(super) pages: usize,
 }
 
 impl<'m> OldFolios<'m, Gathering> {
@@ -132,278 +89,6 @@ impl<'m> OldFolios<'m, Gathering> {
         }
     }
 
-    /// Returns the index that is to be gathered next.
-    #[inline]
-    pub fn next(&self) -> usize {
-        self.next
-    }
-
-    /// Counts a hole at [`next`](Self::next).
-    #[inline]
-    pub fn add_hole(&mut self) {
-        self.next += 1;
-    }
-
-    /// Begins a batch with the folios at [`next`](Self::next) and after it.
-    ///
-    /// The first folio is taken as it is. The following ones must be `wanted`. If the file is
-    /// shmem, holes are skipped. Any other entry ends the batch.
-    ///
-    /// Does nothing if `locked` is a cursor over another range.
-    #[inline]
-    pub fn find(&mut self, locked: &mut LockedCursor<'_, 'm>, wanted: impl Fn(&Folio) -> bool) {
-        let range = self.new.range();
-        let is_shmem = range.mapping().is_shmem();
-        let batch = &mut self.state.batch;
-
-        batch.restart(self.next);
-        if locked.range() != range {
-            return;
-        }
-        while batch.has_room() && batch.end() < range.end() {
-            let index = batch.end();
-
-            match locked.load(index) {
-                Entry::Empty if is_shmem => batch.add_hole(),
-                Entry::Folio(folio)
-                    if batch.len() == 0 || (folio.index() == index && wanted(folio)) =>
-                {
-                    batch.push(folio.into())
-                }
-                _ => return,
-            }
-        }
-    }
-
-    /// Begins a batch with one folio that is locked already, which was found at
-    /// [`next`](Self::next).
-    #[inline]
-    pub fn begin_with(&mut self, folio: LockedFolio) {
-        self.state.batch.restart_with(self.next, folio);
-    }
-
-    /// Takes the folios of the batch, one after the other.
-    ///
-    /// Each is locked, passed to `check`, unmapped, and checked for other users. Then all are taken
-    /// off the LRU. The batch ends before a folio that has left the page cache since it was found,
-    /// or that another task uses for a moment. [`next`](Self::next) says where to go on.
-    ///
-    /// Context: may sleep; takes `i_mmap_rwsem`.
-    ///
-    /// # Errors
-    ///
-    /// The index that failed, and why: the result of `check`, or
-    ///
-    /// - [`ScanResult::PageLock`]: another task keeps the folio locked;
-    /// - [`ScanResult::Truncated`]: the folio is not in the range, or changes all the time;
-    /// - [`ScanResult::DelPageLru`]: it is not on the LRU;
-    /// - [`ScanResult::PageHasPrivate`]: the file system does not release its data;
-    /// - [`ScanResult::PageCount`]: it has other users;
-    /// - [`ScanResult::PageDirtyOrWriteback`]: of a regular file, a page table had it dirty.
-    ///
-    /// The folios of the batch stay locked until the TLBs are flushed.
-    pub fn take(
-        &mut self,
-        _cursor: &Cursor<'_, 'm>,
-        patience: &mut Patience,
-        check: impl Fn(&LockedFolio) -> Result<(), ScanResult>,
-    ) -> Result<(), (usize, ScanResult)> {
-        let begin = self.next;
-        let mut i_mmap = IMmapLock::new(self.new.range().mapping());
-        let mut next = begin;
-        let mut end = self.end;
-        let mut pages = 0;
-        let mut not_taken = None;
-
-        for n in 0..self.state.batch.len() {
-            match self.take_one(n, end, &mut i_mmap, patience, &check) {
-                Ok((index, nr_pages)) => {
-                    end = index + nr_pages;
-                    // A folio that begins before its index counts from there, as in C.
-                    next = index.max(begin) + nr_pages;
-                    pages += nr_pages;
-                }
-                Err(reason) => {
-                    not_taken = Some((n, reason));
-                    break;
-                }
-            }
-        }
-        drop(i_mmap);
-
-        let pause = match not_taken {
-            None => {
-                // With the holes after the last folio.
-                next = self.state.batch.end();
-                false
-            }
-            Some((n, NotTaken::Failed(result))) => return Err((self.failed_at(n), result)),
-            Some((_, NotTaken::Moved)) if patience.try_again() => false,
-            Some((n, NotTaken::Moved)) => return Err((self.failed_at(n), ScanResult::Truncated)),
-            Some((_, NotTaken::Busy(_))) if !patience.is_spent() => true,
-            Some((n, NotTaken::Busy(result))) => return Err((self.failed_at(n), result)),
-        };
-        self.isolate(begin, patience)?;
-        self.next = next;
-        self.end = end;
-        self.pages += pages;
-        if pause {
-            // No reference is held any more to a folio that is not locked. Another collapse would
-            // wait for it to go.
-            patience.pause();
-        }
-        Ok(())
-    }
-
-    /// The index to report for folio `n` of the batch.
-    #[cold]
-    fn failed_at(&self, n: usize) -> usize {
-        let index = self.state.batch.get(n).map_or(self.next, Folio::index);
-
-        index.max(self.next)
-    }
-
-    /// Takes folio `n` of the batch: locks, checks and unmaps it.
-    ///
-    /// Returns its index and the number of its pages. `end` is the end of the folio before it.
-    #[inline]
-    fn take_one(
-        &mut self,
-        n: usize,
-        end: usize,
-        i_mmap: &mut IMmapLock<'m>,
-        patience: &mut Patience,
-        check: &impl Fn(&LockedFolio) -> Result<(), ScanResult>,
-    ) -> Result<(usize, usize), NotTaken> {
-        let range = self.new.range();
-        let mapping = range.mapping();
-        let Gathering { tlb, batch, .. } = &mut self.state;
-
-        if !batch.try_lock(n) {
-            return Err(NotTaken::Busy(ScanResult::PageLock));
-        }
-        let came_locked = batch.came_locked(n);
-        let Some(folio) = batch.locked(n) else {
-            return Err(NotTaken::Moved);
-        };
-
-        // Truncation and reclaim may have been faster.
-        if !came_locked && !mapping.is_mapping_of(folio) {
-            batch.unlock_last();
-            return Err(NotTaken::Moved);
-        }
-        check(folio)?;
-        if !may_be_added(folio, range, end) {
-            return Err(ScanResult::Truncated.into());
-        }
-        if !folio.is_on_lru() {
-            i_mmap.release();
-            if !patience.wait(|| folio.is_on_lru()) {
-                return Err(ScanResult::DelPageLru.into());
-            }
-        }
-        if folio.needs_release() {
-            // The file system may wait for its journal.
-            i_mmap.release();
-        }
-        if !folio.release_private(GFP_KERNEL) {
-            return Err(ScanResult::PageHasPrivate.into());
-        }
-        if folio.is_mapped() {
-            // SAFETY: The folio is in the mapping and smaller than a PMD, as checked above. It
-            // stays locked in the batch or the list, which are dropped after `tlb`. Before it is
-            // unlocked below, the TLBs are flushed.
-            unsafe { tlb.unmap(folio, i_mmap.hold()) };
-        }
-
-        let in_use = |folio: &Folio| folio.ref_count() != 1 + folio.nr_pages();
-
-        if in_use(folio) {
-            i_mmap.release();
-            if !patience.wait(|| !in_use(folio) || folio.has_waiters()) {
-                return Err(ScanResult::PageCount.into());
-            }
-            if in_use(folio) {
-                // A task waits for the folio lock, and keeps its reference until it gets that.
-                tlb.flush();
-                batch.unlock_last();
-                return Err(NotTaken::Busy(ScanResult::PageCount));
-            }
-        }
-        // Unmapping has moved the dirty bits of the page tables to the folio. A clean folio stays
-        // clean, because to write takes the folio lock.
-        if !mapping.is_shmem() && folio.is_dirty() {
-            return Err(ScanResult::PageDirtyOrWriteback.into());
-        }
-        Ok((folio.index(), folio.nr_pages()))
-    }
-
-    /// Takes the locked folios of the batch off the LRU and adds them to the list.
-    #[inline]
-    fn isolate(
-        &mut self,
-        begin: usize,
-        patience: &mut Patience,
-    ) -> Result<(), (usize, ScanResult)> {
-        let mut folios = self.state.batch.drain_locked();
-        let mut again = None;
-
-        loop {
-            let mut next = again.take().into_iter().chain(folios.by_ref());
-            let Err(folio) = self.list.isolate(&mut next) else {
-                return Ok(());
-            };
-
-            // Another task moves it between lists, or looks whether it can be reclaimed.
-            if !patience.wait(|| folio.is_on_lru()) {
-                let index = folio.index().max(begin);
-
-                // No folio is unlocked before the flush.
-                self.state.tlb.flush();
-                return Err((index, ScanResult::DelPageLru));
-            }
-            again = Some(folio);
-        }
-    }
-
-    /// Takes the page-cache lock and checks that the holes that were counted are still holes.
-    ///
-    /// If one was filled, the collapse would copy 2 MiB and then fail.
-    ///
-    /// # Errors
-    ///
-    /// The cursor, unlocked, if a hole was filled.
-    ///
-    /// # Panics
-    ///
-    /// Panics if `cursor` is over another range. The lock is not held then.
-    #[inline]
-    pub fn lock<'w>(
-        &mut self,
-        cursor: Cursor<'w, 'm>,
-    ) -> Result<LockedCursor<'w, 'm>, Cursor<'w, 'm>> {
-        assert!(cursor.range() == self.new.range());
-        let Gathering {
-            checked,
-            checked_pages,
-            ..
-        } = &mut self.state;
-        let mut locked = cursor.lock();
-        let indices = *checked..self.next;
-        let pages = self.pages - *checked_pages;
-
-        // A folio that begins before its index makes this differ, too.
-        if indices.len() != pages && locked.count_empty(indices.clone()) + pages != indices.len() {
-            return Err(locked.unlock());
-        }
-        vm_bug_on!(self
-            .list
-            .iter()
-            .any(|folio| folio.is_mapped() || !folio.is_locked()));
-        (*checked, *checked_pages) = (self.next, self.pages);
-        Ok(locked)
-    }
-
     /// Flushes the TLBs, after which the content of the old folios is stable.
     ///
     /// Context: may sleep.
@@ -423,15 +108,6 @@ impl<'m> OldFolios<'m, Gathering> {
             pages: self.pages,
         }
     }
-}
-
-/// Returns whether `folio` can be added after the folios that end before `end`.
-#[inline]
-fn may_be_added(folio: &Folio, range: PmdRange<'_>, end: usize) -> bool {
-    range.mapping().is_mapping_of(folio)
-        && !folio.is_pmd_order()
-        && (end..range.end()).contains(&folio.index())
-        && folio.nr_pages() <= range.end() - folio.index()
 }
 
 impl<'m, S> OldFolios<'m, S> {
