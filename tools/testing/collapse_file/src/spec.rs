@@ -5,6 +5,10 @@
 //! [`predict`] is the protocol as a sequential program over a model of a file: without anybody
 //! else there is exactly one right result, and one right index to be traced.
 //!
+//! Another task may have a page locked, in use or off the LRU for a moment only. Then the result is
+//! that of a file without it, as long as the moment is shorter than the time that a collapse waits.
+//! In the model, such a page is there; [`Page::Locked`] and the like stay so for longer.
+//!
 //! With others about, a collapse may have met the file in any of the states that it had meanwhile,
 //! and any of the others with a lock or a reference. [`Window::allows`] has for each result what
 //! must have been so at some time for it to be given.
@@ -25,17 +29,18 @@ pub enum Page {
     There,
     /// It cannot be swapped or read in, or is beyond the end of the file.
     Unavailable,
-    /// Somebody has it locked.
+    /// Another task has it locked, for longer than a collapse waits.
     Locked,
     /// It is a part of a huge folio.
     Huge,
     /// Dirty or under writeback.
     Dirty,
-    /// Somebody has taken it off the LRU.
+    /// Another task has taken it off the LRU, for longer than a collapse waits.
     OffLru,
     /// The file system does not let go of it.
     Private,
-    /// Somebody has a reference, or the page tables cannot be cleared of it.
+    /// Another task has a reference, for longer than a collapse waits, or a page table keeps mapping
+    /// it.
     Used,
     /// The memory is failing.
     Poisoned,
