@@ -32,11 +32,6 @@ __rust_helper void rust_helper_folio_ref_sub(struct folio *folio, int refs)
 	folio_ref_sub(folio, refs);
 }
 
-__rust_helper int rust_helper_folio_expected_ref_count(const struct folio *folio)
-{
-	return folio_expected_ref_count(folio);
-}
-
 __rust_helper int rust_helper_folio_ref_count(const struct folio *folio)
 {
 	return folio_ref_count(folio);

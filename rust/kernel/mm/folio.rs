@@ -219,14 +219,6 @@ impl Folio {
         unsafe { bindings::folio_needs_release(self.as_raw()) }
     }
 
-    /// Returns the number of references that the page cache, the file system and page tables hold,
-    /// a snapshot: `folio_expected_ref_count()`.
-    #[inline]
-    pub fn expected_ref_count(&self) -> usize {
-        // SAFETY: The folio is alive by the type invariant.
-        unsafe { bindings::folio_expected_ref_count(self.as_raw()) as usize }
-    }
-
     /// Takes the folio lock and a reference if the lock is free: `folio_trylock()` and
     /// `folio_get()`.
     ///
@@ -479,8 +471,6 @@ mod tests {
         assert!(folio.is_uptodate() && folio.is_dirty() && folio.is_on_lru());
         assert!(!folio.is_under_writeback() && !folio.is_mapped());
         assert!(!folio.needs_release() && !folio.has_waiters());
-        // The page cache's.
-        assert_eq!(folio.expected_ref_count(), 1);
         Ok(())
     }
 

@@ -241,11 +241,6 @@ folio_fns! {
     fn folio_test_lru(folio) -> bool { folio.lru_state.get() == Lru::Listed }
     /// Whether the file system has attached something.
     fn folio_needs_release(folio) -> bool { folio.private.get() }
-    /// References of the page cache, the file system and page tables.
-    fn folio_expected_ref_count(folio) -> c_int {
-        let cached = if folio.cached.get() { folio.nr() as c_int } else { 0 };
-        cached + folio.mapcount.get() + c_int::from(folio.private.get())
-    }
     /// Whether it is uptodate.
     fn folio_test_uptodate(folio) -> bool { folio.uptodate.get() }
     /// Whether it is dirty.
