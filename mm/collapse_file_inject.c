@@ -342,7 +342,7 @@ static int obey(const char *line)
 	int tid = 0, words, i;
 
 	words = sscanf(line, "%31s %15s %u %u %d", function, word, &first, &count, &tid);
-	if (words < 1)
+	if (words < 1 || !*function)
 		return -EINVAL;
 	if (words == 1 && !strcmp(function, "off")) {
 		for (i = 0; i < NR_HOOKS; i++)

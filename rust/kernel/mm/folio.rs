@@ -57,22 +57,13 @@ pub enum NodeStat {
 
 /// Moves the folios in this CPU's LRU batches to the LRU: `lru_add_drain()`.
 ///
-/// Context: any but with the LRU lock held.
+/// Context: interrupts are enabled, because draining the batch of mlocked folios enables them.
 #[inline]
 pub fn lru_add_drain() {
-    // SAFETY: No preconditions.
+    // SAFETY: No preconditions. Lockdep reports a caller that has interrupts disabled.
+    unsafe { bindings::lockdep_assert_irqs_enabled() };
+    // SAFETY: No preconditions but enabled interrupts.
     unsafe { bindings::lru_add_drain() };
-}
-
-/// Moves the folios in all CPUs' LRU batches to the LRU: `lru_add_drain_all()`.
-///
-/// The batches hold a reference to each of their folios, which is dropped.
-///
-/// Context: may sleep; waits for each CPU that has a batch.
-#[inline]
-pub fn lru_add_drain_all() {
-    // SAFETY: No preconditions.
-    unsafe { bindings::lru_add_drain_all() };
 }
 
 /// A `struct folio` with at least one reference.
@@ -253,15 +244,10 @@ impl Folio {
 
     /// Adds `pages` to a counter of the folio's node and memory cgroup: `lruvec_stat_mod_folio()`.
     #[inline]
-    pub(super) fn mod_stat(&self, stat: NodeStat, pages: isize) {
-        // SAFETY: The folio is alive by the type invariant. `pages` fits an `int`: the callers
-        // count the pages of one PMD range.
+    pub(super) fn mod_stat(&self, stat: NodeStat, pages: c_int) {
+        // SAFETY: The folio is alive by the type invariant.
         unsafe {
-            bindings::lruvec_stat_mod_folio(
-                self.as_raw(),
-                stat as bindings::node_stat_item,
-                pages as c_int,
-            )
+            bindings::lruvec_stat_mod_folio(self.as_raw(), stat as bindings::node_stat_item, pages)
         };
     }
 }

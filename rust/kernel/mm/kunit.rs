@@ -335,4 +335,8 @@ pub fn directory() -> Result<ARef<File>> {
     Ok(unsafe { ARef::from_raw(file.cast()) })
 }
 
-pub use super::folio::lru_add_drain_all as drain;
+/// Moves the folios in all CPUs' LRU batches to the LRU, and drops the references that these hold.
+pub fn drain() {
+    // SAFETY: No preconditions.
+    unsafe { bindings::lru_add_drain_all() };
+}

@@ -83,8 +83,9 @@ impl AddressSpace {
     pub fn of<'a>(file: impl Into<&'a FileRef>) -> &'a Self {
         let file = file.into();
 
-        // SAFETY: The file is alive by its type invariant. An open file has a mapping, and keeps
-        // the mapping's inode alive.
+        // SAFETY: The file is alive by its type invariant. `do_dentry_open()` has set its mapping.
+        // The file holds a reference to the mapping's inode, directly or through the file that it
+        // stands for.
         unsafe { &*bindings::file_mapping(file.as_raw()).cast() }
     }
 
@@ -178,8 +179,9 @@ impl AddressSpace {
     #[inline]
     pub(super) unsafe fn xa_state(&self, index: usize) -> XaState<'_> {
         let mapping = self.as_raw();
-        // SAFETY: `i_pages` is initialized, has `XA_FLAGS_LOCK_IRQ` set, and lives as long as the
-        // mapping. The caller answers for what is stored. The update callback is set below.
+        // SAFETY: `i_pages` lives as long as the mapping. `address_space_init_once()` initializes
+        // it, with `XA_FLAGS_LOCK_IRQ`. The caller answers for what is stored. The update callback
+        // is set below.
         let mut state = unsafe { XaState::new(bindings::mapping_i_pages(mapping), index, 0) };
 
         // SAFETY: Both objects are alive. Without the callback, freed nodes would stay on the list
@@ -191,13 +193,18 @@ impl AddressSpace {
     /// Subtracts pages that were counted in `nrpages` but will not be added.
     ///
     /// Context: does not sleep; takes the page-cache lock.
+    ///
+    /// # Safety
+    ///
+    /// The pages must be counted in `nrpages`.
     #[inline]
-    pub(super) fn sub_nrpages(&self, pages: usize) {
+    pub(super) unsafe fn sub_nrpages(&self, pages: usize) {
         // SAFETY: Nothing is stored through the cursor.
         let mut state = unsafe { self.xa_state(0) };
         let _guard = state.lock_irq();
 
-        // SAFETY: The mapping is alive by the type invariant, and its lock is held.
+        // SAFETY: The mapping is alive by the type invariant, and its lock is held. The pages are
+        // counted, by the safety contract.
         unsafe { bindings::mapping_sub_nrpages(self.as_raw(), pages) };
     }
 
@@ -354,7 +361,8 @@ impl<'g> Iterator for RmapVmas<'g> {
     #[inline]
     fn next(&mut self) -> Option<&'g RmapVma> {
         let vma = self.next?;
-        // SAFETY: `vma` is in the tree by the type invariant, and `i_mmap_rwsem` is held.
+        // SAFETY: `vma` is in the tree, and `range` not empty, by the type invariant.
+        // `i_mmap_rwsem` is held by the guard.
         let next = unsafe {
             bindings::mapping_rmap_tree_iter_next(
                 vma.as_ptr(),
@@ -386,7 +394,8 @@ impl RmapVma {
     /// This is a snapshot: without the VMA's lock, a registration may come or go at any time.
     #[inline]
     pub fn userfaultfd_missing(&self) -> bool {
-        // SAFETY: The VMA is alive by the type invariant. The flags are read once.
+        // SAFETY: The VMA is alive by the type invariant. Its flags may change concurrently, which
+        // C tolerates as well.
         unsafe { bindings::userfaultfd_missing(self.0.get()) }
     }
 
@@ -394,7 +403,8 @@ impl RmapVma {
     /// `userfaultfd_wp()`. A snapshot.
     #[inline]
     pub fn userfaultfd_wp(&self) -> bool {
-        // SAFETY: The VMA is alive by the type invariant. The flags are read once.
+        // SAFETY: The VMA is alive by the type invariant. Its flags may change concurrently, which
+        // C tolerates as well.
         unsafe { bindings::userfaultfd_wp(self.0.get()) }
     }
 
@@ -402,7 +412,8 @@ impl RmapVma {
     /// `userfaultfd_minor()`. A snapshot.
     #[inline]
     pub fn userfaultfd_minor(&self) -> bool {
-        // SAFETY: The VMA is alive by the type invariant. The flags are read once.
+        // SAFETY: The VMA is alive by the type invariant. Its flags may change concurrently, which
+        // C tolerates as well.
         unsafe { bindings::userfaultfd_minor(self.0.get()) }
     }
 
@@ -410,7 +421,8 @@ impl RmapVma {
     /// `userfaultfd_rwp()`. A snapshot.
     #[inline]
     pub fn userfaultfd_rwp(&self) -> bool {
-        // SAFETY: The VMA is alive by the type invariant. The flags are read once.
+        // SAFETY: The VMA is alive by the type invariant. Its flags may change concurrently, which
+        // C tolerates as well.
         unsafe { bindings::userfaultfd_rwp(self.0.get()) }
     }
 

@@ -37,6 +37,7 @@
 use crate::{
     alloc::flags::GFP_KERNEL,
     error::Result,
+    interrupt::LocalInterruptDisabled,
     mm::{
         folio::{Folio, HPAGE_PMD_ORDER},
         mapping::{IMmapReadGuard, PmdRange}, //
@@ -108,7 +109,7 @@ impl<'w, 'm> Cursor<'w, 'm> {
     pub fn lock(self) -> LockedCursor<'w, 'm> {
         let mut guard = self.state.lock_irq();
 
-        // A commit leaves the walk at the order of a PMD.
+        // `lock_with_slots()` leaves the walk at the order of a PMD if it fails.
         guard.set_order(self.range.start(), 0);
         // INVARIANT: The guard is over the pages of the range's mapping by the type invariant of
         // `Cursor`, and its order was set to 0.
@@ -193,10 +194,10 @@ impl<'w, 'm> LockedCursor<'w, 'm> {
         self.range
     }
 
-    /// Gives up the cursor for the guard of its lock.
+    /// Proof that interrupts are disabled.
     #[inline]
-    pub(super) fn into_guard(self) -> XaLockIrqGuard<'w, 'm> {
-        self.guard
+    pub fn irq_disabled(&self) -> &LocalInterruptDisabled {
+        self.guard.irq_disabled()
     }
 
     /// Interprets `entry`.
@@ -254,6 +255,72 @@ impl<'w, 'm> LockedCursor<'w, 'm> {
         indices
             .filter(|_| self.guard.next_slot().is_empty())
             .count()
+    }
+
+    /// Stores `XA_RETRY_ENTRY` in each empty slot of the range, and counts them in `stored`.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`](crate::error::code::ENOMEM) if a slot is missing and cannot be allocated. `stored`
+    /// counts the slots that were filled until then.
+    ///
+    /// # Safety
+    ///
+    /// The retry entries must be removed or replaced before the lock is released.
+    #[inline]
+    pub(super) unsafe fn store_retry_entries(&mut self, stored: &mut usize) -> Result {
+        self.guard.set(self.range.start());
+        for _ in self.range.indices() {
+            if !self.guard.next_slot().is_empty() {
+                continue;
+            }
+            // SAFETY: The slot is empty. The caller stores to it again before the lock is released.
+            unsafe { self.guard.store_retry()? };
+            *stored += 1;
+        }
+        Ok(())
+    }
+
+    /// Empties each slot of the range that holds `XA_RETRY_ENTRY`.
+    #[inline]
+    pub(super) fn remove_retry_entries(&mut self) {
+        self.guard.set(self.range.start());
+        for _ in self.range.indices() {
+            if self.guard.next_slot().is_retry() {
+                // SAFETY: A retry entry owns nothing.
+                unsafe { self.guard.store_empty() };
+            }
+        }
+    }
+
+    /// Stores `folio` over the whole range: `xas_store()`.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`](crate::error::code::ENOMEM) if a node is missing and cannot be allocated. Nothing
+    /// has changed then.
+    ///
+    /// # Safety
+    ///
+    /// - `folio` must be of PMD size, locked and uptodate, with the mapping and the index of the
+    ///   range. It must come with a reference for each of its pages, which the page cache takes over.
+    /// - All folios in the range must be locked by the caller, who takes over the references that
+    ///   the page cache holds to them.
+    #[inline]
+    pub(super) unsafe fn store_huge(&mut self, folio: &Folio) -> Result {
+        self.guard.set_order(self.range.start(), HPAGE_PMD_ORDER);
+        // SAFETY: The caller answers for the folio and for those that it replaces.
+        let stored = unsafe { self.guard.store(folio.as_raw().cast()) };
+
+        // INVARIANT: The order is 0 again.
+        self.guard.set_order(self.range.start(), 0);
+        stored
+    }
+
+    /// Lends the guard to tests.
+    #[cfg(CONFIG_RUST_COLLAPSE_FILE_KUNIT_TEST)]
+    pub(super) fn guard(&mut self) -> &mut XaLockIrqGuard<'w, 'm> {
+        &mut self.guard
     }
 
     /// Returns whether the range has no entry after the index last loaded, which was empty.

@@ -304,7 +304,8 @@ mod tests {
         // What shmem takes for a place in swap, so that it must not be there when the file goes.
         let set = |index: usize, entry| {
             let mut walk = range.walk();
-            let mut guard = Cursor::new(&mut walk).lock_with_slots()?.into_guard();
+            let mut locked = Cursor::new(&mut walk).lock_with_slots()?;
+            let guard = locked.guard();
             guard.set(index);
             // SAFETY: Neither a value nor an empty slot owns anything. No other task uses the file.
             unsafe { guard.store(entry) }

@@ -35,11 +35,11 @@ impl UnmapBatch {
     /// Context: interrupts are enabled.
     #[inline]
     pub fn flush(&mut self) {
-        // SAFETY: No preconditions. An IPI that is waited for with interrupts disabled is a
-        // deadlock, which lockdep reports here.
+        // SAFETY: No preconditions. The flush waits for IPIs, which is a deadlock with interrupts
+        // disabled. Lockdep reports that here.
         unsafe { bindings::lockdep_assert_irqs_enabled() };
-        // SAFETY: No preconditions. It flushes for the current task. That is the task that has
-        // unmapped, as the batch cannot be sent to another one.
+        // SAFETY: No preconditions but enabled interrupts. It flushes for the current task, which is
+        // the task that has unmapped: the batch cannot be sent to another one.
         unsafe { bindings::try_to_unmap_flush() };
     }
 
@@ -92,8 +92,8 @@ pub struct Flushed(());
 
 /// The `i_mmap_rwsem` of a mapping, held for several folios in a row.
 ///
-/// It is released as soon as a writer waits for it or the CPU is needed elsewhere, so that other
-/// tasks wait for one folio at most.
+/// It is released and taken again if a writer waits for it or the CPU is needed elsewhere. Other
+/// tasks then have as many chances to get it as with C, which takes it for each folio.
 pub(super) struct IMmapLock<'m> {
     mapping: &'m AddressSpace,
     guard: Option<IMmapReadGuard<'m>>,

@@ -59,9 +59,13 @@ impl<'m> Charge<'m> {
         Ok(Self { mapping, pages })
     }
 
-    /// Keeps the charge, because the pages have been added to the file.
+    /// Keeps the charge.
+    ///
+    /// # Safety
+    ///
+    /// The pages must have been added to the file.
     #[inline]
-    pub(super) fn commit(self) {
+    pub(super) unsafe fn commit(self) {
         let _ = ManuallyDrop::new(self);
     }
 }
@@ -72,7 +76,9 @@ impl Drop for Charge<'_> {
         if self.pages == 0 {
             return;
         }
-        self.mapping.sub_nrpages(self.pages);
+        // SAFETY: `shmem_charge()` has counted the pages, and they were not added, by the type
+        // invariant.
+        unsafe { self.mapping.sub_nrpages(self.pages) };
         // SAFETY: The mapping is alive and shmem by the type invariants. Its `nrpages` no longer
         // counts the pages, as the function requires.
         unsafe { bindings::shmem_uncharge(self.mapping.host(), self.pages as isize) };
@@ -133,7 +139,8 @@ mod tests {
     fn committed_charge_is_kept() -> Result {
         let file = ShmemFile::new(8)?;
 
-        Charge::new(file.mapping(), 5)?.commit();
+        // SAFETY: The pages are uncharged below, as if they had been added.
+        unsafe { Charge::new(file.mapping(), 5)?.commit() };
         let kept = file.pages();
         // The pages have not been added, and are not going to be.
         //

@@ -166,7 +166,9 @@ impl<'a> XaState<'a> {
     #[inline]
     pub fn lock_irq(&mut self) -> XaLockIrqGuard<'_, 'a> {
         // SAFETY: `inner.xa` points to an initialized array by the type invariant, so its lock is
-        // initialized too. Any task may take it in any context, since it disables interrupts.
+        // initialized too. Any task may take it in any context, since that disables interrupts. A
+        // task that holds it already waits forever; on a kernel for one CPU it does not wait, and
+        // the owner of the array must cope with that.
         unsafe { bindings::spin_lock_irq_disable(&raw mut (*self.inner.xa).xa_lock) };
         // SAFETY: `inner` is initialized. `xas_reset()` writes to the cursor only.
         unsafe { bindings::xas_reset(self.as_raw()) };
@@ -248,7 +250,8 @@ impl<'s, 'a> XaLockIrqGuard<'s, 'a> {
     #[inline]
     pub fn irq_disabled(&self) -> &LocalInterruptDisabled {
         // SAFETY: The guard owns a count of `local_interrupt_disable()` by the type invariant. It
-        // keeps that for at least as long as it is borrowed.
+        // keeps that for at least as long as it is borrowed. Functions that enable interrupts
+        // regardless of the count must not be called with a lock held.
         unsafe { LocalInterruptDisabled::assume_disabled() }
     }
 

@@ -34,15 +34,15 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// Creates an empty batch.
+    /// Creates an empty batch at `index`.
     #[inline]
-    pub(super) fn new() -> Self {
+    pub(super) fn new(index: usize) -> Self {
         // INVARIANT: There are no folios.
         Self {
             folios: [const { None }; SIZE],
             len: 0,
             locked: 0,
-            end: 0,
+            end: index,
             came_locked: false,
         }
     }
@@ -151,7 +151,8 @@ impl Batch {
             // INVARIANT: The object gives up the lock of the last folio that is locked.
             self.locked -= 1;
             self.came_locked = false;
-            // SAFETY: The batch owned the lock.
+            // SAFETY: The batch owned the lock by the type invariant. Its user has flushed the TLBs
+            // if the folio was unmapped.
             unsafe { bindings::folio_unlock(folio) };
         }
     }

@@ -13,10 +13,12 @@
 //!
 //! - A page table cannot map the folio again, because the fault has to lock it first.
 //! - `get_user_pages_fast()` takes a reference and then reads the page-table entry again. Unmapping
-//!   clears the entry and then, after a full barrier in the update of the map count, the check
-//!   reads the reference count. One of the two sees the other.
-//! - A lookup in the page cache may take a reference later. To write, it has to lock the folio. To
-//!   read is harmless: the content is the same in the new folio.
+//!   clears the entry and then drops the reference of the page table, which is a full barrier. The
+//!   check reads the reference count after that. One of the two sees the other.
+//! - A lookup in the page cache may take a reference later. A reader may use it: the content is the
+//!   same in the new folio. `write()` and faults lock the folio, and find out that it was replaced.
+//!   `memfd_pin_folios()` does neither, so a device may write to the old folio. C has the same
+//!   window.
 //! - Reclaim, compaction and memory failure find the folio by the LRU or by its frame number. They
 //!   lock it before they change anything.
 //!
@@ -125,7 +127,7 @@ impl<'m> OldFolios<'m, Gathering> {
     /// - [`ScanResult::PageCount`]: it has other users;
     /// - [`ScanResult::PageDirtyOrWriteback`]: of a regular file, a page table had it dirty.
     ///
-    /// The folios of the batch stay locked until the TLBs are flushed.
+    /// The TLBs are flushed, and the folios of the batch unlocked. The collapse cannot go on.
     pub fn take(
         &mut self,
         _cursor: &Cursor<'_, 'm>,
@@ -158,16 +160,19 @@ impl<'m> OldFolios<'m, Gathering> {
         let pause = match not_taken {
             None => {
                 // With the holes after the last folio.
-                next = self.state.batch.end();
+                next = self.state.batch.end().max(begin);
                 false
             }
-            Some((n, NotTaken::Failed(result))) => return Err((self.failed_at(n), result)),
+            Some((n, NotTaken::Failed(result))) => return Err(self.fail(n, result)),
             Some((_, NotTaken::Moved)) if patience.try_again() => false,
-            Some((n, NotTaken::Moved)) => return Err((self.failed_at(n), ScanResult::Truncated)),
+            Some((n, NotTaken::Moved)) => return Err(self.fail(n, ScanResult::Truncated)),
             Some((_, NotTaken::Busy(_))) if !patience.is_spent() => true,
-            Some((n, NotTaken::Busy(result))) => return Err((self.failed_at(n), result)),
+            Some((n, NotTaken::Busy(result))) => return Err(self.fail(n, result)),
         };
         self.isolate(begin, patience)?;
+        // INVARIANT: `isolate()` has added the folios of the batch that were taken. They are in the
+        // range, in order and after the ones before, as `take_one()` has checked, and have `pages`
+        // pages together.
         self.next = next;
         self.end = end;
         self.pages += pages;
@@ -179,12 +184,15 @@ impl<'m> OldFolios<'m, Gathering> {
         Ok(())
     }
 
-    /// The index to report for folio `n` of the batch.
+    /// Gives up the batch because of folio `n`. Returns the index to report.
     #[cold]
-    fn failed_at(&self, n: usize) -> usize {
+    fn fail(&mut self, n: usize, result: ScanResult) -> (usize, ScanResult) {
         let index = self.state.batch.get(n).map_or(self.next, Folio::index);
 
-        index.max(self.next)
+        // No folio is unlocked before the flush.
+        self.state.tlb.flush();
+        self.state.batch.clear();
+        (index.max(self.next), result)
     }
 
     /// Takes folio `n` of the batch: locks, checks and unmaps it.
@@ -217,6 +225,13 @@ impl<'m> OldFolios<'m, Gathering> {
             return Err(NotTaken::Moved);
         }
         check(folio)?;
+        // The copy and the commit rely on these, whatever `check` says.
+        if !folio.is_uptodate() {
+            return Err(ScanResult::Fail.into());
+        }
+        if !mapping.is_shmem() && folio.is_under_writeback() {
+            return Err(ScanResult::PageDirtyOrWriteback.into());
+        }
         if !may_be_added(folio, range, end) {
             return Err(ScanResult::Truncated.into());
         }
@@ -235,8 +250,9 @@ impl<'m> OldFolios<'m, Gathering> {
         }
         if folio.is_mapped() {
             // SAFETY: The folio is in the mapping and smaller than a PMD, as checked above. It
-            // stays locked in the batch or the list, which are dropped after `tlb`. Before it is
-            // unlocked below, the TLBs are flushed.
+            // stays locked in the batch or the list until the flush: both are dropped after `tlb`,
+            // and `tlb` is flushed before a folio is unlocked below, in `fail()`, and in
+            // `isolate()`.
             unsafe { tlb.unmap(folio, i_mmap.hold()) };
         }
 
@@ -284,6 +300,9 @@ impl<'m> OldFolios<'m, Gathering> {
 
                 // No folio is unlocked before the flush.
                 self.state.tlb.flush();
+                // INVARIANT: The list has folios of this batch that are not counted. No folio may
+                // be added to it any more, so it stays in order.
+                self.end = self.new.range().end();
                 return Err((index, ScanResult::DelPageLru));
             }
             again = Some(folio);
@@ -312,18 +331,20 @@ impl<'m> OldFolios<'m, Gathering> {
             checked_pages,
             ..
         } = &mut self.state;
-        let mut locked = cursor.lock();
         let indices = *checked..self.next;
         let pages = self.pages - *checked_pages;
+
+        // Faults wait for the folio locks.
+        vm_bug_on!(self
+            .list
+            .iter()
+            .any(|folio| folio.is_mapped() || !folio.is_locked()));
+        let mut locked = cursor.lock();
 
         // A folio that begins before its index makes this differ, too.
         if indices.len() != pages && locked.count_empty(indices.clone()) + pages != indices.len() {
             return Err(locked.unlock());
         }
-        vm_bug_on!(self
-            .list
-            .iter()
-            .any(|folio| folio.is_mapped() || !folio.is_locked()));
         (*checked, *checked_pages) = (self.next, self.pages);
         Ok(locked)
     }

@@ -23,7 +23,8 @@ use core::{
 ///
 /// # Invariants
 ///
-/// - `folio` is of order [`HPAGE_PMD_ORDER`], and in no page cache. No other task can find it.
+/// - `folio` is of order [`HPAGE_PMD_ORDER`], and in no page cache. No other task reads or writes its
+///   content.
 /// - Its mapping and index are those of `range`.
 pub struct NewFolio<'m> {
     folio: LockedFolio,
@@ -65,8 +66,9 @@ impl<'m> NewFolio<'m> {
             _ => return Err(ScanResult::AllocHugePageFail),
         };
 
-        // SAFETY: The folio is new, so no other task can find it. Its flags need not be set
-        // atomically.
+        // SAFETY: The folio is new, and in no page cache and no page table. A task that finds it by
+        // its frame number may take a reference, but leaves the flags alone while it is not on the
+        // LRU. So the flags need not be set atomically.
         unsafe {
             bindings::__folio_set_locked(folio.as_ptr());
             if mapping.is_shmem() {
@@ -115,12 +117,13 @@ impl<'m> NewFolio<'m> {
             vm_bug_on!(offset < written || offset + from.nr_pages() > HPAGE_PMD_NR);
             for n in written..offset {
                 // SAFETY: `n` is less than the number of pages, because `from` is in the range.
-                // No other task can find the new folio.
+                // No other task uses the content of the new folio.
                 unsafe { bindings::clear_highpage(self.page(n)) };
             }
             for n in 0..from.nr_pages() {
                 // SAFETY: Both pages exist, because `from` is in the range. The kernel maps both:
-                // the mapping supports huge folios. No other task can find the new folio.
+                // memory that it does not map, such as that of secretmem, is never in large folios.
+                // No other task uses the content of the new folio.
                 let unread = unsafe {
                     bindings::copy_mc_highpage(
                         self.page(offset + n),
@@ -135,7 +138,8 @@ impl<'m> NewFolio<'m> {
             written = offset + from.nr_pages();
         }
         for n in written..HPAGE_PMD_NR {
-            // SAFETY: `n` is less than the number of pages. No other task can find the new folio.
+            // SAFETY: `n` is less than the number of pages. No other task uses the content of the
+            // new folio.
             unsafe { bindings::clear_highpage(self.page(n)) };
         }
         // SAFETY: The folio is alive.

@@ -53,8 +53,8 @@ pub struct Copied<'m> {
 ///
 /// - `list` holds folios of `new`'s range, in index order and without overlap, with `pages` pages
 ///   together. `end` is the index after the last one.
-/// - When a folio was added, it was locked, isolated and unmapped, and had no other users. If the
-///   file is regular, the folio was neither dirty nor under writeback.
+/// - When a folio was added, it was uptodate, locked, isolated and unmapped, and had no other users.
+///   If the file is regular, the folio was neither dirty nor under writeback.
 /// - A folio that was unmapped through the batch of [`Gathering`] is in `list` or in the batch.
 pub struct OldFolios<'m, S> {
     // Dropped in this order.
@@ -77,7 +77,7 @@ impl<'m> OldFolios<'m, Gathering> {
         Self {
             state: Gathering {
                 tlb: UnmapBatch::new(),
-                batch: Batch::new(),
+                batch: Batch::new(start),
                 checked: start,
                 checked_pages: 0,
             },
@@ -114,7 +114,9 @@ impl<'m, S> OldFolios<'m, S> {
     /// Returns the number of holes in the range, as far as it was gathered.
     #[inline]
     pub fn holes(&self) -> usize {
-        (self.next - self.new.range().start()).saturating_sub(self.pages)
+        self.next
+            .saturating_sub(self.new.range().start())
+            .saturating_sub(self.pages)
     }
 
     /// Returns the new folio.
@@ -209,7 +211,8 @@ impl<'m> OldFolios<'m, Copied<'m>> {
     pub(super) unsafe fn into_replaced(self) -> (HugeFolio<'m>, ReplacedFolios<'m>) {
         let is_shmem = self.new.range().mapping().is_shmem();
 
-        self.state.charge.commit();
+        // SAFETY: The new folio has filled the holes, by the safety contract.
+        unsafe { self.state.charge.commit() };
         // INVARIANT: The caller hands over the references, by the safety contract.
         let replaced = ReplacedFolios {
             list: self.list,

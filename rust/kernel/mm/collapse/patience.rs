@@ -2,15 +2,16 @@
 
 //! Waiting for other tasks that use a folio for a moment only.
 //!
-//! A reader holds a reference for the time of a copy, and a writer holds the folio lock. The LRU
-//! batch of a CPU holds a reference until it is drained. All of these go away without a collapse
-//! having to fail. A pin does not go away. The two look alike, so a collapse waits for a bounded
-//! time and then gives up.
+//! A reader holds a reference for the time of a copy, and a writer holds the folio lock. Both go
+//! away without a collapse having to fail. A pin does not go away. The two look alike, so a
+//! collapse waits for a bounded time and then gives up.
+//!
+//! The LRU batch of a CPU holds a reference until it is drained. `collapse_scan_file()` drains the
+//! batches, because draining waits for other CPUs, which is not done with folio locks held.
 
 use super::CollapseControl;
 use crate::{
     bindings,
-    mm::folio::lru_add_drain_all,
     processor::cpu_relax,
     time::{Delta, Instant, Monotonic}, //
 };
@@ -35,7 +36,6 @@ const TRIES: u32 = 64;
 pub struct Patience {
     left: Delta,
     tries: u32,
-    drained: bool,
 }
 
 impl Patience {
@@ -49,7 +49,6 @@ impl Patience {
                 MADVISE_BUDGET
             },
             tries: TRIES,
-            drained: false,
         }
     }
 
@@ -69,9 +68,6 @@ impl Patience {
     }
 
     /// Waits until `done` returns true. Returns false if the budget is spent before.
-    ///
-    /// If that takes longer than most users of a folio need, the LRU batches of all CPUs are
-    /// drained, once per collapse.
     ///
     /// Context: may sleep. Folio locks may be held, but not `i_mmap_rwsem`.
     #[inline]
@@ -95,10 +91,6 @@ impl Patience {
             if elapsed >= self.left || is_killed() {
                 self.left = Delta::ZERO;
                 return false;
-            }
-            if !self.drained && elapsed + elapsed >= self.left {
-                self.drained = true;
-                lru_add_drain_all();
             }
         }
     }

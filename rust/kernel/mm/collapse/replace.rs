@@ -27,12 +27,12 @@ use crate::{
         code::{EAGAIN, EBUSY},
         Result, //
     },
+    ffi::c_int,
     mm::{
-        folio::{NodeStat, HPAGE_PMD_NR, HPAGE_PMD_ORDER},
+        folio::{NodeStat, HPAGE_PMD_NR},
         mapping::IMmapReadGuard,
-        page_cache::Cursor, //
+        page_cache::{Cursor, LockedCursor}, //
     },
-    xarray::state::XaLockIrqGuard,
 };
 
 impl<'m> OldFolios<'m, Copied<'m>> {
@@ -47,13 +47,13 @@ impl<'m> OldFolios<'m, Copied<'m>> {
     pub fn lock_for_commit<'w>(self, cursor: Cursor<'w, 'm>) -> LastLock<'w, 'm> {
         assert!(cursor.range() == self.range());
         let i_mmap = (!self.is_full()).then(|| cursor.i_mmap_read());
-        let guard = cursor.lock().into_guard();
+        let locked = cursor.lock();
 
         // INVARIANT: No slot was filled.
         LastLock(Section {
             retry_entries: 0,
-            _hold: LastHold::begin(&guard),
-            guard,
+            _hold: LastHold::begin(&locked),
+            locked,
             i_mmap,
             old: self,
         })
@@ -64,50 +64,23 @@ impl<'m> OldFolios<'m, Copied<'m>> {
 ///
 /// # Invariants
 ///
-/// - `guard` is over the page cache of `old`'s range.
+/// - `locked` is over `old`'s range.
 /// - `retry_entries` slots of the range hold `XA_RETRY_ENTRY`. They were empty before.
 struct Section<'w, 'm> {
     retry_entries: usize,
     // Dropped in this order: the measurement ends with the lock held.
     _hold: LastHold,
-    guard: XaLockIrqGuard<'w, 'm>,
+    locked: LockedCursor<'w, 'm>,
     i_mmap: Option<IMmapReadGuard<'m>>,
     old: OldFolios<'m, Copied<'m>>,
 }
 
 impl Section<'_, '_> {
-    /// Stores `XA_RETRY_ENTRY` in each empty slot of the range.
-    #[inline]
-    fn fill(&mut self) -> Result {
-        let range = self.old.range();
-
-        self.guard.set_order(range.start(), 0);
-        for _ in range.indices() {
-            if !self.guard.next_slot().is_empty() {
-                continue;
-            }
-            // SAFETY: The slot is empty. `drop` empties it again, or `commit` replaces it, before
-            // the lock is released.
-            unsafe { self.guard.store_retry()? };
-            // INVARIANT: One more slot holds a retry entry.
-            self.retry_entries += 1;
-        }
-        Ok(())
-    }
-
     /// Removes the retry entries.
     #[cold]
     #[inline(never)]
     fn restore_holes(&mut self) {
-        let range = self.old.range();
-
-        self.guard.set_order(range.start(), 0);
-        for _ in range.indices() {
-            if self.guard.next_slot().is_retry() {
-                // SAFETY: A retry entry owns nothing.
-                unsafe { self.guard.store_empty() };
-            }
-        }
+        self.locked.remove_retry_entries();
         // INVARIANT: No slot holds a retry entry.
         self.retry_entries = 0;
     }
@@ -141,8 +114,19 @@ impl<'w, 'm> LastLock<'w, 'm> {
     /// [`ENOMEM`](crate::error::code::ENOMEM) if a slot is missing and cannot be allocated.
     #[inline]
     pub fn fill_holes(mut self) -> Result<FilledRange<'w, 'm>> {
-        if !self.0.old.is_full() {
-            self.0.fill()?;
+        let Section {
+            locked,
+            retry_entries,
+            old,
+            ..
+        } = &mut self.0;
+
+        if !old.is_full() {
+            // INVARIANT: The call counts the slots that it fills.
+            //
+            // SAFETY: Dropping the section removes the retry entries, and the commit replaces them.
+            // Both happen before the lock is released.
+            unsafe { locked.store_retry_entries(retry_entries)? };
         }
         Ok(FilledRange(self.0))
     }
@@ -217,7 +201,7 @@ impl<'m> SealedRange<'_, 'm> {
         let range = section.old.range();
         let is_shmem = range.mapping().is_shmem();
         let folio = section.old.new_folio();
-        let pages = HPAGE_PMD_NR as isize;
+        let pages = HPAGE_PMD_NR as c_int;
 
         // The page cache needs a reference for each page. The one from the allocation is the first.
         //
@@ -228,14 +212,12 @@ impl<'m> SealedRange<'_, 'm> {
             unsafe { bindings::folio_mark_dirty(folio.as_raw()) };
         }
 
-        // For one store only: taking the lock again resets the order.
-        section.guard.set_order(range.start(), HPAGE_PMD_ORDER);
-        // SAFETY: The folio is locked, uptodate, and has this mapping and index, by the types of
-        // `old`. It comes with the references that the page cache needs. The range holds exactly
-        // the folios of `old` and retry entries: their numbers add up to the range, as
-        // `expect_holes()` has checked under this lock, and the folios have been locked since they
-        // were gathered. Their references go to `old`.
-        let stored = unsafe { section.guard.store(folio.as_raw().cast()) };
+        // SAFETY: The new folio is locked and uptodate, and has this mapping and index, by the type
+        // of `old`. It comes with a reference for each page. The range holds exactly the folios of
+        // `old` and `retry_entries` retry entries. Their pages add up to the range, as
+        // `expect_holes()` has checked, and the folios are locked since they were gathered, so they
+        // are still in the page cache. Their references go to `old`.
+        let stored = unsafe { section.locked.store_huge(folio) };
 
         if let Err(error) = stored {
             crate::warn_on!(true);
@@ -272,7 +254,7 @@ impl<'m> Section<'_, 'm> {
         // are no retry entries left to remove, as after every commit.
         unsafe {
             drop(core::ptr::read(&this._hold));
-            drop(core::ptr::read(&this.guard));
+            drop(core::ptr::read(&this.locked));
             drop(core::ptr::read(&this.i_mmap));
             core::ptr::read(&this.old)
         }
@@ -290,7 +272,7 @@ struct LastHold {
 
 impl LastHold {
     #[inline]
-    fn begin(_guard: &XaLockIrqGuard<'_, '_>) -> Self {
+    fn begin(_locked: &LockedCursor<'_, '_>) -> Self {
         Self {
             // SAFETY: No preconditions: reads a clock.
             #[cfg(CONFIG_COLLAPSE_FILE_STATS)]

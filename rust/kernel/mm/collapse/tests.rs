@@ -107,13 +107,9 @@ fn huge_flags(file: &ShmemFile) -> Option<FolioFlags> {
 /// How many slots of the range are holes.
 fn holes_of(range: PmdRange<'_>) -> usize {
     let mut walk = range.walk();
-    let mut guard = Cursor::new(&mut walk).lock().into_guard();
+    let mut locked = Cursor::new(&mut walk).lock();
 
-    guard.set(range.start());
-    range
-        .indices()
-        .filter(|_| guard.next_slot().is_empty())
-        .count()
+    locked.count_empty(range.indices())
 }
 
 /// A file of two ranges. The first has three pages: two at its beginning and one at its end.

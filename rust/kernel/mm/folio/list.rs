@@ -5,7 +5,7 @@
 use super::{lru::LruLock, Folio, IsolatedFolio, LockedFolio, NodeStat};
 use crate::{
     bindings,
-    ffi::c_uint,
+    ffi::{c_int, c_uint},
     types::NotThreadSafe, //
 };
 use core::{
@@ -135,10 +135,10 @@ impl FolioList {
                 let nr_pages = folio.nr_pages();
 
                 run.sub(folio, nr_pages);
-                // SAFETY: The folio is alive, off the LRU, and no longer in the page cache. A
-                // lockless lookup that found it earlier checks the page cache again. `mapping`
-                // changes only under the folio lock, which the list owns. The flags are changed
-                // atomically.
+                // SAFETY: The folio is alive and off the LRU, as the list owns its isolation. It is
+                // no longer in the page cache, by the safety contract. A lockless lookup that found
+                // it earlier checks the page cache again. `mapping` changes only under the folio
+                // lock, which the list owns. The flags are changed atomically.
                 unsafe {
                     bindings::folio_clear_mapping(raw);
                     bindings::folio_clear_active(raw);
@@ -197,7 +197,7 @@ impl Drop for FolioList {
 struct StatRun<'a> {
     stats: &'a [NodeStat],
     last: Option<&'a Folio>,
-    pages: isize,
+    pages: c_int,
 }
 
 impl<'a> StatRun<'a> {
@@ -220,7 +220,8 @@ impl<'a> StatRun<'a> {
             self.settle();
         }
         self.last = Some(folio);
-        self.pages += pages as isize;
+        // A run has the pages of one PMD range at most.
+        self.pages += pages as c_int;
     }
 
     #[inline]

@@ -781,7 +781,8 @@ fn search_ends_after_a_node() {
     checked();
 }
 
-/// A folio that was unmapped stays locked until the flush, also if it is refused.
+/// A folio that was unmapped stays locked until the flush, also if it is refused, and if the caller
+/// goes on regardless.
 #[test]
 fn unmapped_folios_stay_locked_until_the_flush() {
     let is_locked = |index| page(index).locked.get().is_some();
@@ -796,12 +797,84 @@ fn unmapped_folios_stay_locked_until_the_flush() {
     mapping::get(mapping::cached(START + 2).expect("there is a page"));
     let taken = old.take(&cursor, &mut patience(), |_| Ok(()));
     assert_eq!(taken, Err((START + 2, ScanResult::PageCount)));
-    assert!([START, START + 2].iter().all(|&index| is_locked(index)));
-    assert!(page(START).mapcount.get() == 0 && page(START).stale.get().is_some());
-    drop(old);
+    assert!(page(START).mapcount.get() == 0);
     assert!(!is_locked(START) && !is_locked(START + 2));
+    let mut locked = cursor.lock();
+    old.find(&mut locked, |_| true);
+    drop((locked, old));
     // SAFETY: The reference is the one taken above.
     unsafe { folio_put(mapping::cached(START + 2).expect("there is a page")) };
+    checked();
+}
+
+/// Content that cannot be copied, or is about to change, is refused whatever the caller checks.
+#[test]
+fn folios_that_must_not_be_taken() {
+    let fail = Err((START, ScanResult::Fail));
+    let dirty = Err((START, ScanResult::PageDirtyOrWriteback));
+    let not_uptodate: fn(&folio, bool) = |page, wrong| page.uptodate.set(!wrong);
+    let is_dirty: fn(&folio, bool) = |page, wrong| page.dirty.set(wrong);
+    let is_written: fn(&folio, bool) = |page, wrong| page.writeback.set(wrong);
+
+    for (is_shmem, state, expected) in [
+        (true, not_uptodate, fail),
+        (false, not_uptodate, fail),
+        (true, is_dirty, Ok(())),
+        (false, is_dirty, dirty),
+        (true, is_written, Ok(())),
+        (false, is_written, dirty),
+    ] {
+        file(is_shmem, "4");
+        let was_dirty = page(START).dirty.get();
+        let mut walk = range_at(START).walk();
+        let mut old = begin_at(START);
+        let mut locked = Cursor::new(&mut walk).lock();
+        old.find(&mut locked, |_| true);
+        let cursor = locked.unlock();
+        state(page(START), true);
+        let taken = old.take(&cursor, &mut patience(), |_| Ok(()));
+        assert_eq!(taken, expected);
+        drop(old);
+        state(page(START), false);
+        page(START).dirty.set(was_dirty);
+        checked();
+    }
+}
+
+/// A collapse goes on in wrong order, without a folio, or after it has failed, and cannot commit.
+#[test]
+fn steps_in_wrong_order() {
+    // Nothing was found.
+    file(true, "4.");
+    let mut walk = range_at(START).walk();
+    let mut old = begin_at(START);
+    let cursor = Cursor::new(&mut walk);
+    assert_eq!(old.take(&cursor, &mut patience(), |_| Ok(())), Ok(()));
+    assert_eq!((old.next(), old.holes()), (START, 0));
+    old.add_hole();
+    assert_eq!(old.take(&cursor, &mut patience(), |_| Ok(())), Ok(()));
+    assert_eq!((old.next(), old.holes()), (START + 1, 1));
+    drop(old);
+    checked();
+
+    // The isolation fails half way, and a folio of lower index comes next.
+    file(true, "4");
+    let mut walk = range_at(START).walk();
+    let mut old = begin_at(START);
+    let mut locked = Cursor::new(&mut walk).lock();
+    old.find(&mut locked, |_| true);
+    let cursor = locked.unlock();
+    at_call("folio_test_clear_lru", || ());
+    at_call("folio_test_clear_lru", || {
+        page(START + 1).lru_state.set(Lru::Isolated(somebody()))
+    });
+    let failed = old.take(&cursor, &mut patience(), |_| Ok(()));
+    assert_eq!(failed, Err((START + 1, ScanResult::DelPageLru)));
+    page(START + 1).lru_state.set(Lru::Listed);
+    old.begin_with(lock_at(START + 1));
+    let refused = old.take(&cursor, &mut patience(), |_| Ok(()));
+    assert_eq!(refused, Err((START + 1, ScanResult::Truncated)));
+    drop(old);
     checked();
 }
 
@@ -901,19 +974,6 @@ fn what_is_waited_for() {
         }
     }
     cases.end("what_is_waited_for");
-}
-
-/// The LRU batch of another CPU is drained, once per collapse.
-#[test]
-fn lru_batches_are_drained() {
-    let mut cases = Cases::default();
-    file(true, "4.4");
-    with(|w| w.turn = TURN);
-    // A page that another task has just added.
-    world::as_somebody_else(|| write(START + 1, 7));
-    assert!(matches!(page(START + 1).lru_state.get(), Lru::Batch(_)));
-    assert_eq!(cases.run(false).0, scan_result_SCAN_PTE_MAPPED_HUGEPAGE);
-    cases.end("lru_batches_are_drained");
 }
 
 /// A task that was killed does not wait.
