@@ -82,6 +82,8 @@ fn take_batch(
 /// How gathering a range fails. What was gathered is put back.
 fn gather_fails(range: PmdRange<'_>) -> KernelResult<Option<(usize, ScanResult)>> {
     let mut old = begin(range)?;
+
+    drain();
     let failed = gather(&mut range.walk(), &mut old)?.err();
 
     drop(old);
@@ -131,6 +133,9 @@ fn with_copied<R>(
     let range = file.mapping().pmd_range(0);
     let mut walk = range.walk();
     let mut old = begin(range)?;
+
+    // Reading a page twice puts it in an LRU batch, which holds a reference.
+    drain();
     let cursor = gather(&mut walk, &mut old)?.map_err(|_| EAGAIN)?;
     let old = old.flush(&cursor).charge_holes(&cursor)?;
     let old = old.copy(&cursor).map_err(|_| EIO)?;
