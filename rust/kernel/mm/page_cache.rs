@@ -261,8 +261,8 @@ impl<'w, 'm> LockedCursor<'w, 'm> {
     ///
     /// # Errors
     ///
-    /// [`ENOMEM`](crate::error::code::ENOMEM) if a slot is missing and cannot be allocated. `stored`
-    /// counts the slots that were filled until then.
+    /// [`ENOMEM`](crate::error::code::ENOMEM) if a slot is missing and cannot be allocated.
+    /// `stored` counts the slots that were filled until then.
     ///
     /// # Safety
     ///
@@ -303,7 +303,8 @@ impl<'w, 'm> LockedCursor<'w, 'm> {
     /// # Safety
     ///
     /// - `folio` must be of PMD size, locked and uptodate, with the mapping and the index of the
-    ///   range. It must come with a reference for each of its pages, which the page cache takes over.
+    ///   range. It must come with a reference for each of its pages, which the page cache takes
+    ///   over.
     /// - All folios in the range must be locked by the caller, who takes over the references that
     ///   the page cache holds to them.
     #[inline]

@@ -38,8 +38,8 @@ impl UnmapBatch {
         // SAFETY: No preconditions. The flush waits for IPIs, which is a deadlock with interrupts
         // disabled. Lockdep reports that here.
         unsafe { bindings::lockdep_assert_irqs_enabled() };
-        // SAFETY: No preconditions but enabled interrupts. It flushes for the current task, which is
-        // the task that has unmapped: the batch cannot be sent to another one.
+        // SAFETY: No preconditions but enabled interrupts. It flushes for the current task, which
+        // is the task that has unmapped: the batch cannot be sent to another one.
         unsafe { bindings::try_to_unmap_flush() };
     }
 

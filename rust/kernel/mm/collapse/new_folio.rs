@@ -23,8 +23,8 @@ use core::{
 ///
 /// # Invariants
 ///
-/// - `folio` is of order [`HPAGE_PMD_ORDER`], and in no page cache. No other task reads or writes its
-///   content.
+/// - `folio` is of order [`HPAGE_PMD_ORDER`], and in no page cache. No other task reads or
+///   writes its content.
 /// - Its mapping and index are those of `range`.
 pub struct NewFolio<'m> {
     folio: LockedFolio,

@@ -53,8 +53,8 @@ pub struct Copied<'m> {
 ///
 /// - `list` holds folios of `new`'s range, in index order and without overlap, with `pages` pages
 ///   together. `end` is the index after the last one.
-/// - When a folio was added, it was uptodate, locked, isolated and unmapped, and had no other users.
-///   If the file is regular, the folio was neither dirty nor under writeback.
+/// - When a folio was added, it was uptodate, locked, isolated and unmapped, and had no other
+///   users. If the file is regular, the folio was neither dirty nor under writeback.
 /// - A folio that was unmapped through the batch of [`Gathering`] is in `list` or in the batch.
 pub struct OldFolios<'m, S> {
     // Dropped in this order.
