@@ -67,9 +67,9 @@ __rust_helper bool rust_helper_folio_test_lru(const struct folio *folio)
 	return folio_test_lru(folio);
 }
 
-__rust_helper bool rust_helper_folio_needs_release(struct folio *folio)
+__rust_helper int rust_helper_folio_has_private(const struct folio *folio)
 {
-	return folio_needs_release(folio);
+	return folio_has_private(folio);
 }
 
 __rust_helper bool rust_helper_folio_test_uptodate(const struct folio *folio)

@@ -54,6 +54,11 @@ __rust_helper bool rust_helper_mapping_pmd_folio_support(const struct address_sp
 	return mapping_pmd_folio_support(mapping);
 }
 
+__rust_helper bool rust_helper_mapping_release_always(const struct address_space *mapping)
+{
+	return mapping_release_always(mapping);
+}
+
 /* Directories, and files on persistent memory, have nothing to cache. */
 __rust_helper bool rust_helper_mapping_can_read_folios(const struct address_space *mapping)
 {

@@ -202,12 +202,11 @@ impl Folio {
         unsafe { bindings::folio_mapped(self.as_raw()) }
     }
 
-    /// Returns whether the file system must be asked before the folio is freed:
-    /// `folio_needs_release()`.
+    /// Returns whether the file system has attached data: `folio_has_private()`.
     #[inline]
-    pub fn needs_release(&self) -> bool {
+    pub fn has_private(&self) -> bool {
         // SAFETY: The folio is alive by the type invariant.
-        unsafe { bindings::folio_needs_release(self.as_raw()) }
+        unsafe { bindings::folio_has_private(self.as_raw()) != 0 }
     }
 
     /// Takes the folio lock and a reference if the lock is free: `folio_trylock()` and
@@ -456,7 +455,7 @@ mod tests {
         assert!(folio.pfn() > 0);
         assert!(folio.is_uptodate() && folio.is_dirty() && folio.is_on_lru());
         assert!(!folio.is_under_writeback() && !folio.is_mapped());
-        assert!(!folio.needs_release() && !folio.has_waiters());
+        assert!(!folio.has_private() && !folio.has_waiters());
         Ok(())
     }
 

@@ -134,6 +134,14 @@ impl AddressSpace {
         unsafe { bindings::mapping_pmd_folio_support(self.as_raw()) }
     }
 
+    /// Returns whether the file system wants to release all folios, with attached data or not:
+    /// `mapping_release_always()`.
+    #[inline]
+    pub fn release_always(&self) -> bool {
+        // SAFETY: The mapping is alive by the type invariant.
+        unsafe { bindings::mapping_release_always(self.as_raw()) }
+    }
+
     /// Returns whether `folio` belongs to this mapping: `folio_mapping()`.
     ///
     /// The answer stays true while the folio is locked.

@@ -135,14 +135,22 @@ impl<'m> OldFolios<'m, Gathering> {
         check: impl Fn(&LockedFolio) -> Result<(), ScanResult>,
     ) -> Result<(), (usize, ScanResult)> {
         let begin = self.next;
-        let mut i_mmap = IMmapLock::new(self.new.range().mapping());
+        let mapping = self.new.range().mapping();
+        // These do not change, and asking costs a call.
+        let is_shmem = mapping.is_shmem();
+        let release_always = mapping.release_always();
+        let mut i_mmap = IMmapLock::new(mapping);
         let mut next = begin;
         let mut end = self.end;
         let mut pages = 0;
         let mut not_taken = None;
 
         for n in 0..self.state.batch.len() {
-            match self.take_one(n, end, &mut i_mmap, patience, &check) {
+            if release_always || self.state.batch.get(n).is_some_and(Folio::has_private) {
+                // The file system may wait for its journal.
+                i_mmap.release();
+            }
+            match self.take_one(n, end, is_shmem, &mut i_mmap, patience, &check) {
                 Ok((index, nr_pages)) => {
                     end = index + nr_pages;
                     // A folio that begins before its index counts from there, as in C.
@@ -203,6 +211,7 @@ impl<'m> OldFolios<'m, Gathering> {
         &mut self,
         n: usize,
         end: usize,
+        is_shmem: bool,
         i_mmap: &mut IMmapLock<'m>,
         patience: &mut Patience,
         check: &impl Fn(&LockedFolio) -> Result<(), ScanResult>,
@@ -229,7 +238,7 @@ impl<'m> OldFolios<'m, Gathering> {
         if !folio.is_uptodate() {
             return Err(ScanResult::Fail.into());
         }
-        if !mapping.is_shmem() && folio.is_under_writeback() {
+        if !is_shmem && folio.is_under_writeback() {
             return Err(ScanResult::PageDirtyOrWriteback.into());
         }
         if !may_be_added(folio, range, end) {
@@ -240,10 +249,6 @@ impl<'m> OldFolios<'m, Gathering> {
             if !patience.wait(|| folio.is_on_lru()) {
                 return Err(ScanResult::DelPageLru.into());
             }
-        }
-        if folio.needs_release() {
-            // The file system may wait for its journal.
-            i_mmap.release();
         }
         if !folio.release_private(GFP_KERNEL) {
             return Err(ScanResult::PageHasPrivate.into());
@@ -272,7 +277,7 @@ impl<'m> OldFolios<'m, Gathering> {
         }
         // Unmapping has moved the dirty bits of the page tables to the folio. A clean folio stays
         // clean, because to write takes the folio lock.
-        if !mapping.is_shmem() && folio.is_dirty() {
+        if !is_shmem && folio.is_dirty() {
             return Err(ScanResult::PageDirtyOrWriteback.into());
         }
         Ok((folio.index(), folio.nr_pages()))

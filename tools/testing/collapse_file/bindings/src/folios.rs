@@ -240,7 +240,7 @@ folio_fns! {
     /// Whether it is on the LRU.
     fn folio_test_lru(folio) -> bool { folio.lru_state.get() == Lru::Listed }
     /// Whether the file system has attached something.
-    fn folio_needs_release(folio) -> bool { folio.private.get() }
+    fn folio_has_private(folio) -> c_int { c_int::from(folio.private.get()) }
     /// Whether it is uptodate.
     fn folio_test_uptodate(folio) -> bool { folio.uptodate.get() }
     /// Whether it is dirty.
