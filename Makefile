@@ -107,7 +107,7 @@ test: check-options source
 	@scripts/build-kernel.sh $(KERNEL_$(DEBUG))
 	@scripts/build-userspace.sh tests
 	@scripts/run-tests.py --kernel $(call image,$(KERNEL_$(DEBUG))) \
-		--accel $(ACCEL) --memory $(MEM) $(if $(filter-out lockdep,$(DEBUG))$(FOREIGN),--name $(subst $() $(),-,test $(filter-out lockdep,$(DEBUG)) $(FOREIGN)) --guest-only) \
+		--accel $(ACCEL) --memory $(MEM) $(if $(filter-out lockdep,$(DEBUG))$(FOREIGN),--name $(subst $() $(),-,$(strip test $(filter-out lockdep,$(DEBUG)) $(FOREIGN))) --guest-only) \
 		$(if $(IMPL_GIVEN),--impl $(IMPL_GIVEN)) $(SUITES)
 
 fuzz: check-options source
