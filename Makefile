@@ -23,11 +23,10 @@ image = $(image_$(ARCH))
 FOREIGN := $(filter-out x86_64,$(ARCH))
 FOREIGN_GOALS := help setup source kernel kernel-debug run test shell vng
 
-# The kernel that tests run in, by what it is to find.
+# The kernel that tests run in, by what it is to find, and the CPUs of its guest.
 DEBUG ?= lockdep
-KERNEL_lockdep := debug
-KERNEL_kasan := kasan
-KERNEL_kcsan := kcsan
+KERNEL_DEBUG = $(if $(filter lockdep,$(DEBUG)),debug,$(DEBUG))
+CPUS := $(if $(filter up,$(DEBUG)),1,2)
 
 CASES ?= 2000
 
@@ -45,7 +44,8 @@ help:
 	@echo
 	@echo '  make run       build the fast kernel, boot it and run the demo'
 	@echo '  make test      build the debug kernel and run all tests in it, with Rust and with C'
-	@echo '  make test DEBUG=kasan|kcsan    the tests that run in a guest, with another debug kernel'
+	@echo '  make test DEBUG=kasan|kcsan|two-cpus|up    the tests that run in a guest, with another debug'
+	@echo '                 kernel: KASAN, KCSAN, NR_CPUS=2, or without SMP'
 	@echo '  make fuzz CASES=N SEED=N       random histories, collapsed in C and in Rust and compared'
 	@echo '  make coverage  which lines of the Rust code the tests come by'
 	@echo '  make mutants-vm [MUTANTS="NAME ..."]   which mistakes the tests would find (an hour or two)'
@@ -104,10 +104,10 @@ run: check-options kernel
 		--console $(BUILD)/logs/demo-console.log -- $(if $(FOREIGN),/opt/collapse_file,$(CURDIR))/scripts/guest/demo.sh
 
 test: check-options source
-	@scripts/build-kernel.sh $(KERNEL_$(DEBUG))
+	@scripts/build-kernel.sh $(KERNEL_DEBUG)
 	@scripts/build-userspace.sh tests
-	@scripts/run-tests.py --kernel $(call image,$(KERNEL_$(DEBUG))) \
-		--accel $(ACCEL) --memory $(MEM) $(if $(filter-out lockdep,$(DEBUG))$(FOREIGN),--name $(subst $() $(),-,$(strip test $(filter-out lockdep,$(DEBUG)) $(FOREIGN))) --guest-only) \
+	@scripts/run-tests.py --kernel $(call image,$(KERNEL_DEBUG)) \
+		--accel $(ACCEL) --memory $(MEM) --cpus $(CPUS) $(if $(filter-out lockdep,$(DEBUG))$(FOREIGN),--name $(subst $() $(),-,$(strip test $(filter-out lockdep,$(DEBUG)) $(FOREIGN))) --guest-only) \
 		$(if $(IMPL_GIVEN),--impl $(IMPL_GIVEN)) $(SUITES)
 
 fuzz: check-options source
@@ -135,6 +135,8 @@ mutants-host: source
 test-all: test mutants-host
 	@$(MAKE) test DEBUG=kasan
 	@$(MAKE) test DEBUG=kcsan
+	@$(MAKE) test DEBUG=two-cpus
+	@$(MAKE) test DEBUG=up
 	@$(MAKE) fuzz
 	@$(MAKE) coverage
 	@$(MAKE) mutants-vm
@@ -212,7 +214,8 @@ check-options:
 	@case '$(if $(FOREIGN),$(filter-out $(FOREIGN_GOALS),$(MAKECMDGOALS)))' in '') ;; *) \
 		echo 'error: with ARCH=$(ARCH) there is $(FOREIGN_GOALS), and nothing else' >&2; exit 2;; esac
 	@case '$(IMPL)' in rust|c) ;; *) echo 'error: IMPL=$(IMPL) is neither rust nor c' >&2; exit 2;; esac
-	@case '$(DEBUG)' in lockdep|kasan|kcsan) ;; *) echo 'error: DEBUG=$(DEBUG) is not one of lockdep, kasan, kcsan' >&2; exit 2;; esac
+	@case '$(DEBUG)' in lockdep|kasan|kcsan|two-cpus|up) ;; *) \
+		echo 'error: DEBUG=$(DEBUG) is not one of lockdep, kasan, kcsan, two-cpus, up' >&2; exit 2;; esac
 	@case '$(ROUNDS)' in *[!0-9]* | 0) echo 'error: ROUNDS=$(ROUNDS) is no number of rounds' >&2; exit 2;; esac
 	@case '$(TRIES)' in *[!0-9]* | 0) echo 'error: TRIES=$(TRIES) is no number of tries' >&2; exit 2;; esac
 	@case '$(TRACE)' in '' | 1) ;; *) echo 'error: TRACE=$(TRACE) is not 1' >&2; exit 2;; esac

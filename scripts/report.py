@@ -3,8 +3,7 @@
 """Write what build/results has as one page to look at, and as JUnit XML for a CI.
 
 index.html stands for itself: no scripts, no other files. junit.xml has the tests of
-`make test`; junit-kasan.xml and junit-kcsan.xml those of the other debug kernels. What was
-not run is told so.
+`make test`; junit-NAME.xml those of `make test DEBUG=NAME`. What was not run is told so.
 """
 
 import argparse

@@ -15,7 +15,8 @@ RESULTS = os.path.join(TOP, "build", "results")
 # What a result is about.
 SOURCES = ["Documentation", "Kconfig", "mm", "rust", "samples", "tools", "patches"]
 IMPLS = ("rust", "c", "host")
-TESTS = {"test": "make test", "test-kasan": "make test DEBUG=kasan", "test-kcsan": "make test DEBUG=kcsan"}
+TESTS = {"test": "make test"} | {f"test-{kernel}": f"make test DEBUG={kernel}"
+                                 for kernel in ("kasan", "kcsan", "two-cpus", "up")}
 
 
 class Result:

@@ -60,7 +60,7 @@ def run_guest(args, console, log):
     try:
         disks = vm.make_disks(os.path.join(vm.BUILD, "disks"))
         args.used_accel = accel = vm.accelerator(args.accel, args.kernel)
-        line = vm.command_line(args.kernel, accel, args.memory, 2,
+        line = vm.command_line(args.kernel, accel, args.memory, args.cpus,
                                vm.TEST_BOOT + (KUNIT_BOOT if wants_kunit(args) else []), disks, command)
         status = vm.run(line, console, on_line)
         wrong = [] if status == 0 else [f"the guest's script ended with status {status}"]
@@ -172,7 +172,7 @@ def about(args):
     return {"arch": vm.ARCH, "commit": said("git", "describe", "--always", "--abbrev=12", "--dirty"),
             "linux": said("bash", "-c", '. scripts/lib.sh && . scripts/series.sh && kernel_version "$BUILD/linux" full'),
             "kernel": os.path.relpath(args.kernel, vm.TOP).split("/build-")[-1].split("/")[0],
-            "accel": args.used_accel, "memory": args.memory, "cpus": 2}
+            "accel": args.used_accel, "memory": args.memory, "cpus": args.cpus}
 
 
 def write_json(name, content):
@@ -188,6 +188,7 @@ def main():
     parser.add_argument("--name", default="test", help="of the log and the results' file")
     parser.add_argument("--accel", default="auto")
     parser.add_argument("--memory", default="2G")
+    parser.add_argument("--cpus", type=int, default=2, help="of the guest")
     parser.add_argument("--impl", choices=["rust", "c"], help="one implementation only")
     parser.add_argument("--guest-only", action="store_true", help="not the suites on the host")
     parser.add_argument("suites", nargs="*", help="these suites only")
