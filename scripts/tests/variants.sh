@@ -12,7 +12,7 @@ has() { grep -qx "CONFIG_$1=y" "$BUILD/linux/build-$2/.config"; }
 
 has_all() {
 	local option
-	for option in NUMA MEMCG USERFAULTFD DEBUG_VM; do
+	for option in SMP NUMA MEMCG USERFAULTFD DEBUG_VM; do
 		has "$option" "$1" || return 1
 	done
 	! has RUST_INLINE_HELPERS "$1"
@@ -20,13 +20,13 @@ has_all() {
 
 has_none() {
 	local option
-	for option in NUMA MEMCG USERFAULTFD DEBUG_VM; do
+	for option in SMP NUMA MEMCG USERFAULTFD DEBUG_VM; do
 		! has "$option" "$1" || return 1
 	done
 	has RUST_INLINE_HELPERS "$1"
 }
 
-tap "builds without NUMA, MEMCG, USERFAULTFD and DEBUG_VM, helpers inlined, C by default" \
+tap "builds without SMP, NUMA, MEMCG, USERFAULTFD and DEBUG_VM, helpers inlined, C by default" \
 	"$TOP/scripts/build-kernel.sh" small "${objects[@]}"
 tap "that was so" has_none small
 tap "the debug kernel has them all, and helpers that are called" has_all debug
