@@ -10,8 +10,11 @@ export KCOV_OUT=/run/ext4/kcov
 
 echo rust >"$impl" || exit 1
 status=0
-for program in collapse_file collapse_file_results; do
-	timeout -k 10 900 "$bin/$program" || status=1
+for lru in multi-gen classic; do
+	[ $lru = multi-gen ] || echo 0 >/sys/kernel/mm/lru_gen/enabled
+	for program in collapse_file collapse_file_results; do
+		timeout -k 10 900 "$bin/$program" || status=1
+	done
 done
 sort -u $KCOV_OUT | sed 's/^/pc /'
 exit $status

@@ -28,6 +28,8 @@ suites() {
 		sample 300 "$here/sample_test.py"
 		collapse_file_results 300 "$bin/collapse_file_results"
 		collapse_file 300 "$bin/collapse_file"
+		collapse_file_results-classic-lru 300 classic_lru "$bin/collapse_file_results"
+		collapse_file-classic-lru 300 classic_lru "$bin/collapse_file"
 		stats 300 "$bin/collapse_file_stats"
 		collapse_fuzz 900 fuzz
 		demo 300 demo
@@ -52,6 +54,18 @@ shmem_always() {
 	timeout -k 10 300 "$@"
 	status=$?
 	echo "$before" >"$thp/shmem_enabled"
+	return $status
+}
+
+# Run a command with the classic LRU, where the kernel has the multi-gen one.
+classic_lru() {
+	local lru=/sys/kernel/mm/lru_gen/enabled before status
+	before=$(cat $lru 2>/dev/null)
+	((${before:-0} & 1)) || { echo "1..0 # SKIP the classic LRU is the only one, or in use anyway"; return 4; }
+	echo 0 >$lru || return
+	timeout -k 10 300 "$@"
+	status=$?
+	echo "$before" >$lru
 	return $status
 }
 
@@ -172,7 +186,7 @@ for i in "${impls[@]}"; do
 		echo "#suite $name $i"
 		echo "collapse_file test: suite $name, $i" >/dev/kmsg
 		case $command in
-		sysfs_test | fuzz | demo | shmem_always* | again* | khugepaged_again*) eval "$command" 2>&1 ;;
+		sysfs_test | fuzz | demo | shmem_always* | classic_lru* | again* | khugepaged_again*) eval "$command" 2>&1 ;;
 		*) eval "timeout -k 10 $limit $command" 2>&1 ;;
 		esac
 		status=$?

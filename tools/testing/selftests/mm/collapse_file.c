@@ -963,6 +963,13 @@ TEST_F(collapse_file, refused_leaves_later_pages_mlocked)
 	ASSERT_EQ(munlock(self->base, HUGE), 0);
 }
 
+static bool lru_is_multi_gen(void)
+{
+	long caps = read_number("/sys/kernel/mm/lru_gen/enabled", "0x");
+
+	return caps > 0 && caps & 1;
+}
+
 /* The old folios' LRU flags go when they do: a free page must not have them. */
 TEST_F(collapse_file, from_active)
 {
@@ -970,6 +977,21 @@ TEST_F(collapse_file, from_active)
 	bool active = false;
 
 	fill(self->base, true);
+	if (lru_is_multi_gen()) {
+		struct parked *parked;
+
+		/* A folio of a young generation has the flag only while it is isolated. */
+		if (!inject_available())
+			SKIP(return, "no collapse_file_inject in debugfs");
+		EXPECT_FALSE(has_flag(self->base + 11 * PAGE, KPF_ACTIVE));
+		parked = collapse_parked(self->base, "filemap_release_folio", "park", 10);
+		ASSERT_NE(parked, NULL);
+		EXPECT_TRUE(has_flag(self->base + 11 * PAGE, KPF_ACTIVE));
+		EXPECT_EQ(collapse_resume(parked).err, 0);
+		EXPECT_TRUE(content_is_right(self->base, true));
+		EXPECT_TRUE(is_huge(self->base));
+		return;
+	}
 	/* Read often enough, also by way of the batches, a page counts as active. */
 	for (int tries = 0; tries < 20 && !active; tries++) {
 		ASSERT_EQ(pread(self->fd, content, HUGE, 0), HUGE);
