@@ -897,16 +897,28 @@ TEST_F(collapse_file, from_mlocked)
 	ASSERT_EQ(munlock(self->base, HUGE), 0);
 }
 
-static bool has_flag(char *at, uint64_t mask)
+static unsigned long pfn_of(char *at)
 {
 	int pagemap = open("/proc/self/pagemap", O_RDONLY);
+	unsigned long pfn = pagemap_get_pfn(pagemap, at);
+
+	close(pagemap);
+	return pfn;
+}
+
+static bool pfn_has_flag(unsigned long pfn, uint64_t mask)
+{
 	int kpageflags = open("/proc/kpageflags", O_RDONLY);
 	uint64_t flags = 0;
 
-	pageflags_get(pagemap_get_pfn(pagemap, at), kpageflags, &flags);
-	close(pagemap);
+	pageflags_get(pfn, kpageflags, &flags);
 	close(kpageflags);
 	return flags & mask;
+}
+
+static bool has_flag(char *at, uint64_t mask)
+{
+	return pfn_has_flag(pfn_of(at), mask);
 }
 
 /*
@@ -978,15 +990,16 @@ TEST_F(collapse_file, from_active)
 
 	fill(self->base, true);
 	if (lru_is_multi_gen()) {
+		unsigned long pfn = pfn_of(self->base + PAGE);
 		struct parked *parked;
 
 		/* A folio of a young generation has the flag only while it is isolated. */
 		if (!inject_available())
 			SKIP(return, "no collapse_file_inject in debugfs");
-		EXPECT_FALSE(has_flag(self->base + 11 * PAGE, KPF_ACTIVE));
-		parked = collapse_parked(self->base, "filemap_release_folio", "park", 10);
+		EXPECT_FALSE(pfn_has_flag(pfn, KPF_ACTIVE));
+		parked = collapse_parked(self->base, "shmem_charge", "park", 1);
 		ASSERT_NE(parked, NULL);
-		EXPECT_TRUE(has_flag(self->base + 11 * PAGE, KPF_ACTIVE));
+		EXPECT_TRUE(pfn_has_flag(pfn, KPF_ACTIVE));
 		EXPECT_EQ(collapse_resume(parked).err, 0);
 		EXPECT_TRUE(content_is_right(self->base, true));
 		EXPECT_TRUE(is_huge(self->base));
