@@ -160,12 +160,12 @@ impl Batch {
     /// Hands out the locked folios in order.
     #[inline]
     pub(super) fn drain_locked(&mut self) -> DrainLocked<'_> {
-        let locked = self.locked;
+        let (len, locked) = (self.len, self.locked);
 
-        // INVARIANT: The iterator takes over the locks. The slots that it has emptied are none of
-        // the first `len`, as there are none of these.
+        // INVARIANT: There are no folios. The iterator takes over the locks and empties its slots,
+        // and the rest of the slots are emptied here.
         (self.len, self.locked) = (0, 0);
-        let (locked, rest) = self.folios.split_at_mut(locked);
+        let (locked, rest) = self.folios[..len].split_at_mut(locked);
         rest.fill_with(|| None);
         DrainLocked(locked.iter_mut())
     }
