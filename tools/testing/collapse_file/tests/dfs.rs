@@ -128,6 +128,8 @@ tests! {
     pinned_page_written: Mode::Dfs, "m.4", nothing, [write: write_pinned(0, START, 7)];
     /// Somebody has a page locked.
     locked_page: Mode::Dfs, "4.4", nothing, [lock: lock_for_a_while(START)];
+    /// Another task has a page locked that comes after a mapped one.
+    locked_page_after_mapped_one: Mode::Dfs, "m4.", nothing, [lock: lock_for_a_while(START + 1)];
     /// Two holes are filled by one folio.
     fill_two_holes: Mode::Dfs, "4.4", nothing, [write: fill_large(START, 1)];
     /// Two holes are filled by one folio, where a page is swapped in.

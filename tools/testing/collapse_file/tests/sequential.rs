@@ -1044,6 +1044,18 @@ fn slots_of_a_folio() {
     }
 }
 
+/// An entry of the XArray itself counts as a hole, and is no folio.
+#[test]
+fn retry_entry_is_no_folio() {
+    file(true, "4.4");
+    // SAFETY: No preconditions.
+    let retry = unsafe { xa_retry_entry() };
+    mapping::Cursor::new(START + 1, 0).locked(|cursor| cursor.store(retry));
+    let mut walk = range_at(START).walk();
+    let mut locked = Cursor::new(&mut walk).lock();
+    assert!(matches!(locked.load(START + 1), Entry::Empty));
+}
+
 /// What a collapse takes locks for, it does for a batch of folios at once, holes between them or
 /// not.
 #[test]

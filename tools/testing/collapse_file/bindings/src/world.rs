@@ -391,6 +391,10 @@ pub unsafe fn ktime_get() -> i64 {
 ///
 /// None.
 pub unsafe fn cpu_relax() {
+    check(
+        with(|w| !w.i_mmap_readers.contains(&w.current)),
+        "a task waits for another one, and keeps i_mmap_rwsem",
+    );
     with(|w| w.clock += w.turn);
     called("cpu_relax");
     point();
