@@ -3,9 +3,10 @@
 """Break collapse_file() on purpose and see whether the tests on the host notice.
 
 Two kinds of mutants, both in copies of the tree. Each patch in scripts/mutants-host/
-breaks one step of the protocol, and the types that forbid that as far as it takes; it is
+breaks one step of the protocol, and the types that forbid that as far as it takes. It is
 caught if one of the tests in every order (tests/dfs.rs) fails. Of all failures the one
-with the fewest switches of tasks is told, as a timeline in build/results/timelines.
+with the fewest switches of tasks is told, as a timeline in build/results/timelines. If
+none of them fails, one of the tests with a single order (tests/sequential.rs) has to.
 
 The others are made by cargo-mutants, of mm/collapse_file.rs and rust/kernel/: operators
 and results are replaced one by one. The quick tests come first, and what they do not
@@ -74,15 +75,16 @@ def environment(**more):
     return dict(result, **more)
 
 
-class Dfs:
-    """The tests in every order, in the copy of the tree."""
+class Binary:
+    """A test binary, in the copy of the tree."""
 
-    def __init__(self):
+    def __init__(self, name):
+        self.name = name
         self.environment = environment(SHORTEST="1")
 
     def build(self):
         """Compile. Returns the program."""
-        built = subprocess.run(["cargo", "test", "--quiet", "--no-run", "--test", "dfs", "--message-format=json"],
+        built = subprocess.run(["cargo", "test", "--quiet", "--no-run", "--test", self.name, "--message-format=json"],
                                cwd=TESTS, env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, text=True, check=False)
         messages = [json.loads(line) for line in built.stdout.splitlines() if line.startswith("{")]
@@ -90,7 +92,7 @@ class Dfs:
             errors = [m["message"]["rendered"] for m in messages
                       if m["reason"] == "compiler-message" and m["message"]["level"] == "error"]
             raise Broken("it does not compile: " + ("\n".join(errors) or built.stderr).strip())
-        return next(m["executable"] for m in messages if m.get("executable") and m["target"]["name"] == "dfs")
+        return next(m["executable"] for m in messages if m.get("executable") and m["target"]["name"] == self.name)
 
     def run(self, program, *arguments, **more):
         """Run it. Returns whether it went well, and what it said."""
@@ -122,24 +124,30 @@ class Dfs:
         return sorted(found)
 
 
-def test(dfs, mutant):
-    """Run the tests with a mutant. Returns a line about it."""
+def test(binaries, mutant):
+    """Run the tests with a mutant, one binary after the other until a test fails. Returns a line about it."""
     originals = mutant.read(TREE)
     misfit = mutant.apply(TREE)
     if misfit:
         raise Broken(misfit)
     try:
-        failures = dfs.failures()
+        for binary in binaries:
+            failures = binary.failures()
+            if failures:
+                break
     finally:
         mutant_patch.write(originals)
-    mutant.caught_by = [f"dfs::{failure[2]}" for failure in failures]
+    mutant.caught_by = [f"{binary.name}::{failure[2]}" for failure in failures]
     if not failures:
         return f"SURVIVED: {mutant.what}"
-    mutant.switches, _, name, output = failures[0]
+    switches, _, _, output = failures[0]
     with open(os.path.join(TIMELINES, mutant.name + ".txt"), "w") as file:
-        file.write(f"{mutant.name}: {mutant.what}\ndfs::{name}\n\n{output}")
+        file.write(f"{mutant.name}: {mutant.what}\n{mutant.caught_by[0]}\n\n{output}")
+    # A test that does not tell its order has only one, or was ended.
+    mutant.switches = switches if switches < sys.maxsize else None
+    order = f" ({switches} switches)" if mutant.switches is not None else ""
     more = f", and by {len(failures) - 1} more" if len(failures) > 1 else ""
-    return f"caught by dfs::{name} ({mutant.switches} switches){more}"
+    return f"caught by {mutant.caught_by[0]}{order}{more}"
 
 
 def load():
@@ -161,20 +169,20 @@ def save(**new):
 def protocol(names):
     """Try the patches. Returns how many are not caught."""
     mutants = [mutant_patch.Patch(PATCHES, name) for name in names]
-    dfs = Dfs()
+    binaries = [Binary("dfs"), Binary("sequential")]
     copy_tree(TREE)
     misfits = [misfit for misfit in (mutant.apply(TREE, "--dry-run") for mutant in mutants) if misfit]
     if misfits:
         sys.exit("\n".join("error: " + misfit for misfit in misfits))
-    failed = [failure[2] for failure in dfs.failures()]
+    failed = [f"{binary.name}::{failure[2]}" for binary in binaries for failure in binary.failures()]
     if failed:
-        sys.exit(f"error: without a mutant fails dfs::{failed[0]}: run scripts/host-test.py")
+        sys.exit(f"error: without a mutant fails {failed[0]}: run scripts/host-test.py")
     print("without a mutant: passed", flush=True)
     escaped = 0
     for number, mutant in enumerate(mutants, start=1):
         mutant.caught_by = []
         try:
-            outcome = test(dfs, mutant)
+            outcome = test(binaries, mutant)
         except Broken as error:
             outcome = f"BROKEN: {error}"
         escaped += not mutant.caught_by
