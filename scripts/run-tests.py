@@ -153,8 +153,10 @@ def table(suites):
     """Suites down, implementations across."""
     impls, rows = results.suite_table(suites)
     print()
-    for name, *cells in [["suite", *impls], *rows]:
-        print((f"{name:<26}" + "".join(f"{cell:<24}" for cell in cells)).rstrip())
+    rows.insert(0, ["suite", *impls])
+    width = max(len(row[0]) for row in rows) + 2
+    for name, *cells in rows:
+        print((f"{name:<{width}}" + "".join(f"{cell:<24}" for cell in cells)).rstrip())
 
 
 def told(suites, wrong, splats, run):
