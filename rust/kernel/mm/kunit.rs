@@ -137,10 +137,18 @@ impl ShmemFile {
         };
     }
 
-    /// Asks for readahead, which shmem itself does not.
-    pub fn want_readahead(&self) {
-        // SAFETY: The file is alive. It is only the current thread that reads from it.
-        unsafe { (*bindings::file_ra(self.as_ptr())).ra_pages = 8 };
+    /// Returns whether no task holds the file's `i_mmap_rwsem`.
+    pub fn i_mmap_is_free(&self) -> bool {
+        // SAFETY: The mapping, which contains the semaphore, is alive.
+        let rwsem = unsafe { &raw mut (*self.mapping().as_raw()).i_mmap_rwsem };
+        // SAFETY: The semaphore is alive.
+        let taken = unsafe { bindings::down_write_trylock(rwsem) } != 0;
+
+        if taken {
+            // SAFETY: The semaphore was taken above.
+            unsafe { bindings::up_write(rwsem) };
+        }
+        taken
     }
 
     /// The number of pages that the file counts as its own, with those that it was charged for

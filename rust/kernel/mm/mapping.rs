@@ -568,17 +568,7 @@ mod tests {
     #[test]
     fn guard_keeps_writers_out_until_it_is_dropped() -> Result {
         let file = ShmemFile::new(1)?;
-        // SAFETY: The mapping is alive.
-        let rwsem = unsafe { &raw mut (*file.mapping().as_raw()).i_mmap_rwsem };
-        let writable = || {
-            // SAFETY: The semaphore is part of the mapping, which is alive.
-            let taken = unsafe { bindings::down_write_trylock(rwsem) } != 0;
-            if taken {
-                // SAFETY: Taken just now.
-                unsafe { bindings::up_write(rwsem) };
-            }
-            taken
-        };
+        let writable = || file.i_mmap_is_free();
 
         let before = writable();
         let guard = file.mapping().i_mmap_read();

@@ -178,17 +178,7 @@ mod tests {
     #[test]
     fn lock_is_held_until_it_is_released() -> Result {
         let file = ShmemFile::new(1)?;
-        // SAFETY: The mapping is alive.
-        let rwsem = unsafe { &raw mut (*file.mapping().as_raw()).i_mmap_rwsem };
-        let writable = || {
-            // SAFETY: The semaphore is part of the mapping, which is alive.
-            let taken = unsafe { bindings::down_write_trylock(rwsem) } != 0;
-            if taken {
-                // SAFETY: Taken just now.
-                unsafe { bindings::up_write(rwsem) };
-            }
-            taken
-        };
+        let writable = || file.i_mmap_is_free();
 
         let mut i_mmap = IMmapLock::new(file.mapping());
         let before = writable();
