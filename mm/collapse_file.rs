@@ -32,6 +32,7 @@ use kernel::mm::{
     collapse::{
         export_collapse_file,
         trace_collapse_file,
+        Batch,
         CollapseControl,
         Gathering,
         NewFolio,
@@ -103,7 +104,8 @@ fn replace_range(
     let new = NewFolio::alloc_charged(mm, cc, range)?;
     progress.new_pfn = new.folio().pfn();
 
-    let mut old = OldFolios::new(new);
+    let mut batch = Batch::new();
+    let mut old = OldFolios::new(new, &mut batch);
     let mut walk = range.walk();
 
     // Almost always all slots exist, because most of the pages do.
@@ -143,7 +145,7 @@ fn replace_range(
 /// lock is released before anything is rolled back.
 fn gather<'w, 'm>(
     mut locked: LockedCursor<'w, 'm>,
-    old: &mut OldFolios<'m, Gathering>,
+    old: &mut OldFolios<'m, Gathering<'_>>,
     file: &FileRef,
     cc: &CollapseControl,
     progress: &mut Progress,
@@ -237,7 +239,7 @@ fn check(folio: &LockedFolio, mapping: &AddressSpace, is_shmem: bool) -> Result<
 fn instantiate<'w, 'm>(
     cursor: Cursor<'w, 'm>,
     index: usize,
-    old: &mut OldFolios<'m, Gathering>,
+    old: &mut OldFolios<'m, Gathering<'_>>,
 ) -> Result<Cursor<'w, 'm>, ScanResult> {
     let folio = cursor
         .shmem_get_folio(index)
@@ -254,7 +256,7 @@ fn read_in<'w, 'm>(
     cursor: Cursor<'w, 'm>,
     file: &FileRef,
     index: usize,
-    old: &mut OldFolios<'m, Gathering>,
+    old: &mut OldFolios<'m, Gathering<'_>>,
 ) -> Result<Cursor<'w, 'm>, ScanResult> {
     cursor.readahead(file, index);
     // New folios may still be in an LRU batch of this CPU.

@@ -72,6 +72,17 @@ enum scan_result rust_collapse_file(struct mm_struct *mm, unsigned long addr,
 				    struct file *file, pgoff_t start,
 				    struct collapse_control *cc);
 
+/* The time that a scan for the Rust implementation may still wait. Never with C. */
+struct scan_patience {
+	s64 left;	/* ns */
+	bool drained;
+};
+
+/* From mm/collapse_file_scan.c. */
+struct scan_patience scan_patience(const struct collapse_control *cc);
+bool folio_becomes_unused(struct folio *folio, struct xa_state *xas,
+			  struct scan_patience *patience);
+
 /* From mm/collapse_file_switch.c. */
 DECLARE_STATIC_KEY_MAYBE(CONFIG_RUST_COLLAPSE_FILE_DEFAULT_RUST, rust_collapse_file_key);
 extern struct kobj_attribute collapse_file_attr;
@@ -96,6 +107,19 @@ static inline enum scan_result rust_collapse_file(struct mm_struct *mm, unsigned
 						  struct collapse_control *cc)
 {
 	return SCAN_FAIL;
+}
+
+struct scan_patience { };
+
+static inline struct scan_patience scan_patience(const struct collapse_control *cc)
+{
+	return (struct scan_patience){ };
+}
+
+static inline bool folio_becomes_unused(struct folio *folio, struct xa_state *xas,
+					struct scan_patience *patience)
+{
+	return false;
 }
 
 #endif /* CONFIG_RUST_COLLAPSE_FILE */

@@ -1,14 +1,14 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # With CONFIG_RUST_COLLAPSE_FILE off, mm/khugepaged.o has the instructions that
-# the kernel's own mm/khugepaged.c, its bugs mended, compiles to.
+# the kernel's own mm/khugepaged.c, with the fixes applied, compiles to.
 
 . "$(dirname "${BASH_SOURCE[0]}")/tap.sh"
 . "$TOP/scripts/series.sh"
 
 out=$BUILD/linux/build-plain
 
-mend_pristine() {
+fix_pristine() {
 	local patch
 	mkdir -p "$tap_dir/mm"
 	cp "$BUILD"/pristine/mm/*.c "$tap_dir/mm/"
@@ -39,7 +39,7 @@ same_code() {
 }
 
 tap "mm/khugepaged.o builds with the option off" "$TOP/scripts/build-kernel.sh" plain mm/khugepaged.o
-tap "the fixes apply to the kernel's own files" mend_pristine
+tap "the fixes apply to the kernel's own files" fix_pristine
 tap "the kernel's own mm/khugepaged.c builds the same way" compile_pristine
 tap "both have the same instructions and relocations" same_code "$out/mm/khugepaged.o"
 tap_end

@@ -48,7 +48,7 @@
 //!
 //! ```
 //! use kernel::mm::{
-//!     collapse::{NewFolio, OldFolios, Patience},
+//!     collapse::{Batch, NewFolio, OldFolios, Patience},
 //!     mapping::AddressSpace,
 //!     page_cache::Cursor,
 //! };
@@ -59,7 +59,8 @@
 //! # let (mm, cc) = (mm()?, Control::new()?);
 //! let range = AddressSpace::of(&file).pmd_range(0);
 //! let new = NewFolio::alloc_charged(&mm, &cc, range).map_err(|_| ENOMEM)?;
-//! let mut old = OldFolios::new(new);
+//! let mut batch = Batch::new();
+//! let mut old = OldFolios::new(new, &mut batch);
 //! let mut patience = Patience::new(&cc);
 //! let mut walk = range.walk();
 //!
@@ -102,6 +103,7 @@ mod patience;
 mod replace;
 
 pub use {
+    batch::Batch,
     control::{trace_collapse_file, CollapseControl, ScanResult},
     new_folio::{HugeFolio, NewFolio},
     old_folios::{Charged, Copied, Gathering, OldFolios, ReplacedFolios},

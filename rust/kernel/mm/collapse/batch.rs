@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Old folios that were found under one hold of the page-cache lock.
+//! A batch of old folios that were found under one hold of the page-cache lock.
 //!
 //! A batch holds references, and locks its folios one after the other. A page fault on a folio
 //! whose turn has not come can therefore finish. If all folios were locked at once, a fault would
@@ -15,15 +15,16 @@ use crate::{
 /// The number of folios in a batch, the same as in a `struct folio_batch`.
 const SIZE: usize = bindings::FOLIO_BATCH_SIZE as usize;
 
-/// Folios in index order, with holes between and after them.
+/// Folios that [`OldFolios`](super::OldFolios) has found, with holes between and after them.
 ///
-/// Dropping it unlocks the folios and drops the references.
+/// Its user keeps it on the stack, because it is large. `OldFolios` only borrows it while it moves
+/// from one state to another. Dropping it unlocks the folios and drops the references.
 ///
 /// # Invariants
 ///
-/// The first `len` of `folios` are `Some`, and the others `None`. The object owns the locks of the
-/// first `locked`, which is at most `len`.
-pub(super) struct Batch {
+/// The first `len` of `folios` are `Some`, and the others `None`. They are in index order. The
+/// object owns the locks of the first `locked`, which is at most `len`.
+pub struct Batch {
     folios: [Option<ARef<Folio>>; SIZE],
     len: usize,
     locked: usize,
@@ -34,15 +35,15 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// Creates an empty batch at `index`.
+    /// Creates an empty batch.
     #[inline]
-    pub(super) fn new(index: usize) -> Self {
+    pub fn new() -> Self {
         // INVARIANT: There are no folios.
         Self {
             folios: [const { None }; SIZE],
             len: 0,
             locked: 0,
-            end: index,
+            end: 0,
             came_locked: false,
         }
     }
@@ -183,6 +184,12 @@ impl Batch {
     #[inline(never)]
     fn drop_all(&mut self) {
         drop(self.drain_locked());
+    }
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -57,7 +57,7 @@ impl From<ScanResult> for NotTaken {
     }
 }
 
-impl<'m> OldFolios<'m, Gathering> {
+impl<'m> OldFolios<'m, Gathering<'_>> {
     /// Returns the index that is to be gathered next.
     #[inline]
     pub fn next(&self) -> usize {
@@ -80,7 +80,7 @@ impl<'m> OldFolios<'m, Gathering> {
     pub fn find(&mut self, locked: &mut LockedCursor<'_, 'm>, wanted: impl Fn(&Folio) -> bool) {
         let range = self.new.range();
         let is_shmem = range.mapping().is_shmem();
-        let batch = &mut self.state.batch;
+        let batch = &mut *self.state.batch;
 
         batch.restart(self.next);
         if locked.range() != range {

@@ -18,10 +18,9 @@ use core::marker::PhantomData;
 /// State of [`OldFolios`]: folios are being gathered.
 ///
 /// CPUs may still write to the folios through their TLBs. Dropping it flushes.
-pub struct Gathering {
-    // Dropped in this order: no folio is unlocked before the flush.
+pub struct Gathering<'b> {
     pub(super) tlb: UnmapBatch,
-    pub(super) batch: Batch,
+    pub(super) batch: &'b mut Batch,
     /// The holes before this index were still holes when the page-cache lock was last taken.
     pub(super) checked: usize,
     /// The number of pages before `checked`.
@@ -55,7 +54,8 @@ pub struct Copied<'m> {
 ///   together. `end` is the index after the last one.
 /// - When a folio was added, it was uptodate, locked, isolated and unmapped, and had no other
 ///   users. If the file is regular, the folio was neither dirty nor under writeback.
-/// - A folio that was unmapped through the batch of [`Gathering`] is in `list` or in the batch.
+/// - A folio that was unmapped through the `tlb` of [`Gathering`] is in `list`. While
+///   [`take()`](Self::take) runs, it may be in `batch` instead.
 pub struct OldFolios<'m, S> {
     // Dropped in this order.
     pub(super) state: S,
@@ -67,17 +67,17 @@ pub struct OldFolios<'m, S> {
     pub(super) pages: usize,
 }
 
-impl<'m> OldFolios<'m, Gathering> {
-    /// Begins a collapse.
+impl<'b, 'm> OldFolios<'m, Gathering<'b>> {
+    /// Begins a collapse. It uses `batch` until the folios are gathered.
     #[inline]
-    pub fn new(new: NewFolio<'m>) -> Self {
+    pub fn new(new: NewFolio<'m>, batch: &'b mut Batch) -> Self {
         let start = new.range().start();
 
         // INVARIANT: There are no folios yet.
         Self {
             state: Gathering {
                 tlb: UnmapBatch::new(),
-                batch: Batch::new(start),
+                batch,
                 checked: start,
                 checked_pages: 0,
             },
@@ -94,13 +94,8 @@ impl<'m> OldFolios<'m, Gathering> {
     /// Context: may sleep.
     #[inline]
     pub fn flush(self, _cursor: &Cursor<'_, 'm>) -> OldFolios<'m, Flushed> {
-        // The batch is dropped after the flush.
-        let Gathering {
-            tlb, batch: _batch, ..
-        } = self.state;
-
         OldFolios {
-            state: tlb.finish(),
+            state: self.state.tlb.finish(),
             list: self.list,
             new: self.new,
             next: self.next,

@@ -30,8 +30,11 @@ fn new_folio(range: PmdRange<'_>) -> KernelResult<NewFolio<'_>> {
     NewFolio::alloc_charged(&mm, &cc, range).map_err(|_| ENOMEM)
 }
 
-fn begin(range: PmdRange<'_>) -> KernelResult<OldFolios<'_, Gathering>> {
-    Ok(OldFolios::new(new_folio(range)?))
+fn begin<'b, 'm>(
+    range: PmdRange<'m>,
+    batch: &'b mut Batch,
+) -> KernelResult<OldFolios<'m, Gathering<'b>>> {
+    Ok(OldFolios::new(new_folio(range)?, batch))
 }
 
 fn patience() -> KernelResult<Patience> {
@@ -41,7 +44,7 @@ fn patience() -> KernelResult<Patience> {
 /// Gathers all folios of a range, as `mm/collapse_file.rs` does if every check passes.
 fn gather<'w, 'm>(
     walk: &'w mut Walk<'m>,
-    old: &mut OldFolios<'m, Gathering>,
+    old: &mut OldFolios<'m, Gathering<'_>>,
 ) -> KernelResult<Result<Cursor<'w, 'm>, (usize, ScanResult)>> {
     let range = old.range();
     let mut patience = patience()?;
@@ -67,7 +70,7 @@ fn gather<'w, 'm>(
 
 /// Takes the first batch of a range. Returns where the next one begins.
 fn take_batch(
-    old: &mut OldFolios<'_, Gathering>,
+    old: &mut OldFolios<'_, Gathering<'_>>,
     wanted: impl Fn(&Folio) -> bool,
 ) -> KernelResult<Result<usize, (usize, ScanResult)>> {
     let mut walk = old.range().walk();
@@ -81,7 +84,8 @@ fn take_batch(
 
 /// How gathering a range fails. What was gathered is put back.
 fn gather_fails(range: PmdRange<'_>) -> KernelResult<Option<(usize, ScanResult)>> {
-    let mut old = begin(range)?;
+    let mut batch = Batch::new();
+    let mut old = begin(range, &mut batch)?;
 
     drain();
     let failed = gather(&mut range.walk(), &mut old)?.err();
@@ -132,7 +136,8 @@ fn with_copied<R>(
 ) -> KernelResult<R> {
     let range = file.mapping().pmd_range(0);
     let mut walk = range.walk();
-    let mut old = begin(range)?;
+    let mut batch = Batch::new();
+    let mut old = begin(range, &mut batch)?;
 
     // Reading a page twice puts it in an LRU batch, which holds a reference.
     drain();
@@ -181,12 +186,14 @@ mod kunit {
         let range = file.mapping().pmd_range(0);
 
         // Up to the end of the range, and up to a folio that is not wanted.
-        let mut old = begin(range)?;
+        let mut batch = Batch::new();
+        let mut old = begin(range, &mut batch)?;
         let all = take_batch(&mut old, |_| true)?;
         let holes = old.holes();
         drop(old);
         drain();
-        let mut old = begin(range)?;
+        let mut batch = Batch::new();
+        let mut old = begin(range, &mut batch)?;
         let some = take_batch(&mut old, |folio| folio.index() != 4)?;
         drop(old);
         drain();
@@ -200,7 +207,8 @@ mod kunit {
     fn cursor_of_another_range_finds_nothing() -> KernelResult {
         let file = file_with_holes()?;
         let mut walk = file.mapping().pmd_range(0).walk();
-        let mut old = begin(file.mapping().pmd_range(HPAGE_PMD_NR))?;
+        let mut batch = Batch::new();
+        let mut old = begin(file.mapping().pmd_range(HPAGE_PMD_NR), &mut batch)?;
         let mut locked = Cursor::new(&mut walk).lock();
         old.find(&mut locked, |_| true);
         let cursor = locked.unlock();
@@ -216,7 +224,8 @@ mod kunit {
         let (file, other) = (file_with_holes()?, file_with_holes()?);
         let range = file.mapping().pmd_range(0);
         let mut walk = range.walk();
-        let mut old = begin(range)?;
+        let mut batch = Batch::new();
+        let mut old = begin(range, &mut batch)?;
 
         old.begin_with(other.lock(0)?);
         let taken = old.take(&Cursor::new(&mut walk), &mut patience()?, |_| Ok(()));
@@ -233,7 +242,8 @@ mod kunit {
         let range = file.mapping().pmd_range(0);
         let held = file.folio(1)?;
         let mut walk = range.walk();
-        let mut old = begin(range)?;
+        let mut batch = Batch::new();
+        let mut old = begin(range, &mut batch)?;
         let check = |folio: &LockedFolio| match folio.index() {
             1 => Err(ScanResult::PageDirtyOrWriteback),
             _ => Ok(()),
@@ -301,7 +311,8 @@ mod kunit {
         let file = file_with_holes()?;
         let range = file.mapping().pmd_range(0);
         let mut walk = range.walk();
-        let mut old = begin(range)?;
+        let mut batch = Batch::new();
+        let mut old = begin(range, &mut batch)?;
 
         let mut locked = Cursor::new(&mut walk).lock();
         old.find(&mut locked, |_| true);
@@ -320,7 +331,8 @@ mod kunit {
         let file = file_with_holes()?;
         let range = file.mapping().pmd_range(0);
         let mut walk = range.walk();
-        let mut old = begin(range)?;
+        let mut batch = Batch::new();
+        let mut old = begin(range, &mut batch)?;
 
         let mut locked = Cursor::new(&mut walk).lock();
         old.find(&mut locked, |_| true);
@@ -339,7 +351,8 @@ mod kunit {
         let file = file_with_holes()?;
         let range = file.mapping().pmd_range(0);
         let mut walk = range.walk();
-        let mut old = begin(range)?;
+        let mut batch = Batch::new();
+        let mut old = begin(range, &mut batch)?;
         let held = [file.folio(0)?, file.folio(1)?, file.folio(LAST)?];
         let raw = held.each_ref().map(|folio| folio.as_raw());
         drop(held);
@@ -375,7 +388,8 @@ mod kunit {
         let folio = file.folio(0)?.as_raw();
 
         let mut walk = range.walk();
-        let mut old = begin(range)?;
+        let mut batch = Batch::new();
+        let mut old = begin(range, &mut batch)?;
         let cursor = gather(&mut walk, &mut old)?.map_err(|_| EAGAIN)?;
         let old = old.flush(&cursor);
         // SAFETY: The folio is in the page cache, which has a reference.
@@ -392,7 +406,8 @@ mod kunit {
         let file = file_with_holes()?;
         let range = file.mapping().pmd_range(0);
         let mut walk = range.walk();
-        let mut old = begin(range)?;
+        let mut batch = Batch::new();
+        let mut old = begin(range, &mut batch)?;
         let cursor = gather(&mut walk, &mut old)?.map_err(|_| EAGAIN)?;
         let old = old.flush(&cursor).charge_holes(&cursor)?;
         let old = old.copy(&cursor).map_err(|_| EIO)?;

@@ -18,7 +18,9 @@ use collapse_file_test::{
 };
 use kernel::{
     mm::{
-        collapse::{CollapseControl, Copied, Gathering, NewFolio, OldFolios, Patience, ScanResult},
+        collapse::{
+            Batch, CollapseControl, Copied, Gathering, NewFolio, OldFolios, Patience, ScanResult,
+        },
         folio::LockedFolio,
         mapping::{AddressSpace, FileRef, PmdRange},
         page_cache::{Cursor, Entry, Walk},
@@ -560,8 +562,8 @@ fn new_at(start: usize) -> NewFolio<'static> {
         .expect("there is memory")
 }
 
-fn begin_at(start: usize) -> OldFolios<'static, Gathering> {
-    OldFolios::new(new_at(start))
+fn begin_at(start: usize, batch: &mut Batch) -> OldFolios<'static, Gathering<'_>> {
+    OldFolios::new(new_at(start), batch)
 }
 
 fn patience() -> Patience {
@@ -573,7 +575,8 @@ fn copied_at<'w>(
     walk: &'w mut Walk<'static>,
     start: usize,
 ) -> (Cursor<'w, 'static>, OldFolios<'static, Copied<'static>>) {
-    let mut old = begin_at(start);
+    let mut batch = Batch::new();
+    let mut old = begin_at(start, &mut batch);
     let mut locked = Cursor::new(walk)
         .lock_with_slots()
         .expect("there is memory");
@@ -655,7 +658,7 @@ fn cursor_of_another_range() {
         || {
             file(true, "4");
             let mut walk = range_at(START + HPAGE_PMD_NR).walk();
-            let _ = begin_at(START).lock(Cursor::new(&mut walk));
+            let _ = begin_at(START, &mut Batch::new()).lock(Cursor::new(&mut walk));
         },
         || {
             file(true, "4");
@@ -701,7 +704,7 @@ fn lock_at(index: usize) -> LockedFolio {
 /// A folio that does not follow the ones before it, or is outside the range, is refused.
 #[test]
 fn folio_that_does_not_belong() {
-    let take = |old: &mut OldFolios<'static, Gathering>, folio| {
+    let take = |old: &mut OldFolios<'static, Gathering<'_>>, folio| {
         let mut walk = range_at(START).walk();
         old.begin_with(folio);
         old.take(&Cursor::new(&mut walk), &mut patience(), |_| Ok(()))
@@ -709,7 +712,8 @@ fn folio_that_does_not_belong() {
     let truncated = |index| Err((index, ScanResult::Truncated));
 
     file(true, "4");
-    let mut old = begin_at(START);
+    let mut batch = Batch::new();
+    let mut old = begin_at(START, &mut batch);
     let (first, second) = (lock_at(START), lock_at(START + 1));
     assert_eq!(take(&mut old, second), Ok(()));
     assert_eq!(take(&mut old, first), truncated(START + 1));
@@ -717,10 +721,12 @@ fn folio_that_does_not_belong() {
     checked();
 
     file(true, "4");
-    let mut old = begin_at(START);
+    let mut batch = Batch::new();
+    let mut old = begin_at(START, &mut batch);
     assert_eq!(take(&mut old, lock_at(START - 1)), truncated(START));
     drop(old);
-    let mut old = begin_at(START);
+    let mut batch = Batch::new();
+    let mut old = begin_at(START, &mut batch);
     let after = START + HPAGE_PMD_NR;
     assert_eq!(take(&mut old, lock_at(after)), truncated(after));
     drop(old);
@@ -728,7 +734,8 @@ fn folio_that_does_not_belong() {
 
     // It has left the mapping.
     file(true, "4");
-    let mut old = begin_at(START);
+    let mut batch = Batch::new();
+    let mut old = begin_at(START, &mut batch);
     old.begin_with(lock_at(START));
     page(START).mapping.set(core::ptr::null_mut());
     let mut walk = range_at(START).walk();
@@ -790,7 +797,8 @@ fn unmapped_folios_stay_locked_until_the_flush() {
     file(true, "m.m");
     let range = range_at(START);
     let mut walk = range.walk();
-    let mut old = begin_at(START);
+    let mut batch = Batch::new();
+    let mut old = begin_at(START, &mut batch);
     let mut locked = Cursor::new(&mut walk).lock();
     old.find(&mut locked, |_| true);
     let cursor = locked.unlock();
@@ -802,6 +810,7 @@ fn unmapped_folios_stay_locked_until_the_flush() {
     let mut locked = cursor.lock();
     old.find(&mut locked, |_| true);
     drop((locked, old));
+    drop(batch);
     // SAFETY: The reference is the one taken above.
     unsafe { folio_put(mapping::cached(START + 2).expect("there is a page")) };
     checked();
@@ -827,7 +836,8 @@ fn folios_that_must_not_be_taken() {
         file(is_shmem, "4");
         let was_dirty = page(START).dirty.get();
         let mut walk = range_at(START).walk();
-        let mut old = begin_at(START);
+        let mut batch = Batch::new();
+        let mut old = begin_at(START, &mut batch);
         let mut locked = Cursor::new(&mut walk).lock();
         old.find(&mut locked, |_| true);
         let cursor = locked.unlock();
@@ -847,7 +857,8 @@ fn steps_in_wrong_order() {
     // Nothing was found.
     file(true, "4.");
     let mut walk = range_at(START).walk();
-    let mut old = begin_at(START);
+    let mut batch = Batch::new();
+    let mut old = begin_at(START, &mut batch);
     let cursor = Cursor::new(&mut walk);
     assert_eq!(old.take(&cursor, &mut patience(), |_| Ok(())), Ok(()));
     assert_eq!((old.next(), old.holes()), (START, 0));
@@ -860,7 +871,8 @@ fn steps_in_wrong_order() {
     // The isolation fails half way, and a folio of lower index comes next.
     file(true, "4");
     let mut walk = range_at(START).walk();
-    let mut old = begin_at(START);
+    let mut batch = Batch::new();
+    let mut old = begin_at(START, &mut batch);
     let mut locked = Cursor::new(&mut walk).lock();
     old.find(&mut locked, |_| true);
     let cursor = locked.unlock();
@@ -896,7 +908,8 @@ fn where_a_batch_fails() {
     ] {
         file(true, "2244");
         let mut walk = range_at(START).walk();
-        let mut old = begin_at(START);
+        let mut batch = Batch::new();
+        let mut old = begin_at(START, &mut batch);
         (START..first).for_each(|_| old.add_hole());
         let mut locked = Cursor::new(&mut walk).lock();
         old.find(&mut locked, |_| true);

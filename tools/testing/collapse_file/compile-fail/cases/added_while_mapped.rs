@@ -9,7 +9,7 @@ use kernel::mm::{
     folio::IsolatedFolio,
 };
 
-fn add(old: &mut OldFolios<'_, Gathering>, folio: IsolatedFolio) {
+fn add(old: &mut OldFolios<'_, Gathering<'_>>, folio: IsolatedFolio) {
     old.list.push(folio);
 }
 

@@ -5,10 +5,13 @@
 
 #![forbid(unsafe_code)]
 
-use kernel::mm::collapse::{Copied, Gathering, OldFolios};
+use kernel::mm::collapse::{Batch, Copied, Gathering, OldFolios};
 
-fn gather_again<'m>(copied: OldFolios<'m, Copied<'m>>) -> OldFolios<'m, Gathering> {
-    OldFolios::new(copied.new)
+fn gather_again<'b, 'm>(
+    copied: OldFolios<'m, Copied<'m>>,
+    batch: &'b mut Batch,
+) -> OldFolios<'m, Gathering<'b>> {
+    OldFolios::new(copied.new, batch)
 }
 
 fn main() {}

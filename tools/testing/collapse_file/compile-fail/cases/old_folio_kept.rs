@@ -11,7 +11,7 @@ use kernel::mm::{
 };
 
 fn first<'a, 'm>(
-    old: &'a mut OldFolios<'m, Gathering>,
+    old: &'a mut OldFolios<'m, Gathering<'_>>,
     cursor: &Cursor<'_, 'm>,
     patience: &mut Patience,
 ) -> Option<&'a LockedFolio> {

@@ -10,7 +10,7 @@ use kernel::mm::{
 };
 
 fn take<'m>(
-    old: &mut OldFolios<'m, Gathering>,
+    old: &mut OldFolios<'m, Gathering<'_>>,
     locked: &LockedCursor<'_, 'm>,
     patience: &mut Patience,
 ) -> bool {

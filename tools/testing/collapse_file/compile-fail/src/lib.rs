@@ -6,7 +6,9 @@
 #![forbid(unsafe_code)]
 
 use kernel::mm::{
-    collapse::{Charged, Copied, Flushed, Gathering, NewFolio, OldFolios, Patience, SealedRange},
+    collapse::{
+        Batch, Charged, Copied, Flushed, Gathering, NewFolio, OldFolios, Patience, SealedRange,
+    },
     folio::{FolioList, IsolatedFolio, LockedFolio},
     mapping::{IMmapReadGuard, PmdRange},
     page_cache::{Cursor, Entry, LockedCursor},
@@ -44,12 +46,13 @@ pub fn gather(list: &mut FolioList, folio: IsolatedFolio) {
 }
 
 /// Folios are found under the lock, and taken without it.
-pub fn take<'w, 'm>(
+pub fn take<'b, 'w, 'm>(
     new: NewFolio<'m>,
+    batch: &'b mut Batch,
     mut locked: LockedCursor<'w, 'm>,
     patience: &mut Patience,
-) -> Option<(Cursor<'w, 'm>, OldFolios<'m, Gathering>)> {
-    let mut old = OldFolios::new(new);
+) -> Option<(Cursor<'w, 'm>, OldFolios<'m, Gathering<'b>>)> {
+    let mut old = OldFolios::new(new, batch);
     old.find(&mut locked, |folio| folio.is_uptodate());
     let cursor = locked.unlock();
     old.take(&cursor, patience, |_| Ok(())).ok()?;
@@ -66,7 +69,7 @@ pub fn has_userfaultfd(i_mmap: &IMmapReadGuard<'_>, range: PmdRange<'_>) -> bool
 
 /// Flushes, charges and copies.
 pub fn copy<'m>(
-    old: OldFolios<'m, Gathering>,
+    old: OldFolios<'m, Gathering<'_>>,
     cursor: &Cursor<'_, 'm>,
 ) -> Option<OldFolios<'m, Copied<'m>>> {
     let old: OldFolios<'m, Flushed> = old.flush(cursor);
