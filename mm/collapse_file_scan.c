@@ -24,7 +24,8 @@ struct scan_patience scan_patience(const struct collapse_control *cc)
 {
 	struct scan_patience patience = { };
 
-	if (rust_collapse_file_enabled())
+	/* Once per scan, so it need not be a branch that is patched. */
+	if (static_key_enabled(&rust_collapse_file_key))
 		patience.left = collapse_control_is_khugepaged(cc) ?
 				SCAN_PATIENCE_KHUGEPAGED : SCAN_PATIENCE_MADVISE;
 	return patience;

@@ -921,6 +921,71 @@ static bool has_flag(char *at, uint64_t mask)
 	return pfn_has_flag(pfn_of(at), mask);
 }
 
+/* Two ranges that are collapsed by one call, on a CPU of its own. */
+struct two_ranges {
+	char *base;
+	pid_t tid;
+	bool done;
+	int err;
+};
+
+static void *collapse_two_ranges(void *arg)
+{
+	struct two_ranges *two = arg;
+
+	two->err = -1;
+	if (run_on(0)) {
+		inject("filemap_release_folio park");
+		two->err = madvise(two->base, 2 * HUGE, MADV_COLLAPSE) ? errno : 0;
+	}
+	__atomic_store_n(&two->done, true, __ATOMIC_RELEASE);
+	return NULL;
+}
+
+/*
+ * Pages that another CPU has just added are in its LRU batch, which has a reference to each.
+ * The call drains the batches before the first range. The scan of a later range does it again.
+ */
+TEST_F(collapse_file, scan_drains_lru_batches)
+{
+	const unsigned long fresh = NR_PAGES - 8;
+	struct two_ranges two = {};
+	pthread_t thread;
+	char *reserved;
+	cpu_set_t cpus;
+
+	if (!inject_available())
+		SKIP(return, "no collapse_file_inject in debugfs");
+	if (!implementation() || strcmp(implementation(), "rust"))
+		SKIP(return, "the scan for the C implementation does not wait");
+	if (sched_getaffinity(0, sizeof(cpus), &cpus) || CPU_COUNT(&cpus) < 2)
+		SKIP(return, "one CPU");
+
+	reserved = mmap(NULL, 3 * HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(reserved, MAP_FAILED);
+	two.base = (char *)(((uintptr_t)reserved + HUGE - 1) & ~(HUGE - 1));
+	ASSERT_EQ(mmap(two.base, 2 * HUGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
+		       self->fd, 0), two.base);
+	fill(two.base, false);
+	for (unsigned long page = 0; page < fresh; page++)
+		write_page(two.base + HUGE, page);
+
+	ASSERT_TRUE(run_on(1));
+	ASSERT_EQ(pthread_create(&thread, NULL, collapse_two_ranges, &two), 0);
+	while (!inject_is_parked("filemap_release_folio") &&
+	       !__atomic_load_n(&two.done, __ATOMIC_ACQUIRE))
+		usleep(1000);
+	/* Fewer than a batch holds. */
+	for (unsigned long page = fresh; page < NR_PAGES; page++)
+		write_page(two.base + HUGE, page);
+	inject("off");
+	pthread_join(thread, NULL);
+
+	EXPECT_EQ(two.err, 0);
+	EXPECT_TRUE(content_is_right(two.base + HUGE, false));
+	ASSERT_EQ(munmap(reserved, 3 * HUGE), 0);
+}
+
 /*
  * A page that another process has mlocked as well stays mlocked after that one has unlocked
  * it. A collapse that is refused at an earlier page must not change that.
