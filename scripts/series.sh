@@ -8,8 +8,15 @@ OVERLAY_DIRS=(Documentation Kconfig mm rust samples tools)
 
 overlay_of() { sed -n 's/^Overlay: //p' "$1"; }
 
-# Patches that mend the kernel's own code and would be right without the rest.
-fixes() { grep -l '^Fixes: ' "$TOP"/patches/*.patch; }
+# Patches that fix the kernel's own code and are right without the rest. They come first: the
+# others bring files along, or need one that does.
+fixes() {
+	local patch
+	for patch in "$TOP"/patches/*.patch; do
+		! grep -q '^Overlay: ' "$patch" || return 0
+		echo "$patch"
+	done
+}
 
 patched_by() { sed -n 's,^--- a/\([^\t]*\).*,\1,p' "$1"; }
 

@@ -10,8 +10,7 @@ out=$BUILD/linux/build-plain
 
 fix_pristine() {
 	local patch
-	mkdir -p "$tap_dir/mm"
-	cp "$BUILD"/pristine/mm/*.c "$tap_dir/mm/"
+	cp -r "$BUILD/pristine/." "$tap_dir/"
 	for patch in $(fixes); do
 		(cd "$tap_dir" && apply_patch "$patch") || return
 	done

@@ -53,7 +53,8 @@ impl UnmapBatch {
     /// `try_to_unmap()`.
     ///
     /// Mlocked folios are unmapped too. Dirty bits move from the page tables to the folio. The call
-    /// can fail, in which case the folio stays mapped and its reference count includes that.
+    /// can fail, in which case the folio stays mapped and its reference count includes that. It
+    /// fails if a userfaultfd protects the folio by RWP, because no marker could stand for that.
     ///
     /// Context: may sleep.
     ///
@@ -65,7 +66,8 @@ impl UnmapBatch {
     pub(super) unsafe fn unmap(&mut self, folio: &LockedFolio, _i_mmap: &IMmapReadGuard<'_>) {
         let flags = bindings::ttu_flags_TTU_IGNORE_MLOCK
             | bindings::ttu_flags_TTU_BATCH_FLUSH
-            | bindings::ttu_flags_TTU_RMAP_LOCKED;
+            | bindings::ttu_flags_TTU_RMAP_LOCKED
+            | bindings::ttu_flags_TTU_KEEP_RWP;
 
         // SAFETY: The folio is alive and locked by its type invariant. `_i_mmap` holds the
         // `i_mmap_rwsem` of its mapping. No PMD maps it, so none has to be split. The flush is

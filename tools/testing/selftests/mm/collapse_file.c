@@ -29,6 +29,7 @@
 #include "vm_util.h"
 
 #define CGROUP		"/sys/fs/cgroup/collapse_file"
+#define KPF_LOCKED	BIT_ULL(0)
 #define KPF_ACTIVE	BIT_ULL(6)
 #define KPF_MLOCKED	BIT_ULL(33)
 
@@ -1038,6 +1039,37 @@ TEST_F(collapse_file, refused_leaves_later_pages_mlocked)
 	close(ends[1]);
 	EXPECT_COLLAPSE(self->base, false);
 	ASSERT_EQ(munlock(self->base, HUGE), 0);
+}
+
+/* A CPU may write to an unmapped page through its TLB, so the page stays locked until the flush. */
+TEST_F(collapse_file, refused_page_is_locked_until_the_flush)
+{
+	const unsigned long pinned = 20;
+	struct iovec page = { .iov_base = self->base + pinned * PAGE, .iov_len = PAGE };
+	struct parked *parked;
+	unsigned long pfn;
+	int ends[2];
+
+	if (!inject_available())
+		SKIP(return, "no collapse_file_inject in debugfs");
+	fill(self->base, false);
+	ASSERT_EQ(pipe(ends), 0);
+	pfn = pfn_of(page.iov_base);
+	/* After the scan, which would see it. */
+	parked = collapse_parked(self->base, "filemap_release_folio", "park", 10);
+	ASSERT_NE(parked, NULL);
+	ASSERT_EQ(vmsplice(ends[1], &page, 1, 0), PAGE);
+	ASSERT_EQ(inject("try_to_unmap_flush park 1 1 %d", parked_tid(parked)), 0);
+	ASSERT_EQ(inject("filemap_release_folio off"), 0);
+	ASSERT_TRUE(parked_gets_to(parked, "try_to_unmap_flush"));
+	EXPECT_TRUE(pfn_has_flag(pfn, KPF_LOCKED));
+	ASSERT_EQ(inject("try_to_unmap_flush off"), 0);
+	EXPECT_EQ(collapse_resume(parked).err, EAGAIN);
+	EXPECT_FALSE(pfn_has_flag(pfn, KPF_LOCKED));
+
+	close(ends[0]);
+	close(ends[1]);
+	EXPECT_COLLAPSE(self->base, false);
 }
 
 static bool lru_is_multi_gen(void)

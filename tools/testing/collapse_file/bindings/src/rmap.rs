@@ -14,6 +14,7 @@ pub type ttu_flags = u32;
 pub const ttu_flags_TTU_IGNORE_MLOCK: ttu_flags = 0x8;
 pub const ttu_flags_TTU_BATCH_FLUSH: ttu_flags = 0x40;
 pub const ttu_flags_TTU_RMAP_LOCKED: ttu_flags = 0x80;
+pub const ttu_flags_TTU_KEEP_RWP: ttu_flags = 0x100;
 
 /// `struct vm_area_struct`.
 pub struct vm_area_struct {

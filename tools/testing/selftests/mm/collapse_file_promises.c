@@ -1,0 +1,443 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What users of a file are promised, whether or not it is collapsed: written data
+ * stays, a marker in a page table stays, and an access that is an event stays one.
+ *
+ * The tests need nothing of collapse_file() in Rust, so they run on any kernel. A
+ * kernel with more than one implementation is tested with the one in use.
+ * COLLAPSE_FILE_DIR is a directory for regular files.
+ */
+#define _GNU_SOURCE
+#include "kselftest_harness.h"
+#include <asm-generic/mman.h>	/* MADV_GUARD_INSTALL, which libc may not have */
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+#include <linux/userfaultfd.h>
+
+#include "collapse_file_util.h"
+#include "vm_util.h"
+
+#define SHMEM_ENABLED "/sys/kernel/mm/transparent_hugepage/shmem_enabled"
+
+FIXTURE(promises)
+{
+	int fd;
+	/* Two mappings of the file. */
+	char *base, *other;
+};
+
+FIXTURE_SETUP(promises)
+{
+	self->fd = memfd_create("collapse_file", 0);
+	ASSERT_GE(self->fd, 0);
+	ASSERT_EQ(ftruncate(self->fd, HUGE), 0);
+	self->base = map_range(self->fd, 0, PROT_READ | PROT_WRITE, MAP_SHARED);
+	self->other = map_range(self->fd, 0, PROT_READ | PROT_WRITE, MAP_SHARED);
+	ASSERT_NE(self->base, NULL);
+	ASSERT_NE(self->other, NULL);
+}
+
+FIXTURE_TEARDOWN(promises)
+{
+	munmap(self->other, HUGE);
+	munmap(self->base, HUGE);
+	close(self->fd);
+}
+
+static sigjmp_buf after_signal;
+
+static void jump(int signal)
+{
+	siglongjmp(after_signal, signal);
+}
+
+/* Read a byte. Returns the signal that this raises, or 0. */
+static int signal_at(const char *at)
+{
+	struct sigaction action = { .sa_handler = jump }, bus, segv;
+	int signal;
+
+	sigaction(SIGBUS, &action, &bus);
+	sigaction(SIGSEGV, &action, &segv);
+	signal = sigsetjmp(after_signal, 1);
+	if (!signal)
+		FORCE_READ(*at);
+	sigaction(SIGBUS, &bus, NULL);
+	sigaction(SIGSEGV, &segv, NULL);
+	return signal;
+}
+
+/* A userfaultfd with @features: -1 if the kernel does not have them. */
+static int uffd_with(uint64_t features)
+{
+	struct uffdio_api api = { .api = UFFD_API, .features = features };
+	int uffd = syscall(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+
+	if (uffd >= 0 && ioctl(uffd, UFFDIO_API, &api)) {
+		close(uffd);
+		return -1;
+	}
+	return uffd;
+}
+
+static int register_all(int uffd, char *at, uint64_t mode)
+{
+	struct uffdio_register reg = {
+		.range = { .start = (uintptr_t)at, .len = HUGE },
+		.mode = mode,
+	};
+
+	return ioctl(uffd, UFFDIO_REGISTER, &reg) ? errno : 0;
+}
+
+struct access {
+	char *at;
+	bool write, done;
+};
+
+static void *access_page(void *arg)
+{
+	struct access *access = arg;
+
+	if (access->write)
+		*access->at = 1;
+	else
+		FORCE_READ(*access->at);
+	__atomic_store_n(&access->done, true, __ATOMIC_RELEASE);
+	return NULL;
+}
+
+/*
+ * Whether an access is an event. @request then lets the access go on: the ioctl gets
+ * @argument, which describes the page.
+ */
+static bool is_event(int uffd, struct access access, unsigned long request, void *argument)
+{
+	struct pollfd poller = { .fd = uffd, .events = POLLIN };
+	struct uffd_msg message;
+	pthread_t thread;
+	bool came = false;
+
+	if (pthread_create(&thread, NULL, access_page, &access))
+		return false;
+	while (!came && !__atomic_load_n(&access.done, __ATOMIC_ACQUIRE))
+		came = poll(&poller, 1, 10) == 1 &&
+		       read(uffd, &message, sizeof(message)) == sizeof(message) &&
+		       message.event == UFFD_EVENT_PAGEFAULT;
+	if (came)
+		while (ioctl(uffd, request, argument) && errno == EAGAIN)
+			;
+	pthread_join(thread, NULL);
+	return came;
+}
+
+/*
+ * A huge folio of shmem that was only read is clean. Page-table entries that map it are
+ * writable, so a write makes an entry dirty and nothing else. A collapse that replaces the
+ * entries by a PMD must keep that.
+ */
+TEST_F(promises, write_by_page_table_survives_reclaim)
+{
+	const unsigned long written[] = { 7, 300 };
+	char before[16] = "never", text[100] = "";
+	struct sight sight;
+	FILE *file;
+	int err;
+
+	if (read_number("/proc/meminfo", "SwapTotal:") <= 0)
+		SKIP(return, "no swap space");
+	file = fopen(SHMEM_ENABLED, "r");
+	if (!file)
+		SKIP(return, "no huge pages for shmem");
+	if (fgets(text, sizeof(text), file) && strchr(text, '['))
+		sscanf(strchr(text, '['), "[%15[^]]", before);
+	fclose(file);
+
+	/* A marker makes a page table, which keeps the first access from being mapped by a PMD. */
+	if (madvise(self->base + HUGE - PAGE, PAGE, MADV_GUARD_INSTALL))
+		SKIP(return, "no guard regions");
+	ASSERT_EQ(write_text(SHMEM_ENABLED, "always"), 0);
+	FORCE_READ(self->base[0]);
+	ASSERT_EQ(write_text(SHMEM_ENABLED, before), 0);
+	look(self->fd, self->base, 0, &sight);
+	if (sight.cached != NR_PAGES)
+		SKIP(return, "no huge page was to be had");
+	ASSERT_EQ(madvise(self->base + HUGE - PAGE, PAGE, MADV_GUARD_REMOVE), 0);
+	for (unsigned long page = 0; page < NR_PAGES; page++)
+		FORCE_READ(self->base[page * PAGE]);
+
+	for (int i = 0; i < 2; i++)
+		write_page(self->base, written[i]);
+	err = madvise(self->base, HUGE, MADV_COLLAPSE) ? errno : 0;
+	EXPECT_EQ(err, 0);
+
+	for (int tries = 0; tries < 40; tries++) {
+		ASSERT_EQ(madvise(self->base, HUGE, MADV_PAGEOUT), 0);
+		look(self->fd, self->base, 0, &sight);
+		if (!sight.cached)
+			break;
+		usleep(50000);
+	}
+	for (int i = 0; i < 2; i++) {
+		EXPECT_TRUE(page_is(self->base, written[i], false))
+			TH_LOG("page %lu has lost what was written", written[i]);
+	}
+}
+
+/* A marker for page @page of other, where a page table is already. */
+static void make_table(char *other, unsigned long page)
+{
+	FORCE_READ(other[100 * PAGE]);
+	madvise(other + page * PAGE, PAGE, MADV_DONTNEED);
+}
+
+/* The marker outlives the userfaultfd. */
+TEST_F(promises, poison_survives_collapse_by_another_mapping)
+{
+	const unsigned long poisoned = 7;
+	struct uffdio_poison poison = {
+		.range = { .start = (uintptr_t)self->other + poisoned * PAGE, .len = PAGE },
+	};
+	int uffd = uffd_with(UFFD_FEATURE_POISON | UFFD_FEATURE_MINOR_SHMEM);
+
+	if (uffd < 0)
+		SKIP(return, "no userfaultfd that poisons");
+	fill(self->base, false);
+	make_table(self->other, poisoned);
+	ASSERT_EQ(register_all(uffd, self->other, UFFDIO_REGISTER_MODE_MINOR), 0);
+	ASSERT_EQ(ioctl(uffd, UFFDIO_POISON, &poison), 0);
+	close(uffd);
+	ASSERT_EQ(signal_at(self->other + poisoned * PAGE), SIGBUS);
+
+	EXPECT_EQ(collapse(self->base).err, 0);
+	EXPECT_EQ(signal_at(self->other + poisoned * PAGE), SIGBUS);
+	EXPECT_EQ(signal_at(self->other + (poisoned + 1) * PAGE), 0);
+	EXPECT_TRUE(content_is_right(self->base, false));
+}
+
+TEST_F(promises, guard_survives_collapse_by_another_mapping)
+{
+	const unsigned long guarded = 7;
+
+	fill(self->base, false);
+	make_table(self->other, guarded);
+	if (madvise(self->other + guarded * PAGE, PAGE, MADV_GUARD_INSTALL))
+		SKIP(return, "no guard regions");
+	ASSERT_EQ(signal_at(self->other + guarded * PAGE), SIGSEGV);
+
+	EXPECT_EQ(collapse(self->base).err, 0);
+	EXPECT_EQ(signal_at(self->other + guarded * PAGE), SIGSEGV);
+	EXPECT_EQ(signal_at(self->other + (guarded + 1) * PAGE), 0);
+	EXPECT_TRUE(content_is_right(self->base, false));
+}
+
+/* A page that is in the page cache, and was never continued, is an event. */
+TEST_F(promises, minor_fault_survives_collapse)
+{
+	int uffd = uffd_with(UFFD_FEATURE_MINOR_SHMEM);
+
+	if (uffd < 0)
+		SKIP(return, "no userfaultfd for minor faults");
+	fill(self->base, false);
+	ASSERT_EQ(register_all(uffd, self->other, UFFDIO_REGISTER_MODE_MINOR), 0);
+	for (unsigned long page = 3; page < NR_PAGES; page += 400) {
+		char *at = self->other + page * PAGE;
+		struct uffdio_continue go_on = {
+			.range = { .start = (uintptr_t)at, .len = PAGE },
+		};
+
+		EXPECT_TRUE(is_event(uffd, (struct access){ .at = at }, UFFDIO_CONTINUE, &go_on))
+			TH_LOG("page %lu", page);
+		/* The file may be collapsed, but the mapping may not map it all. */
+		madvise(self->other, HUGE, MADV_COLLAPSE);
+	}
+	EXPECT_TRUE(content_is_right(self->base, false));
+	close(uffd);
+}
+
+#ifdef UFFDIO_RWPROTECT
+/* A page that is protected from reading and writing is an event. */
+TEST_F(promises, rw_protection_survives_collapse_by_another_mapping)
+{
+	int uffd = uffd_with(UFFD_FEATURE_RWP);
+	struct uffdio_rwprotect all = {
+		.range = { .start = (uintptr_t)self->other, .len = HUGE },
+		.mode = UFFDIO_RWPROTECT_MODE_RWP,
+	};
+
+	if (uffd < 0)
+		SKIP(return, "no userfaultfd that protects from reading");
+	fill(self->base, false);
+	ASSERT_EQ(register_all(uffd, self->other, UFFDIO_REGISTER_MODE_RWP), 0);
+	ASSERT_TRUE(content_is_right(self->other, false));
+	ASSERT_EQ(ioctl(uffd, UFFDIO_RWPROTECT, &all), 0);
+	for (unsigned long page = 5; page < NR_PAGES; page += 200) {
+		char *at = self->other + page * PAGE;
+		struct uffdio_rwprotect one = {
+			.range = { .start = (uintptr_t)at, .len = PAGE },
+		};
+
+		EXPECT_TRUE(is_event(uffd, (struct access){ .at = at, .write = page > 5 },
+				     UFFDIO_RWPROTECT, &one))
+			TH_LOG("page %lu", page);
+		madvise(self->base, HUGE, MADV_COLLAPSE);
+	}
+	close(uffd);
+}
+#endif
+
+/* A regular file of small folios with the content of @from, which was written back. */
+static int regular_file(const char *from)
+{
+	const char *dir = getenv("COLLAPSE_FILE_DIR");
+	char path[256];
+	int fd;
+
+	if (!dir)
+		return -1;
+	snprintf(path, sizeof(path), "%s/collapse_file", dir);
+	fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return -1;
+	unlink(path);
+	for (unsigned long page = 0; page < NR_PAGES; page++)
+		if (pwrite(fd, from + page * PAGE, PAGE, page * PAGE) != PAGE)
+			return -1;
+	return fsync(fd) ? -1 : fd;
+}
+
+/* Past the end of a regular file there is SIGBUS, even if a huge folio reaches past it. */
+TEST_F(promises, sigbus_past_the_end)
+{
+	struct iovec page;
+	int fd, ends[2];
+	char *base;
+
+	fill(self->base, false);
+	fd = regular_file(self->base);
+	if (fd < 0)
+		SKIP(return, "no COLLAPSE_FILE_DIR");
+	base = map_range(fd, 0, PROT_READ | PROT_WRITE, MAP_SHARED);
+	ASSERT_NE(base, NULL);
+	if (collapse(base).err)
+		SKIP(return, "the file system has no huge pages");
+
+	/* A page that is dirty and in use keeps the folio from being split. */
+	write_page(base, 10);
+	ASSERT_EQ(pipe(ends), 0);
+	page = (struct iovec){ .iov_base = base + 10 * PAGE, .iov_len = PAGE };
+	ASSERT_EQ(vmsplice(ends[1], &page, 1, 0), PAGE);
+	ASSERT_EQ(ftruncate(fd, HUGE / 2), 0);
+	ASSERT_EQ(signal_at(base + 300 * PAGE), SIGBUS);
+
+	madvise(base, HUGE, MADV_COLLAPSE);
+	EXPECT_EQ(signal_at(base + 300 * PAGE), SIGBUS);
+	EXPECT_EQ(signal_at(base + 255 * PAGE), 0);
+	for (unsigned long page = 0; page < NR_PAGES / 2; page++)
+		EXPECT_TRUE(page_is(base, page, false));
+	close(ends[0]);
+	close(ends[1]);
+	munmap(base, HUGE);
+	close(fd);
+}
+
+struct direct_write {
+	int fd;
+	pid_t tid;
+	bool go;
+	ssize_t written;
+};
+
+static void *write_directly(void *arg)
+{
+	struct direct_write *direct = arg;
+	char *page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	memset(page, 'n', PAGE);
+	__atomic_store_n(&direct->tid, syscall(__NR_gettid), __ATOMIC_RELEASE);
+	while (!__atomic_load_n(&direct->go, __ATOMIC_ACQUIRE))
+		usleep(1000);
+	direct->written = pwrite(direct->fd, page, PAGE, 0);
+	munmap(page, PAGE);
+	return NULL;
+}
+
+/* Whether a thread sleeps and is not woken for a while, as when it waits for a lock. */
+static bool sleeps(pid_t tid)
+{
+	char path[64], state = 0;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", tid);
+	file = fopen(path, "r");
+	if (!file)
+		return false;
+	if (fscanf(file, "%*d (%*[^)]) %c", &state) != 1)
+		state = 0;
+	fclose(file);
+	return state == 'D';
+}
+
+/*
+ * A read after a completed O_DIRECT write returns what was written. The write drops what the
+ * page cache has of the page, for which it waits for a folio that a collapse is replacing.
+ */
+TEST_F(promises, read_after_direct_write)
+{
+	struct direct_write direct = {};
+	struct parked *parked;
+	char page[PAGE], *base;
+	pthread_t thread;
+	int fd;
+
+	if (!inject_available())
+		SKIP(return, "no collapse_file_inject in debugfs");
+	fill(self->base, false);
+	fd = regular_file(self->base);
+	if (fd < 0)
+		SKIP(return, "no COLLAPSE_FILE_DIR");
+	base = map_range(fd, 0, PROT_READ, MAP_SHARED);
+	ASSERT_NE(base, NULL);
+	snprintf(page, sizeof(page), "/proc/self/fd/%d", fd);
+	direct.fd = open(page, O_RDWR | O_DIRECT | O_CLOEXEC);
+	ASSERT_GE(direct.fd, 0);
+
+	/* The write has dropped the page, and is on its way to the disk. */
+	ASSERT_EQ(pthread_create(&thread, NULL, write_directly, &direct), 0);
+	while (!__atomic_load_n(&direct.tid, __ATOMIC_ACQUIRE))
+		usleep(1000);
+	ASSERT_EQ(inject("submit_bio park 1 1 %d", direct.tid), 0);
+	__atomic_store_n(&direct.go, true, __ATOMIC_RELEASE);
+	ASSERT_TRUE(inject_wait("submit_bio"));
+
+	/* The page is read anew, and a collapse is about to copy it. */
+	ASSERT_EQ(pread(fd, page, PAGE, 0), PAGE);
+	parked = collapse_parked(base, "try_to_unmap_flush", "park", 1);
+	ASSERT_NE(parked, NULL);
+	ASSERT_EQ(inject("submit_bio off"), 0);
+	for (int tries = 0, asleep = 0; tries < 1000 && asleep < 20; tries++) {
+		asleep = sleeps(direct.tid) ? asleep + 1 : 0;
+		usleep(5000);
+	}
+	collapse_resume(parked);
+	pthread_join(thread, NULL);
+	ASSERT_EQ(direct.written, PAGE);
+
+	ASSERT_EQ(pread(fd, page, PAGE, 0), PAGE);
+	EXPECT_EQ(page[0], 'n');
+	EXPECT_EQ(memcmp(page, page + 1, PAGE - 1), 0);
+	munmap(base, HUGE);
+	close(direct.fd);
+	close(fd);
+}
+
+TEST_HARNESS_MAIN
