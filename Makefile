@@ -37,7 +37,7 @@ export VNG = $(shell . scripts/lib.sh && echo "$$VNG")
 
 .DEFAULT_GOAL := help
 
-.PHONY: help setup source kernel kernel-debug run test test-all fuzz coverage mutants-vm mutants-host host-test bench bench-locks bench-contention profile shell gdb vng job apply report patches patches-check port-check rustdoc lint clean
+.PHONY: help setup source kernel kernel-debug run test test-all fuzz coverage mutants-vm mutants-host host-test litmus bench bench-locks bench-contention profile shell gdb vng job apply report patches patches-check port-check rustdoc lint clean
 
 help:
 	@echo 'collapse_file() of Linux in Rust'
@@ -51,6 +51,7 @@ help:
 	@echo '  make mutants-vm [MUTANTS="NAME ..."]   which mistakes the tests would find (an hour or two)'
 	@echo '  make mutants-host [MUTANTS="NAME ..."]    the same for the tests on the host (some minutes)'
 	@echo '  make host-test [LONG=1]        the Rust sources on the host, with others in every order'
+	@echo '  make litmus    the order of memory accesses, by herd7 and the kernel'"'"'s memory model'
 	@echo '  make test-all  all of these, which takes hours'
 	@echo '  make bench [ROUNDS=N] [SCENARIOS="NAME ..."]   what a collapse costs in C and in Rust'
 	@echo '  make bench-locks [...]         how often they take locks, and keep interrupts off'
@@ -127,6 +128,9 @@ mutants-vm: check-options source
 
 host-test: source
 	@LONG=$(LONG) scripts/host-test.py
+
+litmus: source
+	@scripts/litmus.py
 
 mutants-host: source
 	@scripts/setup.sh mutants

@@ -6,7 +6,7 @@
 
 . "$(dirname "${BASH_SOURCE[0]}")/tap.sh"
 
-objects=(mm/collapse_file.o mm/collapse_file_switch.o mm/khugepaged.o)
+objects=(mm/collapse_file.o mm/collapse_file_scan.o mm/collapse_file_switch.o mm/khugepaged.o)
 
 has() { grep -qx "CONFIG_$1=y" "$BUILD/linux/build-$2/.config"; }
 

@@ -19,6 +19,11 @@
 //!
 //! A userfaultfd that is registered after step 1 cannot have observed a hole since, so the race is
 //! indistinguishable from a collapse that finished before the registration.
+//!
+//! The two sides hold different locks, so each needs a full barrier: here between steps 1 and 3,
+//! and in `userfaultfd_register()` after the flags were written. Otherwise the collapse could read
+//! the old flags while the user still observes the hole. `tools/testing/collapse_file/litmus/` shows
+//! that.
 
 use super::{Copied, HugeFolio, OldFolios, ReplacedFolios};
 use crate::{
@@ -33,6 +38,7 @@ use crate::{
         mapping::IMmapReadGuard,
         page_cache::{Cursor, LockedCursor}, //
     },
+    sync::barrier::{smp_mb, Full},
 };
 
 impl<'m> OldFolios<'m, Copied<'m>> {
@@ -174,6 +180,9 @@ impl<'w, 'm> CountedRange<'w, 'm> {
         let indices = self.0.old.range().indices();
 
         if let Some(i_mmap) = self.0.i_mmap.take() {
+            // Stores the retry entries before it reads the flags of the VMAs. Pairs with the
+            // barrier in `userfaultfd_register()`.
+            smp_mb(Full);
             if i_mmap.vmas(indices).any(|vma| vma.userfaultfd_missing()) {
                 return Err(EBUSY);
             }

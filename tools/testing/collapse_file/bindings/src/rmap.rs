@@ -174,6 +174,11 @@ pub unsafe fn mapping_rmap_tree_iter_next(
     find(first, last, Some(after))
 }
 
+/// A full barrier. All orders that are explored are sequentially consistent, so it is only noted.
+pub fn smp_mb() {
+    with(|w| w.unordered = false);
+}
+
 /// # Safety
 ///
 /// `vma` is one of this world.
@@ -183,6 +188,10 @@ pub unsafe fn userfaultfd_missing(vma: *mut vm_area_struct) -> bool {
     check(
         with(|w| w.i_mmap_readers.contains(&w.current)),
         "a VMA of the file is looked at without i_mmap_rwsem",
+    );
+    check(
+        with(|w| !w.unordered),
+        "the flags of a VMA may be read before a retry entry is visible",
     );
     // SAFETY: As the caller says.
     let vma = unsafe { &*vma };

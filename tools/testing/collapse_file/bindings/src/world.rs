@@ -154,6 +154,8 @@ pub struct World {
     pub failed: Option<&'static str>,
     /// What others do when a call of a name is made: for races without a scheduler.
     pub at_call: VecDeque<(&'static str, usize, fn())>,
+    /// A retry entry was stored, and no full barrier has come since.
+    pub unordered: bool,
     /// State of the generator of random numbers.
     pub random: u64,
     /// The CPU is needed elsewhere.
@@ -212,6 +214,7 @@ impl World {
             fail_all: None,
             failed: None,
             at_call: VecDeque::new(),
+            unordered: false,
             random: seed,
             resched: false,
             killed: false,

@@ -212,6 +212,7 @@ pub unsafe fn xas_store(xas: *mut xa_state, entry: *mut c_void) -> *mut c_void {
         with(|w| w.events[at].what = What::Note("cannot store"));
         mapping::not_stored(stored, &replaced);
     } else {
+        with(|w| w.unordered |= matches!(stored, Slot::Retry));
         log(What::Stored);
     }
     old

@@ -179,6 +179,17 @@ pub mod processor {
 
 /// References that are counted.
 pub mod sync {
+    /// Memory barriers.
+    pub mod barrier {
+        /// All accesses.
+        pub struct Full;
+
+        /// `smp_mb()`.
+        pub fn smp_mb(_: Full) {
+            bindings::smp_mb();
+        }
+    }
+
     /// `ARef`.
     pub mod aref {
         use core::{mem::ManuallyDrop, ops::Deref, ptr::NonNull};
