@@ -22,8 +22,8 @@
 //!
 //! The two sides hold different locks, so each needs a full barrier: here between steps 1 and 3,
 //! and in `userfaultfd_register()` after the flags were written. Otherwise the collapse could read
-//! the old flags while the user still observes the hole. `tools/testing/collapse_file/litmus/` shows
-//! that.
+//! the old flags while the user still observes the hole. The litmus tests in
+//! `tools/testing/collapse_file/litmus/` show that.
 
 use super::{Copied, HugeFolio, OldFolios, ReplacedFolios};
 use crate::{
