@@ -15,7 +15,7 @@
 name=$(git -C "$TOP" config user.name) && email=$(git -C "$TOP" config user.email) ||
 	die "who signs the patches off? git config --global user.name 'YOUR NAME', and user.email likewise"
 outside=$(overlay_is_whole | sed -n 's/^< //p; s/^> \(.*\)/\1 (which is not there)/p' | paste -sd' ') || true
-[ -z "$outside" ] || die "not in one patch each: $outside; mend the 'Overlay:' lines in patches/"
+[ -z "$outside" ] || die "not in one patch each: $outside; fix the 'Overlay:' lines in patches/"
 
 commit=$(git -C "$TOP" describe --always --abbrev=12)
 changed=$(git -C "$TOP" status --porcelain -- patches "${OVERLAY_DIRS[@]}" | sed 's/^...//; s/.* -> //' | paste -sd' ')

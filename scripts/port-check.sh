@@ -40,5 +40,5 @@ for patch in "$TOP"/patches/*.patch; do
 	fi
 done
 version=$(kernel_version "$1" full)
-[ $misfit -eq 0 ] || die "$misfit of $((fit + misfit)) patches do not fit Linux $version: mend them, see CONTRIBUTING.md"
+[ $misfit -eq 0 ] || die "$misfit of $((fit + misfit)) patches do not fit Linux $version: fix them, see CONTRIBUTING.md"
 say "all $fit patches fit Linux $version; whether it builds and works is for 'make test KSRC=$1' to say"

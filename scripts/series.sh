@@ -82,7 +82,7 @@ apply_patch() {
 	if ! out=$(patch_text "$1" | patch -p1 -F2 --dry-run --force 2>&1); then
 		printf '%s\n' "$out" >&2
 		out=$(printf '%s\n' "$out" | awk '/^checking file/ { f = $3 } /FAILED|can.t find/ { print f ": " $0; exit }')
-		die "${1#"$TOP"/} does not apply ($out): the kernel has changed there, mend the patch"
+		die "${1#"$TOP"/} does not apply ($out): the kernel has changed there, fix the patch"
 	fi
 	patch_text "$1" | patch -p1 -F2 --no-backup-if-mismatch --force --quiet
 }
