@@ -925,7 +925,6 @@ static bool has_flag(char *at, uint64_t mask)
 /* Two ranges that are collapsed by one call, on a CPU of its own. */
 struct two_ranges {
 	char *base;
-	pid_t tid;
 	bool done;
 	int err;
 };
@@ -1161,7 +1160,7 @@ TEST_F(collapse_file, huge_page_that_nobody_has_written_is_zero)
 	ASSERT_EQ(err, 0);
 	ASSERT_EQ(fstat(self->fd, &stat), 0);
 	if ((unsigned long)stat.st_blocks != HUGE / 512)
-		SKIP(return, "no huge page was to be had");
+		SKIP(return, "no huge page was available");
 	/* Whether it can be collapsed before that is of no importance. */
 	madvise(self->base, HUGE, MADV_COLLAPSE);
 	for (unsigned long page = 0; page < NR_PAGES; page++) {

@@ -3,7 +3,7 @@
  * What users of a file are promised, whether or not it is collapsed: written data
  * stays, a marker in a page table stays, and an access that is an event stays one.
  *
- * The tests need nothing of collapse_file() in Rust, so they run on any kernel. A
+ * The tests run on any kernel. One of them needs collapse_file_inject in debugfs. A
  * kernel with more than one implementation is tested with the one in use.
  * COLLAPSE_FILE_DIR is a directory for regular files.
  */
@@ -48,6 +48,7 @@ FIXTURE_SETUP(promises)
 
 FIXTURE_TEARDOWN(promises)
 {
+	inject("off");
 	munmap(self->other, HUGE);
 	munmap(self->base, HUGE);
 	close(self->fd);
@@ -170,7 +171,7 @@ TEST_F(promises, write_by_page_table_survives_reclaim)
 	ASSERT_EQ(write_text(SHMEM_ENABLED, before), 0);
 	look(self->fd, self->base, 0, &sight);
 	if (sight.cached != NR_PAGES)
-		SKIP(return, "no huge page was to be had");
+		SKIP(return, "no huge page was available");
 	ASSERT_EQ(madvise(self->base + HUGE - PAGE, PAGE, MADV_GUARD_REMOVE), 0);
 	for (unsigned long page = 0; page < NR_PAGES; page++)
 		FORCE_READ(self->base[page * PAGE]);
@@ -193,7 +194,7 @@ TEST_F(promises, write_by_page_table_survives_reclaim)
 	}
 }
 
-/* A marker for page @page of other, where a page table is already. */
+/* Give @other a page table that has nothing at @page. */
 static void make_table(char *other, unsigned long page)
 {
 	FORCE_READ(other[100 * PAGE]);
@@ -371,7 +372,7 @@ static void *write_directly(void *arg)
 	return NULL;
 }
 
-/* Whether a thread sleeps and is not woken for a while, as when it waits for a lock. */
+/* Whether a thread sleeps uninterruptibly, as when it waits for a folio lock. */
 static bool sleeps(pid_t tid)
 {
 	char path[64], state = 0;
