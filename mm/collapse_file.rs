@@ -36,6 +36,7 @@ use kernel::mm::{
         CollapseControl,
         Gathering,
         NewFolio,
+        NoFolios,
         OldFolios,
         Patience,
         ScanResult, //
@@ -111,11 +112,13 @@ fn replace_range(
     // Almost always all slots exist, because most of the pages do.
     let locked = Cursor::new(&mut walk)
         .lock_with_slots()
-        .map_err(|_| ScanResult::Fail)?;
+        .map_err(|_| ScanResult::AllocHugePageFail)?;
     let cursor = gather(locked, &mut old, file, cc, progress)?;
 
     let old = old.flush(&cursor);
-    let old = old.charge_holes(&cursor).map_err(|_| ScanResult::Fail)?;
+    let old = old
+        .charge_holes(&cursor)
+        .map_err(|_| ScanResult::NoSpace)?;
     let old = old.copy(&cursor).map_err(|index| {
         progress.index = index;
         ScanResult::CopyMc
@@ -141,6 +144,8 @@ fn replace_range(
 
 /// Gathers the folios of a range in `old`, a batch at a time.
 ///
+/// It starts over after pages were read, because no folio may be locked while they are.
+///
 /// At the top of the loop the page-cache lock is held. `old` belongs to the caller, so that the
 /// lock is released before anything is rolled back.
 fn gather<'w, 'm>(
@@ -154,6 +159,7 @@ fn gather<'w, 'm>(
     let mapping = range.mapping();
     let is_shmem = mapping.is_shmem();
     let mut patience = Patience::new(cc);
+    let mut unread = range.start();
 
     while old.next() < range.end() {
         let index = old.next();
@@ -172,9 +178,23 @@ fn gather<'w, 'm>(
                 instantiate(locked.unlock(), index, old)?
             }
             Entry::Value if is_shmem => instantiate(locked.unlock(), index, old)?,
-            Entry::Empty | Entry::Value => read_in(locked.unlock(), file, index, old)?,
+            Entry::Empty | Entry::Value => {
+                // Another task may have taken away what was read.
+                if index < unread && !patience.try_again() {
+                    return Err(ScanResult::Fail);
+                }
+                unread = index + 1;
+
+                let cursor = locked.unlock();
+
+                read_in(&cursor, file, index, old.put_back())?;
+                locked = cursor
+                    .lock_with_slots()
+                    .map_err(|_| ScanResult::AllocHugePageFail)?;
+                continue;
+            }
             Entry::Folio(folio) if !is_shmem && folio.is_dirty() => {
-                flush_if_read_only(&locked.unlock());
+                flush_if_read_only(&locked.unlock(), old.put_back());
                 return Err(ScanResult::PageDirtyOrWriteback);
             }
             Entry::Folio(folio) if !is_shmem && folio.is_under_writeback() => {
@@ -251,30 +271,28 @@ fn instantiate<'w, 'm>(
     Ok(cursor)
 }
 
-/// Reads a regular file from `index` on, and locks the folio at `index`.
-fn read_in<'w, 'm>(
-    cursor: Cursor<'w, 'm>,
+/// Reads a regular file from `index` on, and waits for the page at `index`.
+fn read_in(
+    cursor: &Cursor<'_, '_>,
     file: &FileRef,
     index: usize,
-    old: &mut OldFolios<'m, Gathering<'_>>,
-) -> Result<Cursor<'w, 'm>, ScanResult> {
-    cursor.readahead(file, index);
+    none: NoFolios<'_>,
+) -> Result<(), ScanResult> {
+    cursor.readahead(file, index, &none);
     // New folios may still be in an LRU batch of this CPU.
     lru_add_drain();
-    let folio = cursor
-        .filemap_lock_folio(index)
-        .map_err(|_| ScanResult::Fail)?;
-
-    old.begin_with(folio);
-    Ok(cursor)
+    match cursor.filemap_lock_folio(index) {
+        Ok(folio) if folio.is_uptodate() => Ok(()),
+        _ => Err(ScanResult::Fail),
+    }
 }
 
 /// Starts writeback of a dirty file, in the hope that it is complete when khugepaged comes back.
 ///
 /// A file that is not open for writing stays clean then. Other files may become dirty at any time,
 /// so flushing them would not end.
-fn flush_if_read_only(cursor: &Cursor<'_, '_>) {
+fn flush_if_read_only(cursor: &Cursor<'_, '_>, none: NoFolios<'_>) {
     if !cursor.is_open_for_write() {
-        cursor.filemap_flush();
+        cursor.filemap_flush(&none);
     }
 }

@@ -80,6 +80,7 @@ enum {
 	HOOK_copy_mc,
 	HOOK_memory_failure_queue,
 	HOOK_filemap_flush,
+	HOOK_page_cache_sync_ra,
 	HOOK_mapping_rmap_tree_iter_next,
 	HOOK_retract_page_tables,
 	HOOK_submit_bio,
@@ -202,6 +203,8 @@ STAND_IN_VOID(memory_failure_queue, memory_failure_queue, (unsigned long pfn, in
 	      (pfn, flags))
 
 STAND_IN(filemap_flush, int, -EIO, filemap_flush, (struct address_space *mapping), (mapping))
+STAND_IN_VOID(page_cache_sync_ra, page_cache_sync_ra,
+	      (struct readahead_control *ractl, unsigned long req_count), (ractl, req_count))
 STAND_IN(mapping_rmap_tree_iter_next, struct vm_area_struct *, NULL, mapping_rmap_tree_iter_next,
 	 (struct vm_area_struct *vma, pgoff_t start, pgoff_t last), (vma, start, last))
 #ifdef CONFIG_RUST_COLLAPSE_FILE
@@ -209,9 +212,18 @@ STAND_IN_VOID(retract_page_tables, retract_page_tables,
 	      (struct address_space *mapping, pgoff_t start), (mapping, start))
 #endif
 
-/* Of a task that writes back, to have folios under writeback for a while. */
+/* Of a task that writes back, to have folios under writeback for a while, or an error. */
 #ifdef CONFIG_BLOCK
-STAND_IN_VOID(submit_bio, submit_bio, (struct bio *bio), (bio))
+static void stand_in_for_submit_bio(struct bio *bio)
+{
+	struct hook *hook = &hooks[HOOK_submit_bio];
+
+	if (begins(hook))
+		submit_bio(bio);
+	else
+		bio_io_error(bio);
+	ends(hook);
+}
 #endif
 
 /* Of a task that reclaims, to have folios off the LRU for a while. */
@@ -259,13 +271,14 @@ static struct hook hooks[NR_HOOKS] = {
 #endif
 	HOOK(memory_failure_queue, "memory_failure_queue", .never_parks = true),
 	HOOK(filemap_flush, "filemap_flush"),
+	HOOK(page_cache_sync_ra, "page_cache_sync_ra", .never_fails = true),
 	HOOK(mapping_rmap_tree_iter_next, "mapping_rmap_tree_iter_next", .never_fails = true,
 	     .never_parks = true, .stalls = true),
 #ifdef CONFIG_RUST_COLLAPSE_FILE
 	HOOK(retract_page_tables, "retract_page_tables", .never_fails = true),
 #endif
 #ifdef CONFIG_BLOCK
-	HOOK(submit_bio, "submit_bio", .never_fails = true),
+	HOOK(submit_bio, "submit_bio"),
 #endif
 	HOOK(reclaim_pages, "reclaim_pages", .never_fails = true),
 };

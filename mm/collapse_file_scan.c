@@ -4,70 +4,47 @@
  *
  * A task that reads or writes a page holds a reference for a moment, and so does
  * the LRU batch of a CPU. The scan for C fails at once when it finds one. The scan
- * for Rust waits for a bounded time, because collapse_file() in Rust does so too.
+ * for Rust goes on, because collapse_file() in Rust waits for such a reference with
+ * the folio locked. Only there it is known that no other task takes a new one.
  */
 
 #include <linux/mm.h>
-#include <linux/pagemap.h>
-#include <linux/sched/signal.h>
 #include <linux/swap.h>
-#include <linux/timekeeping.h>
 #include <linux/xarray.h>
 
 #include "khugepaged.h"
 
-/* MADV_COLLAPSE waits about as long as the copy takes. khugepaged has more time. */
-#define SCAN_PATIENCE_MADVISE		(1 * NSEC_PER_MSEC)
-#define SCAN_PATIENCE_KHUGEPAGED	(10 * NSEC_PER_MSEC)
-
-struct scan_patience scan_patience(const struct collapse_control *cc)
+struct scan_patience scan_patience(void)
 {
-	struct scan_patience patience = { };
-
 	/* Once per scan, so it need not be a branch that is patched. */
-	if (static_key_enabled(&rust_collapse_file_key))
-		patience.left = collapse_control_is_khugepaged(cc) ?
-				SCAN_PATIENCE_KHUGEPAGED : SCAN_PATIENCE_MADVISE;
-	return patience;
-}
-
-static bool folio_is_unused(struct folio *folio)
-{
-	return folio_test_lru(folio) &&
-	       folio_expected_ref_count(folio) + 1 == folio_ref_count(folio);
+	return (struct scan_patience){
+		.patient = static_key_enabled(&rust_collapse_file_key),
+	};
 }
 
 /*
- * Wait until the folio is on the LRU and only the page cache, page tables and the
- * caller refer to it. Return false if that does not happen in time.
+ * Tell whether a folio may go on in the scan that is not on the LRU, or has more
+ * references than those of the page cache, page tables and the caller. A folio that
+ * is pinned for long may not.
+ *
+ * collapse_file() cannot drain the LRU batches of all CPUs, because it has folios
+ * locked. That is done here, once per scan.
  *
  * Context: may sleep. The caller holds a reference and no lock. rcu_read_lock() is
- * released while this waits, so all CPUs' LRU batches can be drained here.
+ * released while the batches are drained.
  */
-bool folio_becomes_unused(struct folio *folio, struct xa_state *xas,
-			  struct scan_patience *patience)
+bool folio_may_become_unused(struct folio *folio, struct xa_state *xas,
+			     struct scan_patience *patience)
 {
-	u64 begin, spent;
-	bool unused;
-
-	if (patience->left <= 0)
+	if (!patience->patient)
 		return false;
 
-	xas_pause(xas);
-	rcu_read_unlock();
-	begin = ktime_get_ns();
-	do {
-		cpu_relax();
-		cond_resched();
-		unused = folio_is_unused(folio);
-		spent = ktime_get_ns() - begin;
-		if (!unused && !patience->drained && spent > patience->left / 2) {
-			patience->drained = true;
-			lru_add_drain_all();
-			unused = folio_is_unused(folio);
-		}
-	} while (!unused && spent < patience->left && !fatal_signal_pending(current));
-	patience->left -= spent;
-	rcu_read_lock();
-	return unused;
+	if (!patience->drained) {
+		patience->drained = true;
+		xas_pause(xas);
+		rcu_read_unlock();
+		lru_add_drain_all();
+		rcu_read_lock();
+	}
+	return !folio_maybe_dma_pinned(folio);
 }

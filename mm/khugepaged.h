@@ -54,6 +54,7 @@ enum scan_result {
 	SCAN_COPY_MC,
 	SCAN_PAGE_FILLED,
 	SCAN_PAGE_DIRTY_OR_WRITEBACK,
+	SCAN_NO_SPACE,
 };
 
 #ifdef CONFIG_RUST_COLLAPSE_FILE
@@ -72,16 +73,16 @@ enum scan_result rust_collapse_file(struct mm_struct *mm, unsigned long addr,
 				    struct file *file, pgoff_t start,
 				    struct collapse_control *cc);
 
-/* The time that a scan for the Rust implementation may still wait. Never with C. */
+/* How a scan treats a folio that other tasks use, see mm/collapse_file_scan.c. */
 struct scan_patience {
-	s64 left;	/* ns */
-	bool drained;
+	bool patient;	/* It scans for the Rust implementation. */
+	bool drained;	/* The LRU batches of all CPUs were drained. */
 };
 
 /* From mm/collapse_file_scan.c. */
-struct scan_patience scan_patience(const struct collapse_control *cc);
-bool folio_becomes_unused(struct folio *folio, struct xa_state *xas,
-			  struct scan_patience *patience);
+struct scan_patience scan_patience(void);
+bool folio_may_become_unused(struct folio *folio, struct xa_state *xas,
+			     struct scan_patience *patience);
 
 /* From mm/collapse_file_switch.c. */
 DECLARE_STATIC_KEY_MAYBE(CONFIG_RUST_COLLAPSE_FILE_DEFAULT_RUST, rust_collapse_file_key);
@@ -111,13 +112,13 @@ static inline enum scan_result rust_collapse_file(struct mm_struct *mm, unsigned
 
 struct scan_patience { };
 
-static inline struct scan_patience scan_patience(const struct collapse_control *cc)
+static inline struct scan_patience scan_patience(void)
 {
 	return (struct scan_patience){ };
 }
 
-static inline bool folio_becomes_unused(struct folio *folio, struct xa_state *xas,
-					struct scan_patience *patience)
+static inline bool folio_may_become_unused(struct folio *folio, struct xa_state *xas,
+					   struct scan_patience *patience)
 {
 	return false;
 }

@@ -27,7 +27,7 @@ tools() {
 }
 
 selftests() {
-	local dir names=(collapse_bench collapse_contention collapse_file collapse_file_promises collapse_file_results collapse_file_stats
+	local dir names=(collapse_bench collapse_contention collapse_file collapse_file_fs collapse_file_promises collapse_file_results collapse_file_stats
 		collapse_fuzz khugepaged uffd-unit-tests uffd-stress split_huge_page_test folio_split_race_test guard-regions)
 	if [ "$(cat "$bin/.origin" 2>/dev/null)" = "$(cat "$linux/.origin")" ] && [ -e "$bin/collapse_fuzz" ] &&
 		[ -z "$(find "$TOP/tools/testing/selftests/mm" -newer "$bin/collapse_fuzz")" ]; then

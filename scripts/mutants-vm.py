@@ -36,7 +36,7 @@ IMAGES = os.path.join(vm.BUILD, "mutants")
 LOGS = os.path.join(vm.BUILD, "logs", "mutants")
 RESULTS = os.path.join(vm.BUILD, "results", "mutants_vm.json")
 PATCHES = os.path.join(vm.TOP, "scripts/mutants")
-SUITES = ["collapse_file", "collapse_file_promises", "collapse_file_results", "collapse_file-classic-lru"]
+SUITES = ["collapse_file", "collapse_file_fs", "collapse_file_promises", "collapse_file_results", "collapse_file-classic-lru"]
 SILENCE_SECONDS = 120
 # A guest that spins may go on to say so for ever. The others get a multiple of what the unmutated kernel took.
 BASELINE_SECONDS = 3600

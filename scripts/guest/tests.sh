@@ -28,6 +28,8 @@ suites() {
 		sample 300 "$here/sample_test.py"
 		collapse_file_results 300 "$bin/collapse_file_results"
 		collapse_file 300 "$bin/collapse_file"
+		collapse_file_fs 300 "$bin/collapse_file_fs"
+		collapse_file_fs-ext4 300 env COLLAPSE_FILE_DIR=/run/ext4 "$bin/collapse_file_fs"
 		collapse_file_promises 300 "$bin/collapse_file_promises"
 		collapse_file_promises-ext4 300 env COLLAPSE_FILE_DIR=/run/ext4 "$bin/collapse_file_promises"
 		collapse_file_results-classic-lru 300 classic_lru "$bin/collapse_file_results"

@@ -10,6 +10,7 @@ results=$(grep -oE '^	SCAN_[A-Z_]+' "$TOP/mm/khugepaged.h" | tr -d '\t')
 in_rust=$(grep -oE 'scan_result_SCAN_[A-Z_]+,' "$TOP/rust/kernel/mm/collapse/control.rs" | sed 's/scan_result_//; s/,//' | sort -u)
 in_pristine=$(awk '/^enum scan_result \{/ { on = 1; next } on && /^\};/ { exit } on { print $1 }' \
 	"$BUILD/pristine/mm/khugepaged.c" | tr -d ',')
+in_fixes=$(grep -hoE '^\+	SCAN_[A-Z_]+,$' "$TOP"/patches/*-tell-why-memory-or-space-is-short.patch | tr -d '+\t,')
 
 same_list() { diff <(echo "$1") <(echo "$2"); }
 
@@ -17,7 +18,9 @@ has_string() { grep -qE "EMe?\( *$1,[[:space:]]*\"[a-z_]+\" *\)" "$trace"; }
 
 is_result() { echo "$results" | grep -qx "$1"; }
 
-tap "the enum has the values of the kernel's, in its order" same_list "$in_pristine" "$results"
+tap "the enum has the values of the kernel's and of the fixes, in their order" \
+	same_list "$in_pristine
+$in_fixes" "$results"
 for result in $results; do
 	tap "$result has a trace string" has_string "$result"
 done

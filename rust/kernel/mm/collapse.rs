@@ -105,6 +105,7 @@ mod replace;
 pub use {
     batch::Batch,
     control::{trace_collapse_file, CollapseControl, ScanResult},
+    missing::NoFolios,
     new_folio::{HugeFolio, NewFolio},
     old_folios::{Charged, Copied, Gathering, OldFolios, ReplacedFolios},
     patience::Patience,

@@ -20,8 +20,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum ScanResult {
-    /// There is no memory for a node, a page is not available or not uptodate, or the file cannot
-    /// be charged.
+    /// A page is not available or not uptodate.
     Fail = bindings::scan_result_SCAN_FAIL,
     /// The range is one huge folio now.
     Succeed = bindings::scan_result_SCAN_SUCCEED,
@@ -35,7 +34,7 @@ pub enum ScanResult {
     PageLock = bindings::scan_result_SCAN_PAGE_LOCK,
     /// A folio is not on the LRU.
     DelPageLru = bindings::scan_result_SCAN_DEL_PAGE_LRU,
-    /// No huge folio can be allocated.
+    /// There is no memory for a huge folio, or for a node of the page cache.
     AllocHugePageFail = bindings::scan_result_SCAN_ALLOC_HUGE_PAGE_FAIL,
     /// The memory cgroup has no room for a huge folio.
     CgroupChargeFail = bindings::scan_result_SCAN_CGROUP_CHARGE_FAIL,
@@ -51,6 +50,8 @@ pub enum ScanResult {
     PageFilled = bindings::scan_result_SCAN_PAGE_FILLED,
     /// A folio of a regular file is dirty or under writeback.
     PageDirtyOrWriteback = bindings::scan_result_SCAN_PAGE_DIRTY_OR_WRITEBACK,
+    /// The file system or a quota has no room for the holes.
+    NoSpace = bindings::scan_result_SCAN_NO_SPACE,
 }
 
 /// The caller's context for a collapse: `struct collapse_control`.

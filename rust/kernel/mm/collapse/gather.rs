@@ -28,11 +28,11 @@
 //! for, no reference is held to a folio that is not locked: the owner of the lock may be another
 //! collapse, which waits for that reference to go.
 
-use super::{Gathering, OldFolios, Patience, ScanResult};
+use super::{Gathering, NoFolios, OldFolios, Patience, ScanResult};
 use crate::{
     alloc::flags::GFP_KERNEL,
     mm::{
-        folio::{Folio, LockedFolio},
+        folio::{lru_add_drain, Folio, FolioList, LockedFolio},
         mapping::PmdRange,
         mmdebug::vm_bug_on,
         page_cache::{Cursor, Entry, LockedCursor},
@@ -190,6 +190,27 @@ impl<'m> OldFolios<'m, Gathering<'_>> {
             patience.pause();
         }
         Ok(())
+    }
+
+    /// Puts all folios back and starts over at the beginning of the range.
+    ///
+    /// What was unmapped is mapped again at the next fault.
+    ///
+    /// Context: may sleep.
+    #[cold]
+    pub fn put_back(&mut self) -> NoFolios<'_> {
+        let start = self.new.range().start();
+
+        // No folio is unlocked before the flush.
+        self.state.tlb.flush();
+        self.state.batch.clear();
+        // INVARIANT: There are no folios.
+        self.list = FolioList::new();
+        (self.next, self.end, self.pages) = (start, start, 0);
+        (self.state.checked, self.state.checked_pages) = (start, 0);
+        // The folios are in an LRU batch of this CPU. They could not be taken off the LRU again.
+        lru_add_drain();
+        NoFolios::new()
     }
 
     /// Gives up the batch because of folio `n`. Returns the index to report.

@@ -3,6 +3,13 @@
 //! Bringing in pages that are not in the page cache, or not ready to be copied.
 //!
 //! All of this may sleep, so these are methods of a [`Cursor`], whose page-cache lock is not held.
+//!
+//! # Folio locks
+//!
+//! Truncation waits for folio locks with `invalidate_lock` held, and readahead takes that lock.
+//! Writeback waits for folio locks with a transaction of the file system open. A task that reads or
+//! flushes with folios locked may therefore wait forever. [`NoFolios`] is the evidence that it has
+//! none.
 
 use crate::{
     bindings,
@@ -18,7 +25,23 @@ use crate::{
         shmem, //
     },
 };
-use core::ptr::{self, NonNull};
+use core::{
+    marker::PhantomData,
+    ptr::{self, NonNull}, //
+};
+
+/// Evidence that a collapse holds no old folio.
+///
+/// [`OldFolios::put_back()`](super::OldFolios::put_back) returns it. The collapse is borrowed for as
+/// long as it exists, so no folio is gathered meanwhile.
+pub struct NoFolios<'a>(PhantomData<&'a mut ()>);
+
+impl NoFolios<'_> {
+    #[inline]
+    pub(super) fn new() -> Self {
+        Self(PhantomData)
+    }
+}
 
 impl Cursor<'_, '_> {
     /// Finds and locks the folio at `index` of a shmem file: `shmem_get_folio(SGP_NOALLOC)`.
@@ -44,7 +67,7 @@ impl Cursor<'_, '_> {
     ///
     /// Context: may sleep.
     #[inline]
-    pub fn readahead(&self, file: &FileRef, index: usize) {
+    pub fn readahead(&self, file: &FileRef, index: usize, _none: &NoFolios<'_>) {
         let range = self.range();
         let mapping = range.mapping();
         let nr_pages = range.end().saturating_sub(index);
@@ -99,7 +122,7 @@ impl Cursor<'_, '_> {
     ///
     /// Context: may sleep.
     #[inline]
-    pub fn filemap_flush(&self) {
+    pub fn filemap_flush(&self, _none: &NoFolios<'_>) {
         // SAFETY: The mapping is alive by its type invariant. An error is recorded in the mapping.
         unsafe { bindings::filemap_flush(self.range().mapping().as_raw()) };
     }

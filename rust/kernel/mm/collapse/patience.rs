@@ -54,7 +54,7 @@ impl Patience {
 
     /// Returns whether to go back to a folio once more.
     #[inline]
-    pub(super) fn try_again(&mut self) -> bool {
+    pub fn try_again(&mut self) -> bool {
         let again = self.tries > 0;
 
         self.tries = self.tries.saturating_sub(1);

@@ -78,7 +78,7 @@ pub fn predict(file: &File) -> (scan_result, usize) {
         return (scan_result_SCAN_CGROUP_CHARGE_FAIL, 0);
     }
     if !file.nodes {
-        return (scan_result_SCAN_FAIL, 0);
+        return (scan_result_SCAN_ALLOC_HUGE_PAGE_FAIL, 0);
     }
     if file.is_shmem && file.pages.iter().all(|&p| p == Page::Missing) {
         return (scan_result_SCAN_TRUNCATED, START);
@@ -102,7 +102,7 @@ pub fn predict(file: &File) -> (scan_result, usize) {
         return (failed, START + i);
     }
     if holes > 0 && !file.room {
-        return (scan_result_SCAN_FAIL, end);
+        return (scan_result_SCAN_NO_SPACE, end);
     }
     if let Some(i) = file.pages.iter().position(|&p| p == Page::Poisoned) {
         return (scan_result_SCAN_COPY_MC, START + i);
@@ -237,13 +237,17 @@ impl Window<'_> {
                 self.injected("copy_mc_highpage")
                     || with(|w| w.folios.iter().any(|f| f.poisoned.get().is_some()))
             }
-            scan_result_SCAN_ALLOC_HUGE_PAGE_FAIL => self.injected("alloc_charge_folio"),
+            scan_result_SCAN_ALLOC_HUGE_PAGE_FAIL => {
+                refused || self.mine(|what| matches!(what, What::Injected(_)))
+            }
+            scan_result_SCAN_NO_SPACE => {
+                self.mine(|what| matches!(what, What::Injected(_) | What::Charge(_, false)))
+            }
             scan_result_SCAN_CGROUP_CHARGE_FAIL => self.injected("mem_cgroup_charge"),
             // A page that was there goes while nobody holds the lock.
             scan_result_SCAN_FAIL => {
-                refused
-                    || self.changed()
-                    || self.mine(|what| matches!(what, What::Injected(_) | What::Charge(_, false)))
+                self.changed()
+                    || self.mine(|what| matches!(what, What::Injected(_)))
                     || with(|w| {
                         w.inode.size < START + HPAGE_PMD_NR
                             || w.folios.iter().any(|f| !f.uptodate.get())

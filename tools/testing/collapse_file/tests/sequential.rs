@@ -469,6 +469,7 @@ fn each_result() {
             scan_result_SCAN_COPY_MC,
             scan_result_SCAN_PAGE_FILLED,
             scan_result_SCAN_PAGE_DIRTY_OR_WRITEBACK,
+            scan_result_SCAN_NO_SPACE,
         ] {
             assert!(
                 cases.seen.contains(&result),
@@ -749,7 +750,9 @@ fn what_cannot_be_read_ahead() {
     let read = |index| {
         let mut walk = range_at(START).walk();
         let cursor = Cursor::new(&mut walk);
-        cursor.readahead(file_ref(), index);
+        let mut batch = Batch::new();
+        let mut old = begin_at(START, &mut batch);
+        cursor.readahead(file_ref(), index, &old.put_back());
         cursor.filemap_lock_folio(START + 1).is_ok()
     };
 

@@ -1123,27 +1123,13 @@ TEST_F(collapse_file, from_sealed)
 
 #define THP "/sys/kernel/mm/transparent_hugepage/"
 
-/* Choose one of a file's words; which one it was before goes to @before. */
-static bool choose(const char *path, const char *word, char *before)
-{
-	char text[100] = "";
-	FILE *file = fopen(path, "r");
-
-	if (!file)
-		return false;
-	if (before && fgets(text, sizeof(text), file) && strchr(text, '['))
-		sscanf(strchr(text, '['), "[%15[^]]", before);
-	fclose(file);
-	return !write_text(path, word);
-}
-
 /* Shmem's folios get an order by a setting. */
 static bool shmem_order(int order, const char *setting, char *before)
 {
 	char path[100];
 
 	snprintf(path, sizeof(path), THP "hugepages-%lukB/shmem_enabled", PAGE / 1024 << order);
-	return choose(path, setting, before);
+	return choose_setting(path, setting, before);
 }
 
 /* A huge page that is allocated and not cleared yet must not be mapped as it is. */
@@ -1153,10 +1139,10 @@ TEST_F(collapse_file, huge_page_that_nobody_has_written_is_zero)
 	struct stat stat;
 	int err;
 
-	if (!choose(THP "shmem_enabled", "always", before))
+	if (!choose_setting(THP "shmem_enabled", "always", before))
 		SKIP(return, "no huge pages for shmem");
 	err = fallocate(self->fd, FALLOC_FL_KEEP_SIZE, 0, PAGE);
-	choose(THP "shmem_enabled", before, NULL);
+	choose_setting(THP "shmem_enabled", before, NULL);
 	ASSERT_EQ(err, 0);
 	ASSERT_EQ(fstat(self->fd, &stat), 0);
 	if ((unsigned long)stat.st_blocks != HUGE / 512)

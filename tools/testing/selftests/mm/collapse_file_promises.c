@@ -149,26 +149,19 @@ static bool is_event(int uffd, struct access access, unsigned long request, void
 TEST_F(promises, write_by_page_table_survives_reclaim)
 {
 	const unsigned long written[] = { 7, 300 };
-	char before[16] = "never", text[100] = "";
+	char before[16] = "never";
 	struct sight sight;
-	FILE *file;
 	int err;
 
 	if (read_number("/proc/meminfo", "SwapTotal:") <= 0)
 		SKIP(return, "no swap space");
-	file = fopen(SHMEM_ENABLED, "r");
-	if (!file)
-		SKIP(return, "no huge pages for shmem");
-	if (fgets(text, sizeof(text), file) && strchr(text, '['))
-		sscanf(strchr(text, '['), "[%15[^]]", before);
-	fclose(file);
-
 	/* A marker makes a page table, which keeps the first access from being mapped by a PMD. */
 	if (madvise(self->base + HUGE - PAGE, PAGE, MADV_GUARD_INSTALL))
 		SKIP(return, "no guard regions");
-	ASSERT_EQ(write_text(SHMEM_ENABLED, "always"), 0);
+	if (!choose_setting(SHMEM_ENABLED, "always", before))
+		SKIP(return, "no huge pages for shmem");
 	FORCE_READ(self->base[0]);
-	ASSERT_EQ(write_text(SHMEM_ENABLED, before), 0);
+	ASSERT_TRUE(choose_setting(SHMEM_ENABLED, before, NULL));
 	look(self->fd, self->base, 0, &sight);
 	if (sight.cached != NR_PAGES)
 		SKIP(return, "no huge page was available");
@@ -296,37 +289,17 @@ TEST_F(promises, rw_protection_survives_collapse_by_another_mapping)
 }
 #endif
 
-/* A regular file of small folios with the content of @from, which was written back. */
-static int regular_file(const char *from)
-{
-	const char *dir = getenv("COLLAPSE_FILE_DIR");
-	char path[256];
-	int fd;
-
-	if (!dir)
-		return -1;
-	snprintf(path, sizeof(path), "%s/collapse_file", dir);
-	fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return -1;
-	unlink(path);
-	for (unsigned long page = 0; page < NR_PAGES; page++)
-		if (pwrite(fd, from + page * PAGE, PAGE, page * PAGE) != PAGE)
-			return -1;
-	return fsync(fd) ? -1 : fd;
-}
-
 /* Past the end of a regular file there is SIGBUS, even if a huge folio reaches past it. */
 TEST_F(promises, sigbus_past_the_end)
 {
 	struct iovec page;
+	const char *why;
 	int fd, ends[2];
 	char *base;
 
-	fill(self->base, false);
-	fd = regular_file(self->base);
+	fd = regular_file(&why);
 	if (fd < 0)
-		SKIP(return, "no COLLAPSE_FILE_DIR");
+		SKIP(return, "%s", why);
 	base = map_range(fd, 0, PROT_READ | PROT_WRITE, MAP_SHARED);
 	ASSERT_NE(base, NULL);
 	if (collapse(base).err)
@@ -397,15 +370,15 @@ TEST_F(promises, read_after_direct_write)
 	struct direct_write direct = {};
 	struct parked *parked;
 	char page[PAGE], *base;
+	const char *why;
 	pthread_t thread;
 	int fd;
 
 	if (!inject_available())
 		SKIP(return, "no collapse_file_inject in debugfs");
-	fill(self->base, false);
-	fd = regular_file(self->base);
+	fd = regular_file(&why);
 	if (fd < 0)
-		SKIP(return, "no COLLAPSE_FILE_DIR");
+		SKIP(return, "%s", why);
 	base = map_range(fd, 0, PROT_READ, MAP_SHARED);
 	ASSERT_NE(base, NULL);
 	snprintf(page, sizeof(page), "/proc/self/fd/%d", fd);

@@ -40,7 +40,7 @@
 enum reached {
 	ALLOC_HUGE_PAGE_FAIL,
 	CGROUP_CHARGE_FAIL,
-	FAIL_NODES,
+	NO_NODES,
 	TRUNCATED,
 	FAIL_GET_FOLIO,
 	PAGE_LOCK,
@@ -54,7 +54,7 @@ enum reached {
 	PAGE_COUNT,
 	PAGE_DIRTY_AFTER_UNMAP,
 	NOT_IN_MAPPING,
-	FAIL_CHARGE,
+	NO_SPACE,
 	COPY_MC,
 	STORE_FAILED,
 	PAGE_FILLED,
@@ -67,7 +67,7 @@ enum reached {
 static const char * const names[NR_REACHED] = {
 	[ALLOC_HUGE_PAGE_FAIL] = "ALLOC_HUGE_PAGE_FAIL",
 	[CGROUP_CHARGE_FAIL] = "CGROUP_CHARGE_FAIL",
-	[FAIL_NODES] = "FAIL: no memory for nodes",
+	[NO_NODES] = "ALLOC_HUGE_PAGE_FAIL: no memory for nodes",
 	[TRUNCATED] = "TRUNCATED: nothing in the range",
 	[FAIL_GET_FOLIO] = "FAIL: shmem_get_folio",
 	[PAGE_LOCK] = "PAGE_LOCK",
@@ -81,7 +81,7 @@ static const char * const names[NR_REACHED] = {
 	[PAGE_COUNT] = "PAGE_COUNT",
 	[PAGE_DIRTY_AFTER_UNMAP] = "PAGE_DIRTY_OR_WRITEBACK: after unmapping",
 	[NOT_IN_MAPPING] = "TRUNCATED: not in the mapping",
-	[FAIL_CHARGE] = "FAIL: shmem_charge",
+	[NO_SPACE] = "NO_SPACE",
 	[COPY_MC] = "COPY_MC",
 	[STORE_FAILED] = "STORE_FAILED",
 	[PAGE_FILLED] = "PAGE_FILLED",
@@ -256,16 +256,17 @@ TEST_F(results, cgroup_charge_fail)
 	REACHED(CGROUP_CHARGE_FAIL);
 }
 
-TEST_F(results, fail_nodes)
+TEST_F(results, no_nodes)
 {
 	if (!inject_available())
 		SKIP(return, "no collapse_file_inject in debugfs");
 	/* Most of the tree's nodes for the range are yet to be made. */
 	write_page(self->base, 1);
-	EXPECT_FAILURE(EINVAL, "failed", 0, "kmem_cache_alloc_lru_noprof fail 1 1000000");
+	EXPECT_FAILURE(ENOMEM, "alloc_huge_page_failed", 0,
+		       "kmem_cache_alloc_lru_noprof fail 1 1000000");
 	EXPECT_SUCCESS(self->base);
 	EXPECT_TRUE(page_is(self->base, 1, false));
-	REACHED(FAIL_NODES);
+	REACHED(NO_NODES);
 }
 
 TEST_F(results, truncated)
@@ -459,18 +460,18 @@ TEST_F(results, page_count)
 	REACHED(PAGE_COUNT);
 }
 
-TEST_F(results, fail_charge)
+TEST_F(results, no_space)
 {
 	char options[32];
 
 	fill(self->base, true);
 	snprintf(options, sizeof(options), "size=%lu", (NR_PAGES - 40) * PAGE);
 	ASSERT_EQ(mount("none", self->dir, "tmpfs", MS_REMOUNT, options), 0);
-	EXPECT_FAILURE(EINVAL, "failed", END, NULL);
+	EXPECT_FAILURE(ENOSPC, "no_space", END, NULL);
 	ASSERT_EQ(mount("none", self->dir, "tmpfs", MS_REMOUNT, "size=16m"), 0);
 	EXPECT_SUCCESS(self->base);
 	EXPECT_TRUE(content_is_right(self->base, true));
-	REACHED(FAIL_CHARGE);
+	REACHED(NO_SPACE);
 }
 
 TEST_F(results, copy_mc)
@@ -511,7 +512,7 @@ TEST_F(results, store_failed)
 	ASSERT_EQ(inject("kmem_cache_alloc_lru_noprof fail 1 1000000 %d", parked_tid(parked)), 0);
 	outcome = collapse_resume(parked);
 	ASSERT_EQ(inject("off"), 0);
-	EXPECT_OUTCOME(outcome, EINVAL, "store_failed", END);
+	EXPECT_OUTCOME(outcome, EAGAIN, "store_failed", END);
 	look(self->fd, self->base, HUGE, &after);
 	EXPECT_STREQ(looks_different(&before, &after) ?: "nothing", "nothing");
 	EXPECT_SUCCESS(self->base);

@@ -82,6 +82,38 @@ char *map_range(int fd, off_t offset, int prot, int flags)
 	return at == MAP_FAILED ? NULL : at;
 }
 
+int regular_file(const char **why)
+{
+	const char *dir = getenv("COLLAPSE_FILE_DIR");
+	char *content, path[256];
+	int fd;
+
+	*why = "no COLLAPSE_FILE_DIR";
+	if (!dir)
+		return -1;
+	*why = "no file can be written in COLLAPSE_FILE_DIR";
+	snprintf(path, sizeof(path), "%s/collapse_file", dir);
+	fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	content = mmap(NULL, HUGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (fd < 0 || content == MAP_FAILED)
+		return -1;
+	unlink(path);
+	fill(content, false);
+	for (unsigned long at = 0; at < HUGE; at += PAGE) {
+		if (pwrite(fd, content + at, PAGE, at) != PAGE) {
+			close(fd);
+			fd = -1;
+			break;
+		}
+	}
+	munmap(content, HUGE);
+	if (fd >= 0 && fsync(fd)) {
+		close(fd);
+		fd = -1;
+	}
+	return fd;
+}
+
 int open_uffd(void)
 {
 	struct uffdio_api api = {
@@ -107,6 +139,19 @@ int write_text(const char *path, const char *text)
 		err = errno;
 	close(fd);
 	return err;
+}
+
+bool choose_setting(const char *path, const char *word, char *before)
+{
+	char text[100] = "";
+	FILE *file = fopen(path, "r");
+
+	if (!file)
+		return false;
+	if (before && fgets(text, sizeof(text), file) && strchr(text, '['))
+		sscanf(strchr(text, '['), "[%15[^]]", before);
+	fclose(file);
+	return !write_text(path, word);
 }
 
 long read_number(const char *path, const char *key)

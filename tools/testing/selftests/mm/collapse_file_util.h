@@ -36,11 +36,20 @@ bool content_is_right(const char *base, bool holes);
 /* Map HUGE bytes of a file where a huge page fits, or somewhere else at @at. */
 char *map_range(int fd, off_t offset, int prot, int flags);
 
+/*
+ * A new file in COLLAPSE_FILE_DIR with the content of fill(), in small folios that were
+ * written back. It has no name, so it ends with the test. Returns -1, and sets @why, if
+ * there is no such directory.
+ */
+int regular_file(const char **why);
+
 /* A userfaultfd that knows all that is tested: -1 without the right to it. */
 int open_uffd(void);
 
 /* Write all of @text to a file: 0 or an errno. */
 int write_text(const char *path, const char *text);
+/* Choose a word of a setting in sysfs. @before gets the one in brackets, of 15 bytes. */
+bool choose_setting(const char *path, const char *word, char *before);
 /* The number behind @key at the beginning of a line of @path, -1 if there is none. */
 long read_number(const char *path, const char *key);
 

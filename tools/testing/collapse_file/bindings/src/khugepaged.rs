@@ -60,6 +60,7 @@ scan_results! {
     scan_result_SCAN_COPY_MC
     scan_result_SCAN_PAGE_FILLED
     scan_result_SCAN_PAGE_DIRTY_OR_WRITEBACK
+    scan_result_SCAN_NO_SPACE
 }
 
 /// `struct mm_struct`.
@@ -192,12 +193,13 @@ pub unsafe fn trace_mm_khugepaged_collapse_file(
     if is_shmem != really_shmem || nr as usize != HPAGE_PMD_NR {
         violation("the trace event's arguments are wrong");
     }
-    let none = [
-        scan_result_SCAN_ALLOC_HUGE_PAGE_FAIL,
-        scan_result_SCAN_CGROUP_CHARGE_FAIL,
-    ];
-    let told = if none.contains(&(result as u32)) {
-        new_pfn == usize::MAX
+    // There is a new folio if it was memory for a node that was missing.
+    let told = if new_pfn == usize::MAX {
+        let none = [
+            scan_result_SCAN_ALLOC_HUGE_PAGE_FAIL,
+            scan_result_SCAN_CGROUP_CHARGE_FAIL,
+        ];
+        none.contains(&(result as u32))
     } else {
         with(|w| {
             let mut huge = w.folios.iter().filter(|f| f.order == HPAGE_PMD_ORDER);

@@ -532,11 +532,23 @@ pub unsafe fn inode_is_open_for_write(inode: *const inode) -> bool {
     unsafe { (*inode).open_for_write }
 }
 
+/// Truncation and writeback wait for folio locks, so a task that waits for them has none.
+fn no_folio_is_locked(call: &str) {
+    let locked = with(|w| {
+        // SAFETY: A folio that a task has locked is one of the world.
+        w.me().locked.iter().any(|&f| unsafe { (*f).cached.get() })
+    });
+    if locked {
+        violation(format!("{call}() with a folio of the page cache locked"));
+    }
+}
+
 /// # Safety
 ///
 /// `mapping` is that of the world.
 pub unsafe fn filemap_flush(_mapping: *mut address_space) -> c_int {
     might_sleep("filemap_flush");
+    no_folio_is_locked("filemap_flush");
     with(|w| w.inode.flushed = true);
     0
 }
@@ -554,6 +566,7 @@ pub unsafe fn page_cache_sync_readahead(
     nr: usize,
 ) {
     might_sleep("page_cache_sync_readahead");
+    no_folio_is_locked("page_cache_sync_readahead");
     check(!with(|w| w.mapping.is_shmem), "readahead in shmem");
     check(
         with(|w| w.mapping.reads),

@@ -10,7 +10,7 @@ use kernel::mm::page_cache::LockedCursor;
 fn look_once_more(mut locked: LockedCursor<'_, '_>) -> bool {
     locked.load(0);
     let cursor = locked.unlock();
-    cursor.filemap_flush();
+    cursor.is_open_for_write();
     locked.rest_is_empty()
 }
 

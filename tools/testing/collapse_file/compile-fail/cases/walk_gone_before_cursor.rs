@@ -12,7 +12,7 @@ fn begin(range: PmdRange<'_>) {
         let mut walk = range.walk();
         Cursor::new(&mut walk)
     };
-    cursor.filemap_flush();
+    cursor.is_open_for_write();
 }
 
 fn main() {}

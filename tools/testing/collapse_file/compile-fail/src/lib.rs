@@ -10,7 +10,7 @@ use kernel::mm::{
         Batch, Charged, Copied, Flushed, Gathering, NewFolio, OldFolios, Patience, SealedRange,
     },
     folio::{FolioList, IsolatedFolio, LockedFolio},
-    mapping::{IMmapReadGuard, PmdRange},
+    mapping::{FileRef, IMmapReadGuard, PmdRange},
     page_cache::{Cursor, Entry, LockedCursor},
 };
 
@@ -18,7 +18,7 @@ use kernel::mm::{
 pub fn begin(range: PmdRange<'_>) -> bool {
     let mut walk = range.walk();
     let cursor = Cursor::new(&mut walk);
-    cursor.filemap_flush();
+    cursor.is_open_for_write();
     let locked = cursor.lock_with_slots();
     locked.is_ok()
 }
@@ -38,6 +38,19 @@ pub fn look<'w, 'm>(
     let cursor = locked.unlock();
     let folio = cursor.shmem_get_folio(index).ok();
     (cursor, folio)
+}
+
+/// Reads and flushes while no old folio is held, and gathers folios after that.
+pub fn read(
+    old: &mut OldFolios<'_, Gathering<'_>>,
+    cursor: &Cursor<'_, '_>,
+    file: &FileRef,
+    folio: LockedFolio,
+) {
+    let none = old.put_back();
+    cursor.readahead(file, 0, &none);
+    cursor.filemap_flush(&none);
+    old.begin_with(folio);
 }
 
 /// The list takes the folio over.

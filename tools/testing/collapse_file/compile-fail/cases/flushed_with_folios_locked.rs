@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Writeback waits for the lock of a folio that is tagged as dirty. This task may have it.
+
+#![forbid(unsafe_code)]
+
+use kernel::mm::{
+    collapse::{Gathering, OldFolios},
+    folio::LockedFolio,
+    page_cache::Cursor,
+};
+
+fn flush(old: &mut OldFolios<'_, Gathering<'_>>, cursor: &Cursor<'_, '_>, folio: LockedFolio) {
+    let none = old.put_back();
+    old.begin_with(folio);
+    cursor.filemap_flush(&none);
+}
+
+fn main() {}

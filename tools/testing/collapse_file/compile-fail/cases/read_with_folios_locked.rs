@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Readahead takes `invalidate_lock`. Truncation holds it and waits for the folio that is locked
+//! here, so neither task goes on.
+
+#![forbid(unsafe_code)]
+
+use kernel::mm::{
+    collapse::{Gathering, OldFolios},
+    folio::LockedFolio,
+    mapping::FileRef,
+    page_cache::Cursor,
+};
+
+fn read(
+    old: &mut OldFolios<'_, Gathering<'_>>,
+    cursor: &Cursor<'_, '_>,
+    file: &FileRef,
+    folio: LockedFolio,
+) {
+    let none = old.put_back();
+    old.begin_with(folio);
+    cursor.readahead(file, 0, &none);
+}
+
+fn main() {}

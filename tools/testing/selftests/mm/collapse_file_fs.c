@@ -1,0 +1,506 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What a collapse must not do to a file system and to those who use it: block it, take
+ * its space, bring back what is past the end of a file, or hide an error.
+ *
+ * The tests run on any kernel. Some need collapse_file_inject in debugfs. A kernel with
+ * more than one implementation is tested with the one in use. COLLAPSE_FILE_DIR is a
+ * directory for regular files.
+ */
+#define _GNU_SOURCE
+#include "kselftest_harness.h"
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <linux/userfaultfd.h>
+
+#include "collapse_file_util.h"
+#include "hugepage_settings.h"
+#include "vm_util.h"
+
+FIXTURE(fs)
+{
+	int pagemap, kpageflags;
+};
+
+FIXTURE_SETUP(fs)
+{
+	self->pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	ASSERT_GE(self->pagemap, 0);
+	self->kpageflags = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
+	ASSERT_GE(self->kpageflags, 0);
+}
+
+FIXTURE_TEARDOWN(fs)
+{
+	inject("off");
+	close(self->kpageflags);
+	close(self->pagemap);
+}
+
+static bool is_locked(int kpageflags, unsigned long pfn)
+{
+	uint64_t flags = 0;
+
+	pageflags_get(pfn, kpageflags, &flags);
+	return flags & 1;	/* KPF_LOCKED */
+}
+
+struct punch {
+	int fd, err;
+};
+
+static void *punch_first_page(void *arg)
+{
+	struct punch *punch = arg;
+
+	punch->err = fallocate(punch->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, PAGE) ?
+		     errno : 0;
+	return NULL;
+}
+
+/*
+ * Truncation and hole punching wait for folio locks with invalidate_lock held, and reading
+ * takes that lock.
+ */
+TEST_F(fs, no_page_is_locked_while_others_are_read)
+{
+	struct punch punch = {};
+	struct parked *parked;
+	pthread_t thread;
+	const char *why;
+	char *base;
+	unsigned long pfn;
+	bool locked;
+	char byte;
+
+	if (!inject_available())
+		SKIP(return, "no collapse_file_inject in debugfs");
+	punch.fd = regular_file(&why);
+	if (punch.fd < 0)
+		SKIP(return, "%s", why);
+	base = map_range(punch.fd, 0, PROT_READ, MAP_SHARED);
+	ASSERT_NE(base, NULL);
+	ASSERT_EQ(posix_fadvise(punch.fd, 0, 0, POSIX_FADV_DONTNEED), 0);
+	ASSERT_EQ(posix_fadvise(punch.fd, 0, 0, POSIX_FADV_RANDOM), 0);
+	for (int page = 0; page < 2; page++)
+		ASSERT_EQ(pread(punch.fd, &byte, 1, page * PAGE), 1);
+	FORCE_READ(base[0]);
+	pfn = pagemap_get_pfn(self->pagemap, base);
+
+	parked = collapse_parked(base, "page_cache_sync_ra", "park", 1);
+	ASSERT_NE(parked, NULL);
+	locked = is_locked(self->kpageflags, pfn);
+	EXPECT_FALSE(locked);
+	if (!locked) {
+		/* This would not end if the page were locked. */
+		ASSERT_EQ(pthread_create(&thread, NULL, punch_first_page, &punch), 0);
+		pthread_join(thread, NULL);
+		EXPECT_EQ(punch.err, 0);
+	}
+	collapse_resume(parked);
+	for (unsigned long page = 1; page < NR_PAGES; page++)
+		ASSERT_TRUE(page_is(base, page, false));
+	EXPECT_TRUE(page_is(base, 0, !locked));
+	munmap(base, HUGE);
+	close(punch.fd);
+}
+
+/* Writeback waits for folio locks, with a transaction open. */
+TEST_F(fs, no_page_is_locked_while_others_are_written_back)
+{
+	struct parked *parked;
+	int fd, read_only;
+	unsigned long pfn;
+	char path[64];
+	const char *why;
+	char *base;
+
+	if (!inject_available())
+		SKIP(return, "no collapse_file_inject in debugfs");
+	fd = regular_file(&why);
+	if (fd < 0)
+		SKIP(return, "%s", why);
+	ASSERT_EQ(pwrite(fd, "dirty", 5, 7 * PAGE), 5);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	read_only = open(path, O_RDONLY | O_CLOEXEC);
+	ASSERT_GE(read_only, 0);
+	close(fd);
+	base = map_range(read_only, 0, PROT_READ, MAP_SHARED);
+	ASSERT_NE(base, NULL);
+	FORCE_READ(base[0]);
+	pfn = pagemap_get_pfn(self->pagemap, base);
+
+	parked = collapse_parked(base, "filemap_flush", "park", 1);
+	ASSERT_NE(parked, NULL);
+	EXPECT_FALSE(is_locked(self->kpageflags, pfn));
+	collapse_resume(parked);
+	EXPECT_TRUE(page_is(base, 0, false));
+	munmap(base, HUGE);
+	close(read_only);
+}
+
+/* An error of writeback is for those who wrote the data. */
+TEST_F(fs, writeback_error_is_reported)
+{
+	const char *why;
+	char *base;
+	int fd;
+
+	if (!inject_available())
+		SKIP(return, "no collapse_file_inject in debugfs");
+	fd = regular_file(&why);
+	if (fd < 0)
+		SKIP(return, "%s", why);
+	base = map_range(fd, 0, PROT_READ | PROT_WRITE, MAP_SHARED);
+	ASSERT_NE(base, NULL);
+	ASSERT_EQ(pwrite(fd, "lost", 4, 7 * PAGE), 4);
+	ASSERT_EQ(inject("submit_bio fail 1 1000"), 0);
+	madvise(base, HUGE, MADV_COLLAPSE);
+	EXPECT_GT(inject_calls("submit_bio"), 0);
+	ASSERT_EQ(inject("off"), 0);
+	EXPECT_EQ(sync_file_range(fd, 0, HUGE, SYNC_FILE_RANGE_WAIT_BEFORE), -1);
+	EXPECT_EQ(errno, EIO);
+	munmap(base, HUGE);
+	close(fd);
+}
+
+/* A file of shmem of @ranges ranges, each with one page, mapped where huge pages fit. */
+static char *map_sparse(int ranges, int *fd)
+{
+	size_t len = ranges * HUGE;
+	char *area = mmap(NULL, len + HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *base = (char *)(((uintptr_t)area + HUGE - 1) & ~(HUGE - 1));
+
+	*fd = memfd_create("collapse_file", 0);
+	if (area == MAP_FAILED || *fd < 0 || ftruncate(*fd, len) ||
+	    mmap(base, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, *fd, 0) != base)
+		return NULL;
+	for (int range = 0; range < ranges; range++)
+		write_page(base + range * HUGE, 0);
+	return base;
+}
+
+/* How many ranges of it a collapse has filled. */
+static int filled_ranges(int fd, int ranges)
+{
+	struct stat stat;
+
+	if (fstat(fd, &stat))
+		return -1;
+	return (stat.st_blocks * 512 / PAGE - ranges) / (NR_PAGES - 1);
+}
+
+TEST_F(fs, killed_task_collapses_no_more_ranges)
+{
+	int fd, status, go[2];
+	char *base, byte;
+	pid_t child;
+
+	if (!inject_available())
+		SKIP(return, "no collapse_file_inject in debugfs");
+	base = map_sparse(8, &fd);
+	ASSERT_NE(base, NULL);
+	ASSERT_EQ(pipe(go), 0);
+	child = fork();
+	ASSERT_GE(child, 0);
+	if (!child) {
+		if (read(go[0], &byte, 1) == 1)
+			madvise(base, 8 * HUGE, MADV_COLLAPSE);
+		_exit(0);
+	}
+	ASSERT_EQ(inject("shmem_charge park 2 1 %d", child), 0);
+	ASSERT_EQ(write(go[1], "g", 1), 1);
+	ASSERT_TRUE(inject_wait("shmem_charge"));
+	ASSERT_EQ(kill(child, SIGKILL), 0);
+	ASSERT_EQ(waitpid(child, &status, 0), child);
+	EXPECT_TRUE(WIFSIGNALED(status));
+	EXPECT_LE(filled_ranges(fd, 8), 2);
+	close(fd);
+}
+
+struct advice {
+	char *at;
+	int err;
+	pid_t tid;
+	bool go;
+};
+
+static void *collapse_two_ranges(void *arg)
+{
+	struct advice *advice = arg;
+
+	__atomic_store_n(&advice->tid, gettid(), __ATOMIC_RELEASE);
+	while (!__atomic_load_n(&advice->go, __ATOMIC_ACQUIRE))
+		usleep(1000);
+	advice->err = madvise(advice->at, 2 * HUGE, MADV_COLLAPSE) ? errno : 0;
+	return NULL;
+}
+
+/* The end of the memory is unmapped while the first range is collapsed. */
+TEST_F(fs, range_that_is_gone_is_no_success)
+{
+	struct advice advice = {};
+	pthread_t thread;
+	int fd;
+
+	if (!inject_available())
+		SKIP(return, "no collapse_file_inject in debugfs");
+	advice.at = map_sparse(2, &fd);
+	ASSERT_NE(advice.at, NULL);
+	ASSERT_EQ(pthread_create(&thread, NULL, collapse_two_ranges, &advice), 0);
+	while (!__atomic_load_n(&advice.tid, __ATOMIC_ACQUIRE))
+		usleep(1000);
+	ASSERT_EQ(inject("shmem_charge park 1 1 %d", advice.tid), 0);
+	__atomic_store_n(&advice.go, true, __ATOMIC_RELEASE);
+	ASSERT_TRUE(inject_wait("shmem_charge"));
+	ASSERT_EQ(munmap(advice.at + HUGE, HUGE), 0);
+	ASSERT_EQ(inject("off"), 0);
+	pthread_join(thread, NULL);
+	EXPECT_EQ(advice.err, EINVAL);
+	EXPECT_EQ(filled_ranges(fd, 2), 1);
+	close(fd);
+}
+
+TEST_F(fs, busy_range_does_not_keep_the_next_one)
+{
+	char *base;
+	int fd;
+
+	if (!inject_available())
+		SKIP(return, "no collapse_file_inject in debugfs");
+	base = map_sparse(2, &fd);
+	ASSERT_NE(base, NULL);
+	ASSERT_EQ(inject("filemap_release_folio fail 1 1"), 0);
+	EXPECT_EQ(madvise(base, 2 * HUGE, MADV_COLLAPSE), -1);
+	EXPECT_EQ(errno, EAGAIN);
+	ASSERT_EQ(inject("off"), 0);
+	EXPECT_EQ(filled_ranges(fd, 2), 1);
+	EXPECT_EQ(madvise(base, 2 * HUGE, MADV_COLLAPSE), 0);
+	EXPECT_EQ(filled_ranges(fd, 2), 2);
+	close(fd);
+}
+
+/* A userfaultfd that waits for missing pages makes a collapse fail when it has nodes for all. */
+TEST_F(fs, failed_collapse_leaves_no_nodes)
+{
+	enum { FILES = 100 };
+	int fds[FILES], uffd = open_uffd();
+	char *bases[FILES];
+	long before, after;
+
+	if (uffd < 0)
+		SKIP(return, "no userfaultfd");
+	for (int i = 0; i < FILES; i++) {
+		struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING };
+
+		bases[i] = map_sparse(1, &fds[i]);
+		ASSERT_NE(bases[i], NULL);
+		reg.range.start = (uintptr_t)bases[i];
+		reg.range.len = HUGE;
+		ASSERT_EQ(ioctl(uffd, UFFDIO_REGISTER, &reg), 0);
+	}
+	before = read_number("/proc/slabinfo", "radix_tree_node ");
+	if (before < 0)
+		SKIP(return, "no slabinfo");
+	for (int i = 0; i < FILES; i++)
+		EXPECT_EQ(collapse(bases[i]).err, EBUSY);
+	after = read_number("/proc/slabinfo", "radix_tree_node ");
+	/* One for the page and one above it. There were nine. */
+	EXPECT_LT(after - before, 4 * FILES);
+	for (int i = 0; i < FILES; i++)
+		close(fds[i]);
+	close(uffd);
+}
+
+/* A full tmpfs takes back what is past the end of a file. */
+TEST_F(fs, space_past_the_end_is_given_back)
+{
+	char dir[] = "/tmp/collapse_file-XXXXXX", path[64], page[PAGE], *base;
+	unsigned long written = 0;
+	int small, big;
+
+	ASSERT_NE(mkdtemp(dir), NULL);
+	if (mount("none", dir, "tmpfs", 0, "size=4m,huge=never")) {
+		rmdir(dir);
+		SKIP(return, "no tmpfs can be mounted");
+	}
+	snprintf(path, sizeof(path), "%s/small", dir);
+	small = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	snprintf(path, sizeof(path), "%s/big", dir);
+	big = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	umount2(dir, MNT_DETACH);
+	rmdir(dir);
+	ASSERT_GE(small, 0);
+	ASSERT_GE(big, 0);
+	memset(page, 's', PAGE);
+	ASSERT_EQ(pwrite(small, page, PAGE, 0), PAGE);
+	base = map_range(small, 0, PROT_READ | PROT_WRITE, MAP_SHARED);
+	ASSERT_NE(base, NULL);
+	ASSERT_EQ(collapse(base).err, 0);
+	munmap(base, HUGE);
+
+	while (written < 3 * NR_PAGES / 2 &&
+	       pwrite(big, page, PAGE, written * PAGE) == PAGE)
+		written++;
+	EXPECT_EQ(written, 3 * NR_PAGES / 2);
+	ASSERT_EQ(pread(small, page, PAGE, 0), PAGE);
+	EXPECT_EQ(page[0], 's');
+	EXPECT_EQ(memcmp(page, page + 1, PAGE - 1), 0);
+	close(small);
+	close(big);
+}
+
+/* Pages of a regular file that were evicted are not in swap. */
+TEST_F(fs, evicted_pages_are_not_swap)
+{
+	struct thp_settings settings;
+	struct sight sight;
+	const char *why;
+	long before, huge;
+	int fd, tries;
+	char *base;
+
+	fd = regular_file(&why);
+	if (fd < 0)
+		SKIP(return, "%s", why);
+	base = map_range(fd, 0, PROT_READ, MAP_SHARED);
+	ASSERT_NE(base, NULL);
+	for (tries = 0; tries < 100; tries++) {
+		ASSERT_TRUE(page_is(base, NR_PAGES / 2, false));
+		ASSERT_TRUE(page_is(base, 0, false));
+		madvise(base, HUGE / 2, MADV_PAGEOUT);
+		look(fd, base, 0, &sight);
+		if (sight.evicted > 64 && sight.cached)
+			break;
+		usleep(10000);
+	}
+	if (tries == 100)
+		SKIP(return, "no page was evicted");
+
+	before = read_number("/proc/vmstat", "thp_scan_exceed_swap_pte");
+	huge = sight.file_huge;
+	thp_read_settings(&settings);
+	thp_save_settings();
+	settings.thp_enabled = THP_MADVISE;
+	settings.khugepaged.defrag = true;
+	settings.khugepaged.scan_sleep_millisecs = 0;
+	settings.khugepaged.alloc_sleep_millisecs = 0;
+	settings.khugepaged.pages_to_scan = 8 * NR_PAGES;
+	settings.khugepaged.max_ptes_none = NR_PAGES - 1;
+	settings.khugepaged.max_ptes_swap = 0;
+	ASSERT_EQ(madvise(base, HUGE, MADV_HUGEPAGE), 0);
+	thp_push_settings(&settings);
+	for (tries = 0; tries < 1000; tries++) {
+		look(fd, base, 0, &sight);
+		if (sight.file_huge > huge ||
+		    read_number("/proc/vmstat", "thp_scan_exceed_swap_pte") > before)
+			break;
+		usleep(10000);
+	}
+	thp_restore_settings();
+	EXPECT_EQ(read_number("/proc/vmstat", "thp_scan_exceed_swap_pte"), before);
+	EXPECT_GT(sight.file_huge, huge);
+	EXPECT_TRUE(content_is_right(base, false));
+	munmap(base, HUGE);
+	close(fd);
+}
+
+/* How a file grows. */
+static int by_ftruncate(int fd)
+{
+	return ftruncate(fd, HUGE);
+}
+
+static int by_write(int fd)
+{
+	return pwrite(fd, "end", 4, HUGE - 4) == 4 ? 0 : -1;
+}
+
+static int by_fallocate(int fd)
+{
+	return fallocate(fd, 0, 0, HUGE);
+}
+
+FIXTURE(growth)
+{
+	int fd;
+	char *base;
+};
+
+FIXTURE_VARIANT(growth)
+{
+	int (*grow)(int fd);
+	bool swapped;
+};
+
+FIXTURE_VARIANT_ADD(growth, ftruncate) { .grow = by_ftruncate };
+FIXTURE_VARIANT_ADD(growth, write) { .grow = by_write };
+FIXTURE_VARIANT_ADD(growth, fallocate) { .grow = by_fallocate };
+FIXTURE_VARIANT_ADD(growth, swapped) { .grow = by_ftruncate, .swapped = true };
+
+FIXTURE_SETUP(growth)
+{
+	self->fd = memfd_create("collapse_file", 0);
+	ASSERT_GE(self->fd, 0);
+	self->base = map_range(self->fd, 0, PROT_READ | PROT_WRITE, MAP_SHARED);
+	ASSERT_NE(self->base, NULL);
+}
+
+FIXTURE_TEARDOWN(growth)
+{
+	munmap(self->base, HUGE);
+	close(self->fd);
+}
+
+/*
+ * What was written past the end of a file by a mapping does not appear when the file grows.
+ * A huge page can be written to past the last page of the file.
+ */
+TEST_F(growth, file_grows_by_zeroes)
+{
+	const unsigned long size = HUGE / 2 - 100, past[] = { size + 50, 300 * PAGE };
+	char content[PAGE];
+	struct sight sight;
+
+	if (variant->swapped && read_number("/proc/meminfo", "SwapTotal:") <= 0)
+		SKIP(return, "no swap space");
+	ASSERT_EQ(ftruncate(self->fd, size), 0);
+	for (unsigned long page = 0; page < NR_PAGES / 2; page++)
+		write_page(self->base, page);
+	memset(self->base + size, 0, 100);
+	ASSERT_EQ(collapse(self->base).err, 0);
+	/* The kernel writes, so that there is no signal where it may not. */
+	for (int i = 0; i < 2; i++)
+		pread(self->fd, self->base + past[i], 1, 0);
+	for (int tries = 0; variant->swapped && tries < 40; tries++) {
+		ASSERT_EQ(madvise(self->base, HUGE, MADV_PAGEOUT), 0);
+		look(self->fd, self->base, 0, &sight);
+		if (!sight.cached)
+			break;
+		usleep(50000);
+	}
+
+	ASSERT_EQ(variant->grow(self->fd), 0);
+	for (unsigned long page = NR_PAGES / 2 - 1; page < NR_PAGES; page++) {
+		unsigned long begin = page == NR_PAGES / 2 - 1 ? PAGE - 100 : 0;
+
+		ASSERT_EQ(pread(self->fd, content, PAGE, page * PAGE), PAGE);
+		for (unsigned long i = begin; i < PAGE; i++) {
+			if (variant->grow == by_write && page * PAGE + i >= HUGE - 4)
+				break;
+			ASSERT_EQ(content[i], 0) TH_LOG("byte %lu", page * PAGE + i);
+		}
+	}
+	for (unsigned long page = 0; page < NR_PAGES / 2 - 1; page++)
+		ASSERT_TRUE(page_is(self->base, page, false));
+}
+
+TEST_HARNESS_MAIN
