@@ -82,6 +82,7 @@ enum {
 	HOOK_filemap_flush,
 	HOOK_page_cache_sync_ra,
 	HOOK_mapping_rmap_tree_iter_next,
+	HOOK_folio_remove_rmap_ptes,
 	HOOK_retract_page_tables,
 	HOOK_submit_bio,
 	HOOK_reclaim_pages,
@@ -207,6 +208,9 @@ STAND_IN_VOID(page_cache_sync_ra, page_cache_sync_ra,
 	      (struct readahead_control *ractl, unsigned long req_count), (ractl, req_count))
 STAND_IN(mapping_rmap_tree_iter_next, struct vm_area_struct *, NULL, mapping_rmap_tree_iter_next,
 	 (struct vm_area_struct *vma, pgoff_t start, pgoff_t last), (vma, start, last))
+STAND_IN_VOID(folio_remove_rmap_ptes, folio_remove_rmap_ptes,
+	      (struct folio *folio, struct page *page, int nr_pages, struct vm_area_struct *vma),
+	      (folio, page, nr_pages, vma))
 #ifdef CONFIG_RUST_COLLAPSE_FILE
 STAND_IN_VOID(retract_page_tables, retract_page_tables,
 	      (struct address_space *mapping, pgoff_t start), (mapping, start))
@@ -273,6 +277,9 @@ static struct hook hooks[NR_HOOKS] = {
 	HOOK(filemap_flush, "filemap_flush"),
 	HOOK(page_cache_sync_ra, "page_cache_sync_ra", .never_fails = true),
 	HOOK(mapping_rmap_tree_iter_next, "mapping_rmap_tree_iter_next", .never_fails = true,
+	     .never_parks = true, .stalls = true),
+	/* Called with a page-table lock held. */
+	HOOK(folio_remove_rmap_ptes, "folio_remove_rmap_ptes", .never_fails = true,
 	     .never_parks = true, .stalls = true),
 #ifdef CONFIG_RUST_COLLAPSE_FILE
 	HOOK(retract_page_tables, "retract_page_tables", .never_fails = true),

@@ -4,9 +4,10 @@
  * boot parameter thp_collapse_file= and by
  * /sys/kernel/mm/transparent_hugepage/khugepaged/collapse_file.
  *
- * A collapse reads the key once, on entry, and neither implementation leaves
- * state behind for the next one, so a switch needs no more than the key: those
- * under way finish as they began.
+ * The scan of a range reads the key to know how patient it may be, and once
+ * more to call an implementation. A switch may come between the two, because
+ * each implementation checks all folios itself. Neither leaves state for the
+ * next collapse, so a switch needs no more than the key.
  */
 #define pr_fmt(fmt) "khugepaged: " fmt
 

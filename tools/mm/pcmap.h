@@ -70,7 +70,7 @@ static inline void pcmap_begin(struct pcmap *map, int device, int fd, uint64_t s
 
 /*
  * The next entry, or NULL at the end, or with errno set to other than 0 if that is
- * not to be had. Entries that were not got at once may overlap if the file changes.
+ * not available. Entries that were not got at once may overlap if the file changes.
  */
 static inline const struct page_cache_map_entry *pcmap_next(struct pcmap *map)
 {

@@ -25,7 +25,7 @@ use bindings::{
 pub enum Page {
     /// Nothing: to be read in, if the file is not shmem.
     Missing,
-    /// There, or to be had from swap.
+    /// There, or in swap.
     There,
     /// It cannot be swapped or read in, or is beyond the end of the file.
     Unavailable,
@@ -56,7 +56,7 @@ pub struct File {
     pub pages: Vec<Page>,
     /// Whether a userfaultfd waits for missing pages of the range.
     pub uffd_missing: bool,
-    /// Whether there is a huge folio to be had.
+    /// Whether a huge folio can be allocated.
     pub memory: bool,
     /// Whether the memory cgroup has room for it.
     pub memcg: bool,

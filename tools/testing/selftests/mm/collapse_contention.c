@@ -444,7 +444,7 @@ static void prepare(bool anew)
 	if (anew && fallocate(range.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, HUGE))
 		die("fallocate: %s", strerror(errno));
 	if (madvise(range.base, HUGE, MADV_POPULATE_WRITE))
-		die("the pages cannot be had: %s", strerror(errno));
+		die("the pages cannot be allocated: %s", strerror(errno));
 	for (unsigned long page = 0; anew && page < 2 * NR_PAGES; page++)
 		if (pread(range.fd, &byte, 1, page % NR_PAGES * PAGE) != 1)
 			die("pread: %s", strerror(errno));

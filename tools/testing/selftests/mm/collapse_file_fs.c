@@ -145,12 +145,13 @@ TEST_F(fs, no_page_is_locked_while_others_are_written_back)
 	close(read_only);
 }
 
-/* An error of writeback is for those who wrote the data. */
+/* An error of writeback is for those who use the data. O_DIRECT looks for it first. */
 TEST_F(fs, writeback_error_is_reported)
 {
+	static char page[PAGE] __attribute__((aligned(PAGE)));
 	const char *why;
-	char *base;
-	int fd;
+	char path[32], *base;
+	int fd, direct;
 
 	if (!inject_available())
 		SKIP(return, "no collapse_file_inject in debugfs");
@@ -164,8 +165,12 @@ TEST_F(fs, writeback_error_is_reported)
 	madvise(base, HUGE, MADV_COLLAPSE);
 	EXPECT_GT(inject_calls("submit_bio"), 0);
 	ASSERT_EQ(inject("off"), 0);
-	EXPECT_EQ(sync_file_range(fd, 0, HUGE, SYNC_FILE_RANGE_WAIT_BEFORE), -1);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	direct = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC);
+	ASSERT_GE(direct, 0);
+	EXPECT_EQ(pread(direct, page, PAGE, 7 * PAGE), -1);
 	EXPECT_EQ(errno, EIO);
+	close(direct);
 	munmap(base, HUGE);
 	close(fd);
 }

@@ -234,6 +234,91 @@ TEST_F(promises, guard_survives_collapse_by_another_mapping)
 	EXPECT_TRUE(content_is_right(self->base, false));
 }
 
+struct advice {
+	char *at;
+	size_t len;
+	int advice, err;
+};
+
+static void *advise(void *arg)
+{
+	struct advice *this = arg;
+
+	this->err = madvise(this->at, this->len, this->advice) ? errno : 0;
+	return NULL;
+}
+
+/*
+ * Have a collapse replace the page-table entries of @base by a PMD, and give @advice while it
+ * holds the lock of the table, which it has emptied. Whether it came to that.
+ */
+static bool advise_meanwhile(char *base, struct advice *advice)
+{
+	struct parked *parked;
+	pthread_t thread;
+
+	/* A marker keeps the huge page from being mapped by a PMD. */
+	if (madvise(base + HUGE - PAGE, PAGE, MADV_GUARD_INSTALL))
+		return false;
+	for (unsigned long page = 0; page < NR_PAGES - 1; page++)
+		FORCE_READ(base[page * PAGE]);
+	madvise(base + HUGE - PAGE, PAGE, MADV_GUARD_REMOVE);
+	parked = collapse_parked(base, "folio_remove_rmap_ptes", "stall", 1);
+	if (!parked)
+		return false;
+	if (pthread_create(&thread, NULL, advise, advice)) {
+		collapse_resume(parked);
+		return false;
+	}
+	/* It waits for the lock then. Nothing tells when it has begun to. */
+	usleep(50000);
+	inject("folio_remove_rmap_ptes go");
+	collapse_resume(parked);
+	pthread_join(thread, NULL);
+	return true;
+}
+
+/* Locks are not fair everywhere, so the collapse may win by chance. */
+#define ROUNDS 10
+
+TEST_F(promises, guard_survives_collapse_meanwhile)
+{
+	struct advice advice = {
+		.at = self->other + 7 * PAGE, .len = PAGE, .advice = MADV_GUARD_INSTALL,
+	};
+
+	if (!inject_available())
+		SKIP(return, "no collapse_file_inject in debugfs");
+	fill(self->base, false);
+	ASSERT_EQ(collapse(self->base).err, 0);
+	for (int round = 0; round < ROUNDS; round++) {
+		ASSERT_TRUE(advise_meanwhile(self->other, &advice));
+		ASSERT_EQ(advice.err, 0);
+		ASSERT_EQ(signal_at(advice.at), SIGSEGV) TH_LOG("round %d", round);
+		ASSERT_EQ(madvise(self->other, HUGE, MADV_GUARD_REMOVE), 0);
+	}
+}
+
+/* With a lock for all page tables of a process, this has freed the table twice. */
+TEST_F(promises, page_table_is_freed_once)
+{
+	struct advice advice = {
+		.at = self->other, .len = HUGE, .advice = MADV_DONTNEED,
+	};
+
+	if (!inject_available())
+		SKIP(return, "no collapse_file_inject in debugfs");
+	fill(self->base, false);
+	ASSERT_EQ(collapse(self->base).err, 0);
+	for (int round = 0; round < ROUNDS; round++) {
+		ASSERT_TRUE(advise_meanwhile(self->other, &advice));
+		ASSERT_EQ(advice.err, 0);
+		ASSERT_TRUE(content_is_right(self->other, false));
+		/* So that there are page-table entries again. */
+		ASSERT_EQ(madvise(self->other, HUGE, MADV_DONTNEED), 0);
+	}
+}
+
 /* A page that is in the page cache, and was never continued, is an event. */
 TEST_F(promises, minor_fault_survives_collapse)
 {

@@ -282,7 +282,7 @@ TEST_F(results, fail_get_folio)
 	for (unsigned long page = 0; page < NR_PAGES / 2; page++)
 		write_page(self->base, page);
 	ASSERT_EQ(ftruncate(self->fd, HUGE + HUGE / 2), 0);
-	/* Pages beyond the end of the file cannot be had, allocated though they are. */
+	/* Pages past the end of the file are not found, although they are allocated. */
 	ASSERT_EQ(fallocate(self->fd, FALLOC_FL_KEEP_SIZE, HUGE, HUGE), 0);
 	EXPECT_FAILURE(EINVAL, "failed", START + NR_PAGES / 2, NULL);
 	ASSERT_EQ(ftruncate(self->fd, 2 * HUGE), 0);
@@ -479,7 +479,7 @@ TEST_F(results, copy_mc)
 	if (!inject_available())
 		SKIP(return, "no collapse_file_inject in debugfs");
 	if (!inject_has_copy())
-		SKIP(return, "no copying that could be had to fail on this machine");
+		SKIP(return, "copying cannot be made to fail on this machine");
 	fill(self->base, true);
 	/* Nothing is wrong with the page really. */
 	ASSERT_EQ(inject("memory_failure_queue fail 1 1000"), 0);

@@ -287,6 +287,8 @@ static void check_mapping(struct twin *twin, struct observed *seen, int nr_slot)
 		char *at = slot->at + (page - slot->page) * PAGE;
 		uint64_t own = stamp(page, version);
 
+		if (barred[nr_slot][page] && touch_page(at))
+			note(seen, "page %u in mapping %d has lost its marker", page, nr_slot);
 		if (version ? compare_page(at, (char *)&own, sizeof(own)) :
 			      seen->resident[page] &&
 			      compare_page(at, model + page * PAGE, PAGE))
@@ -310,14 +312,14 @@ static void write_a_little(struct twin *twin, struct observed *seen)
 	}
 }
 
-/* What is mapped is compared there. */
-static void check_rest(struct twin *twin, struct observed *seen)
+/* What is mapped is compared there, so it is left out unless @all are wanted. */
+static void check_content(struct twin *twin, struct observed *seen, bool all)
 {
 	off_t size = size_of(twin) - twin->start;
 	size_t len;
 
 	for (unsigned int page = 0; page < AREA_PAGES && (off_t)(page * PAGE) < size; page++) {
-		if (page < NR_PAGES && seen->flags[page])
+		if (!all && page < NR_PAGES && seen->flags[page])
 			continue;
 		len = size - page * PAGE < PAGE ? size - page * PAGE : PAGE;
 		if (pread(twin->fd, buffer, len, twin->start + page * PAGE) != (ssize_t)len)
@@ -327,16 +329,25 @@ static void check_rest(struct twin *twin, struct observed *seen)
 	}
 }
 
+/* A dirty page that looks clean is lost when it is reclaimed. */
+static void check_reclaim(struct twin *twin, struct observed *seen)
+{
+	if (twin->slots[0].at)
+		madvise(twin->slots[0].at, HUGE, MADV_PAGEOUT);
+	check_content(twin, seen, true);
+}
+
 static void look_at_all(struct twin *twin, struct observed *seen)
 {
 	look_at_file(twin, seen);
 	look_at_counters(twin, seen);
 	look_at_folios(twin, seen);
-	check_rest(twin, seen);
+	check_content(twin, seen, false);
 	write_a_little(twin, seen);
 	for (int i = 0; i < NR_SLOTS; i++)
 		if (twin->slots[i].at)
 			check_mapping(twin, seen, i);
+	check_reclaim(twin, seen);
 	/* Where a folio is that was swapped out is up to the disk. */
 	if (twin->paged_out)
 		memset(seen->resident, 0, sizeof(seen->resident));
@@ -471,12 +482,28 @@ static bool files_differ(const struct observed *c, const struct observed *rust)
 	return false;
 }
 
+/*
+ * The scan for C refuses a page that is pinned. The scan for Rust leaves that to
+ * collapse_file(), which may read and swap in pages before it finds the pin. Both fail,
+ * but the files have different pages in memory then.
+ */
+static bool refused_by_scan_for_c(const struct observed *c, const struct observed *rust)
+{
+	for (int i = 0; i < c->nr_collapses; i++)
+		if (c->outcomes[i].err == EAGAIN && !c->outcomes[i].events &&
+		    rust->outcomes[i].err && rust->outcomes[i].events > 0)
+			return true;
+	return false;
+}
+
 static bool compare(const struct history *history, const struct observed *c,
 		    const struct observed *rust)
 {
 	if (c->wrong[0] || rust->wrong[0])
 		return differs("c: %s; rust: %s", c->wrong[0] ? c->wrong : "right",
 			       rust->wrong[0] ? rust->wrong : "right");
+	if (refused_by_scan_for_c(c, rust))
+		return false;
 	if (outcomes_differ(c, rust))
 		return true;
 	for (int i = 0; i < history->nr; i++)
@@ -1127,6 +1154,7 @@ static void prepare(void)
 	enter_cgroup();
 	learn_what_there_is();
 	sigaction(SIGBUS, &action, NULL);
+	sigaction(SIGSEGV, &action, NULL);
 	action = (struct sigaction) { .sa_handler = on_signal };
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);

@@ -59,8 +59,8 @@ unsigned int below(unsigned int limit);
 bool chance(unsigned int percent);
 
 /*
- * Memory that may not be there: beyond the end of the file, or missing where a
- * userfaultfd is registered, which has the feature SIGBUS.
+ * Memory that may not be there: past the end of the file, missing where a userfaultfd
+ * is registered, which has the feature SIGBUS, or behind a marker.
  */
 void on_bus(int signal);
 bool touch_page(char *at);
@@ -159,6 +159,8 @@ bool op_is(const struct op *op, const char *name);
  */
 extern char model[AREA], buffer[AREA];
 extern unsigned int private_versions[NR_SLOTS][NR_PAGES];
+/* Pages of mappings with a marker, which nobody can read. */
+extern bool barred[NR_SLOTS][NR_PAGES];
 
 void model_write(size_t at, const char *from, size_t len);
 

@@ -3,6 +3,7 @@
  * collapse_fuzz: what is done to files.
  */
 #define _GNU_SOURCE
+#include <asm-generic/mman.h>	/* MADV_GUARD_INSTALL, which libc may not have */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
@@ -54,6 +55,7 @@ struct failure failures[NR_FAILURES] = {
 static const int uffd_modes[] = {
 	UFFDIO_REGISTER_MODE_MISSING, UFFDIO_REGISTER_MODE_MINOR, UFFDIO_REGISTER_MODE_WP,
 	UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR,
+	UFFDIO_REGISTER_MODE_RWP,
 };
 
 /*
@@ -63,6 +65,7 @@ static const int uffd_modes[] = {
 char model[AREA], buffer[AREA];
 static bool model_used[AREA_PAGES];
 unsigned int private_versions[NR_SLOTS][NR_PAGES];
+bool barred[NR_SLOTS][NR_PAGES];
 
 /*
  * Random numbers: splitmix64.
@@ -108,7 +111,7 @@ void on_bus(__maybe_unused int signal)
 {
 	if (guarded)
 		siglongjmp(bus, 1);
-	(void)!write(STDERR_FILENO, "unexpected SIGBUS\n", 18);
+	(void)!write(STDERR_FILENO, "unexpected signal\n", 18);
 	_exit(EXIT_FAILURE);
 }
 
@@ -245,6 +248,32 @@ static int op_fill(struct twin *twin, const unsigned int *arg)
 	return err;
 }
 
+/* direct:PAGE,COUNT: O_DIRECT */
+static int op_direct(struct twin *twin, const unsigned int *arg)
+{
+	static char *pages;
+	char path[32];
+	ssize_t len;
+	int fd;
+
+	if (!pages)
+		pages = mmap(NULL, AREA, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if ((fcntl(twin->fd, F_GETFL) & O_ACCMODE) == O_RDONLY)
+		return -EBADF;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", twin->fd);
+	fd = open(path, O_WRONLY | O_DIRECT | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	twin->version++;
+	for (unsigned int i = 0; i < arg[1]; i++)
+		stamp_page(pages + i * PAGE, arg[0] + i, twin->version);
+	len = pwrite(fd, pages, arg[1] * PAGE, twin->start + arg[0] * PAGE);
+	if (len > 0)
+		model_write(arg[0] * PAGE, pages, len);
+	close(fd);
+	return result(len);
+}
+
 /* bytes:PAGE,BYTE,LENGTH */
 static int op_bytes(struct twin *twin, const unsigned int *arg)
 {
@@ -290,6 +319,24 @@ static int op_store(struct twin *twin, const unsigned int *arg)
 	return err;
 }
 
+/*
+ * scribble:PAGE,COUNT: write past the end of the file. What is mapped there is up to the
+ * file system, but nothing of it may appear when the file grows.
+ */
+static int op_scribble(struct twin *twin, const unsigned int *arg)
+{
+	unsigned int page = arg[0], nr = arg[1];
+	char *at = in_slot(twin, 0, page, &nr);
+	off_t end = size_of(twin) - twin->start;
+
+	if (!at || (fcntl(twin->fd, F_GETFL) & O_ACCMODE) == O_RDONLY)
+		return -ENXIO;
+	for (unsigned int i = 0; i < nr; i++)
+		if ((off_t)((page + i) * PAGE) >= end)
+			stamp_page(at + i * PAGE, page + i, 1);
+	return 0;
+}
+
 /* load:SLOT,PAGE,COUNT */
 static int op_load(struct twin *twin, const unsigned int *arg)
 {
@@ -306,6 +353,19 @@ static int op_load(struct twin *twin, const unsigned int *arg)
 	return err;
 }
 
+/* A marker may go with the page that it stands for. */
+static void unbar(int nr_slot, unsigned int page, unsigned int nr)
+{
+	for (unsigned int i = page; i < page + nr && i < NR_PAGES; i++)
+		barred[nr_slot][i] = false;
+}
+
+static void unbar_all(unsigned int page, unsigned int nr)
+{
+	for (int i = 0; i < NR_SLOTS; i++)
+		unbar(i, page, nr);
+}
+
 static int punch(struct twin *twin, size_t at, size_t len)
 {
 	int err = result(fallocate(twin->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
@@ -313,6 +373,7 @@ static int punch(struct twin *twin, size_t at, size_t len)
 
 	if (!err)
 		model_zero(at, len);
+	unbar_all(at / PAGE, len / PAGE + 2);
 	return err;
 }
 
@@ -336,6 +397,7 @@ static int truncate_to(struct twin *twin, size_t size)
 	if (err)
 		return err;
 	model_zero(size, AREA - size);
+	unbar_all(size / PAGE, NR_PAGES);
 	for (int i = 0; i < NR_SLOTS && end < NR_PAGES; i++)
 		memset(&private_versions[i][end], 0, (NR_PAGES - end) * sizeof(int));
 	return 0;
@@ -393,6 +455,7 @@ static int op_unmap(struct twin *twin, const unsigned int *arg)
 		return -ENXIO;
 	munmap(slot->at, slot->nr * PAGE);
 	slot->at = NULL;
+	unbar(arg[0], 0, NR_PAGES);
 	return 0;
 }
 
@@ -458,7 +521,8 @@ int open_sigbus_uffd(void)
 	struct uffdio_api api = {
 		.api = UFFD_API,
 		.features = UFFD_FEATURE_SIGBUS | UFFD_FEATURE_MINOR_SHMEM |
-			    UFFD_FEATURE_WP_HUGETLBFS_SHMEM,
+			    UFFD_FEATURE_WP_HUGETLBFS_SHMEM | UFFD_FEATURE_POISON |
+			    UFFD_FEATURE_RWP,
 	};
 	int fd = syscall(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK);
 
@@ -475,7 +539,7 @@ int register_uffd(int uffd, char *at, unsigned int nr, unsigned int mode)
 {
 	struct uffdio_register reg = {
 		.range = { .start = (uintptr_t)at, .len = nr * PAGE },
-		.mode = uffd_modes[mode % 4],
+		.mode = uffd_modes[mode % ARRAY_SIZE(uffd_modes)],
 	};
 
 	return result(ioctl(uffd, UFFDIO_REGISTER, &reg));
@@ -519,6 +583,65 @@ static int op_protect(struct twin *twin, const unsigned int *arg)
 	if (!wp.range.start || twin->uffd < 0)
 		return -ENXIO;
 	return result(ioctl(twin->uffd, UFFDIO_WRITEPROTECT, &wp));
+}
+
+/* rw-protect:SLOT,PAGE,COUNT: by userfaultfd */
+static int op_rw_protect(struct twin *twin, const unsigned int *arg)
+{
+	unsigned int nr = arg[2];
+	struct uffdio_rwprotect rwp = {
+		.range.start = (uintptr_t)in_slot(twin, arg[0], arg[1], &nr),
+		.mode = UFFDIO_RWPROTECT_MODE_RWP,
+	};
+
+	rwp.range.len = nr * PAGE;
+	if (!rwp.range.start || twin->uffd < 0)
+		return -ENXIO;
+	return result(ioctl(twin->uffd, UFFDIO_RWPROTECT, &rwp));
+}
+
+/* poison:SLOT,PAGE: by userfaultfd. Only what is not mapped is poisoned. */
+static int op_poison(struct twin *twin, const unsigned int *arg)
+{
+	unsigned int nr = 1;
+	char *at = in_slot(twin, arg[0], arg[1], &nr);
+	struct uffdio_poison poison = { .range = { .start = (uintptr_t)at, .len = PAGE } };
+
+	if (!at || twin->uffd < 0)
+		return -ENXIO;
+	if (ioctl(twin->uffd, UFFDIO_POISON, &poison))
+		return -errno;
+	barred[arg[0]][arg[1]] = true;
+	return 0;
+}
+
+/* guard:SLOT,PAGE,COUNT */
+static int op_guard(struct twin *twin, const unsigned int *arg)
+{
+	unsigned int nr = arg[2];
+	char *at = in_slot(twin, arg[0], arg[1], &nr);
+
+	if (!at)
+		return -ENXIO;
+	if (madvise(at, nr * PAGE, MADV_GUARD_INSTALL))
+		return -errno;
+	for (unsigned int page = arg[1]; page < arg[1] + nr; page++) {
+		barred[arg[0]][page] = true;
+		private_versions[arg[0]][page] = 0;
+	}
+	return 0;
+}
+
+/* unguard:SLOT,PAGE,COUNT */
+static int op_unguard(struct twin *twin, const unsigned int *arg)
+{
+	unsigned int nr = arg[2];
+	char *at = in_slot(twin, arg[0], arg[1], &nr);
+
+	if (!at)
+		return -ENXIO;
+	unbar(arg[0], arg[1], nr);
+	return result(madvise(at, nr * PAGE, MADV_GUARD_REMOVE));
 }
 
 static __noreturn void be_child(struct twin *twin, const unsigned int *arg, int ready)
@@ -987,6 +1110,19 @@ static void make_slot_whole(unsigned int *arg)
 	whole_if_first(arg[0], arg + 1);
 }
 
+static void make_slot_page(unsigned int *arg)
+{
+	make_slot(arg);
+	arg[1] = below(NR_PAGES);
+}
+
+static void make_guard(unsigned int *arg)
+{
+	make_slot(arg);
+	arg[1] = below(NR_PAGES);
+	arg[2] = 1 + below(4);
+}
+
 static void make_map(unsigned int *arg)
 {
 	make_other_slot(arg);
@@ -1014,7 +1150,7 @@ static void make_pin(unsigned int *arg)
 static void make_uffd(unsigned int *arg)
 {
 	arg[0] = chance(15) ? 0 : 1 + below(NR_SLOTS - 1);
-	arg[1] = chance(50) ? 0 : below(4);
+	arg[1] = chance(50) ? 0 : below(ARRAY_SIZE(uffd_modes));
 	whole_if_first(arg[0], arg + 2);
 }
 
@@ -1022,7 +1158,7 @@ static void make_child(unsigned int *arg)
 {
 	arg[0] = below(3);
 	make_pages(arg + 1);
-	arg[3] = chance(60) ? 0 : below(4);
+	arg[3] = chance(60) ? 0 : below(ARRAY_SIZE(uffd_modes));
 }
 
 static void make_migrate(unsigned int *arg)
@@ -1071,8 +1207,10 @@ const struct op_kind op_kinds[] = {
 	{ "knob", 1, op_knob, make_knob, 0, KNOBS },
 	{ "fill", 4, op_fill, make_fill, 6, 0 },
 	{ "write", 2, op_write, make_pages_or_beyond, 14, 0 },
+	{ "direct", 2, op_direct, make_pages, 6, DISK },
 	{ "bytes", 3, op_bytes, make_bytes, 5, 0 },
 	{ "store", 3, op_store, make_slot_pages, 10, 0 },
+	{ "scribble", 2, op_scribble, make_pages, 4, 0 },
 	{ "load", 3, op_load, make_slot_pages, 8, 0 },
 	{ "punch", 2, op_punch, make_pages_or_beyond, 10, 0 },
 	{ "zero", 3, op_zero, make_bytes, 3, 0 },
@@ -1088,6 +1226,10 @@ const struct op_kind op_kinds[] = {
 	{ "uffd", 4, op_uffd, make_uffd, 6, SHMEM },
 	{ "uffd-off", 3, op_uffd_off, make_slot_whole, 2, SHMEM },
 	{ "protect", 3, op_protect, make_slot_pages, 2, SHMEM },
+	{ "rw-protect", 3, op_rw_protect, make_slot_pages, 2, SHMEM },
+	{ "poison", 2, op_poison, make_slot_page, 2, SHMEM },
+	{ "guard", 3, op_guard, make_guard, 3, 0 },
+	{ "unguard", 3, op_unguard, make_slot_whole, 3, 0 },
 	{ "child", 4, op_child, make_child, 2, 0 },
 	{ "migrate", 3, op_migrate, make_migrate, 4, TWO_NODES },
 	{ "split", 1, op_split, make_split, 3, SPLITS },
@@ -1154,6 +1296,7 @@ void begin_twin(struct twin *twin, const struct history *history)
 	model_zero(0, AREA);
 	memset(model_used, 0, sizeof(model_used));
 	memset(private_versions, 0, sizeof(private_versions));
+	memset(barred, 0, sizeof(barred));
 	twin->fd = open_file(twin);
 	if (twin->fd < 0)
 		bail_out(twin->path);

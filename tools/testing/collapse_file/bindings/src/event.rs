@@ -101,7 +101,7 @@ pub enum What {
     Missing(usize, usize),
     /// A call that can fail was made to.
     Injected(&'static str),
-    /// Allocating a node could not be had without sleeping.
+    /// A node could not be allocated without sleeping.
     NodeRefused,
     /// A collapse begins.
     Begin,
