@@ -116,9 +116,7 @@ fn replace_range(
     let cursor = gather(locked, &mut old, file, cc, progress)?;
 
     let old = old.flush(&cursor);
-    let old = old
-        .charge_holes(&cursor)
-        .map_err(|_| ScanResult::NoSpace)?;
+    let old = old.charge_holes(&cursor).map_err(|_| ScanResult::NoSpace)?;
     let old = old.copy(&cursor).map_err(|index| {
         progress.index = index;
         ScanResult::CopyMc

@@ -51,7 +51,8 @@ struct hook {
 	struct kprobe kp;
 	void *stand_in;
 	/* Called with locks held that do not let it sleep, or has no way to fail. */
-	bool never_parks, never_fails, stalls;
+	bool never_parks, never_fails;
+	unsigned int stall_ms;		/* At most, 0 if it does not stall. */
 
 	/* Written with hooks_lock held while the kprobe is not there. */
 	enum action action;
@@ -125,11 +126,11 @@ static void park(struct hook *hook)
 
 static void stall(struct hook *hook)
 {
-	unsigned long end = jiffies + STALL_SECONDS * HZ;
+	unsigned long end = jiffies + msecs_to_jiffies(hook->stall_ms);
 
 	WRITE_ONCE(hook->parked, true);
 	/* Delays may be longer than they say. Where this CPU keeps the time there is no other. */
-	for (int ms = 0; !READ_ONCE(hook->go) && ms < STALL_SECONDS * MSEC_PER_SEC &&
+	for (int ms = 0; !READ_ONCE(hook->go) && ms < hook->stall_ms &&
 	     time_before(jiffies, end); ms++)
 		mdelay(1);
 	WRITE_ONCE(hook->go, false);
@@ -277,10 +278,10 @@ static struct hook hooks[NR_HOOKS] = {
 	HOOK(filemap_flush, "filemap_flush"),
 	HOOK(page_cache_sync_ra, "page_cache_sync_ra", .never_fails = true),
 	HOOK(mapping_rmap_tree_iter_next, "mapping_rmap_tree_iter_next", .never_fails = true,
-	     .never_parks = true, .stalls = true),
-	/* Called with a page-table lock held. */
+	     .never_parks = true, .stall_ms = STALL_SECONDS * MSEC_PER_SEC),
+	/* Others spin on the page-table lock meanwhile, on all other CPUs there may be. */
 	HOOK(folio_remove_rmap_ptes, "folio_remove_rmap_ptes", .never_fails = true,
-	     .never_parks = true, .stalls = true),
+	     .never_parks = true, .stall_ms = 300),
 #ifdef CONFIG_RUST_COLLAPSE_FILE
 	HOOK(retract_page_tables, "retract_page_tables", .never_fails = true),
 #endif
@@ -315,7 +316,7 @@ static void disarm(struct hook *hook)
 static bool allowed(const struct hook *hook, enum action action)
 {
 	if (action == STALL)
-		return hook->stalls;
+		return hook->stall_ms;
 	return action == FAIL ? !hook->never_fails : !hook->never_parks;
 }
 

@@ -41,7 +41,7 @@ checkpatch=(perl "$linux/scripts/checkpatch.pl" "--root=$linux" --strict --no-su
 #   UNKNOWN_COMMIT_ID  there is no history of the kernel here
 #   COMPLEX_MACRO, in files: a macro that defines a function
 #   UNDOCUMENTED_SETUP, in files: the patch to kernel-parameters.txt documents it
-#   CAMELCASE, in files: PRIu64 is C's own name
+#   CAMELCASE  EMe is the kernel's name, and PRIu64 is C's, in files
 #   SPLIT_STRING, in files: what a tool says to who uses it has lines of its own
 # Its standard error is about a script that wants Python modules not everybody has.
 checkpatch_patches() {
@@ -50,7 +50,7 @@ checkpatch_patches() {
 		# What brings only files along is no patch for checkpatch, which looks at the files below.
 		[ -n "$(patched_by "$patch")" ] || continue
 		# By its name it would be taken for a source file, as it is one of this repository.
-		"${checkpatch[@]}" --ignore MISSING_SIGN_OFF,PARENTHESIS_ALIGNMENT,EMBEDDED_FILENAME,COMMIT_LOG_LONG_LINE,FILE_PATH_CHANGES,UNKNOWN_COMMIT_ID \
+		"${checkpatch[@]}" --ignore MISSING_SIGN_OFF,PARENTHESIS_ALIGNMENT,EMBEDDED_FILENAME,CAMELCASE,COMMIT_LOG_LONG_LINE,FILE_PATH_CHANGES,UNKNOWN_COMMIT_ID \
 			- <"$patch" 2>"$LOGS/lint.log" || { echo "in $patch"; bad=1; }
 	done
 	return "$bad"

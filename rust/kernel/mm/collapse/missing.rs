@@ -32,8 +32,8 @@ use core::{
 
 /// Evidence that a collapse holds no old folio.
 ///
-/// [`OldFolios::put_back()`](super::OldFolios::put_back) returns it. The collapse is borrowed for as
-/// long as it exists, so no folio is gathered meanwhile.
+/// [`OldFolios::put_back()`](super::OldFolios::put_back) returns it. The collapse is borrowed for
+/// as long as it exists, so no folio is gathered meanwhile.
 pub struct NoFolios<'a>(PhantomData<&'a mut ()>);
 
 impl NoFolios<'_> {

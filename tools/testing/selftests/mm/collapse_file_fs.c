@@ -148,9 +148,8 @@ TEST_F(fs, no_page_is_locked_while_others_are_written_back)
 /* An error of writeback is for those who use the data. O_DIRECT looks for it first. */
 TEST_F(fs, writeback_error_is_reported)
 {
-	static char page[PAGE] __attribute__((aligned(PAGE)));
+	char *page = aligned_alloc(PAGE, PAGE), path[32], *base;
 	const char *why;
-	char path[32], *base;
 	int fd, direct;
 
 	if (!inject_available())
@@ -158,6 +157,7 @@ TEST_F(fs, writeback_error_is_reported)
 	fd = regular_file(&why);
 	if (fd < 0)
 		SKIP(return, "%s", why);
+	ASSERT_NE(page, NULL);
 	base = map_range(fd, 0, PROT_READ | PROT_WRITE, MAP_SHARED);
 	ASSERT_NE(base, NULL);
 	ASSERT_EQ(pwrite(fd, "lost", 4, 7 * PAGE), 4);
@@ -171,6 +171,7 @@ TEST_F(fs, writeback_error_is_reported)
 	EXPECT_EQ(pread(direct, page, PAGE, 7 * PAGE), -1);
 	EXPECT_EQ(errno, EIO);
 	close(direct);
+	free(page);
 	munmap(base, HUGE);
 	close(fd);
 }

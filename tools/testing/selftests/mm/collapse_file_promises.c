@@ -270,11 +270,9 @@ static bool advise_meanwhile(char *base, struct advice *advice)
 		collapse_resume(parked);
 		return false;
 	}
-	/* It waits for the lock then. Nothing tells when it has begun to. */
-	usleep(50000);
-	inject("folio_remove_rmap_ptes go");
-	collapse_resume(parked);
+	/* The advice waits for the lock. No CPU may be left to end the stall, so it ends by itself. */
 	pthread_join(thread, NULL);
+	collapse_resume(parked);
 	return true;
 }
 

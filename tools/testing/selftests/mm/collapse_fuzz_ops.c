@@ -257,7 +257,7 @@ static int op_direct(struct twin *twin, const unsigned int *arg)
 	int fd;
 
 	if (!pages)
-		pages = mmap(NULL, AREA, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		pages = aligned_alloc(PAGE, AREA);
 	if ((fcntl(twin->fd, F_GETFL) & O_ACCMODE) == O_RDONLY)
 		return -EBADF;
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", twin->fd);
