@@ -270,7 +270,7 @@ static bool advise_meanwhile(char *base, struct advice *advice)
 		collapse_resume(parked);
 		return false;
 	}
-	/* The advice waits for the lock. No CPU may be left to end the stall, so it ends by itself. */
+	/* The advice waits for the lock. The stall ends by itself: no CPU may be left to do it. */
 	pthread_join(thread, NULL);
 	collapse_resume(parked);
 	return true;
