@@ -5,7 +5,7 @@
  * A task that reads or writes a page holds a reference for a moment, and so does
  * the LRU batch of a CPU. The scan for C fails at once when it finds one. The scan
  * for Rust goes on, because collapse_file() in Rust waits for such a reference with
- * the folio locked. Only there it is known that no other task takes a new one.
+ * the folio locked. The check is exact only there.
  */
 
 #include <linux/mm.h>
@@ -23,9 +23,9 @@ struct scan_patience scan_patience(void)
 }
 
 /*
- * Tell whether a folio may go on in the scan that is not on the LRU, or has more
- * references than those of the page cache, page tables and the caller. A folio that
- * is pinned for long may not.
+ * Return whether the scan may go on with a folio that is in use: it is not on the LRU,
+ * or has more references than those of the page cache, page tables and the caller. The
+ * scan does not go on if the folio is pinned for long.
  *
  * collapse_file() cannot drain the LRU batches of all CPUs, because it has folios
  * locked. That is done here, once per scan.

@@ -60,7 +60,7 @@ bool chance(unsigned int percent);
 
 /*
  * Memory that may not be there: past the end of the file, missing where a userfaultfd
- * is registered, which has the feature SIGBUS, or behind a marker.
+ * is registered, which has the feature SIGBUS, or replaced by a marker.
  */
 void on_bus(int signal);
 bool touch_page(char *at);
@@ -159,7 +159,7 @@ bool op_is(const struct op *op, const char *name);
  */
 extern char model[AREA], buffer[AREA];
 extern unsigned int private_versions[NR_SLOTS][NR_PAGES];
-/* Pages of mappings with a marker, which nobody can read. */
+/* Pages of mappings with a marker: reading them raises a signal. */
 extern bool barred[NR_SLOTS][NR_PAGES];
 
 void model_write(size_t at, const char *from, size_t len);
