@@ -980,6 +980,28 @@ static struct outcome collapse_meanwhile(struct twin *twin)
 	return collapse_resume(parked);
 }
 
+/*
+ * Ask again while the outcome depends on the disk. A second attempt may find pages that are
+ * read, and a third one pages that are written back.
+ */
+static void collapse_again(struct twin *twin, struct outcome *outcome)
+{
+	for (int tries = 0; tries < 10; tries++) {
+		bool read = is_being_read(twin, outcome);
+		int events = outcome->events;
+
+		if (read)
+			events--;
+		else if (!was_in_use(outcome))
+			return;
+		twin->nr_again += read;
+		/* A second, all in all. */
+		usleep(1000 << tries);
+		*outcome = collapse_twin(twin);
+		outcome->events += events;
+	}
+}
+
 static int op_collapse(struct twin *twin, __maybe_unused const unsigned int *arg)
 {
 	struct outcome *outcome = &twin->outcomes[twin->nr_collapses];
@@ -996,20 +1018,7 @@ static int op_collapse(struct twin *twin, __maybe_unused const unsigned int *arg
 		inject("__mem_cgroup_charge fail 1 1");
 	*outcome = twin->meanwhile && !twin->pinned ? collapse_meanwhile(twin) :
 						      collapse_twin(twin);
-	for (int tries = 0; tries < 10 && was_in_use(outcome); tries++) {
-		usleep(1000);
-		*outcome = collapse_twin(twin);
-		outcome->events++;
-	}
-	for (int tries = 0; tries < 10 && is_being_read(twin, outcome); tries++) {
-		int events = outcome->events - 1;
-
-		/* A second, all in all. */
-		usleep(1000 << tries);
-		*outcome = collapse_twin(twin);
-		outcome->events += events;
-		twin->nr_again++;
-	}
+	collapse_again(twin, outcome);
 	if (twin->failure || twin->sabotaged)
 		inject("off");
 	if (twin->limit)
