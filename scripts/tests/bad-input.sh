@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # Whatever is wrong with the input, the answer is one line that says what and how
-# to mend it, a non-zero exit, and nothing of the user's changed.
+# to fix it, a non-zero exit, and nothing of the user's changed.
 
 . "$(dirname "${BASH_SOURCE[0]}")/tap.sh"
 

@@ -389,12 +389,7 @@ TEST_F(fs, evicted_pages_are_not_swap)
 	huge = sight.file_huge;
 	thp_read_settings(&settings);
 	thp_save_settings();
-	settings.thp_enabled = THP_MADVISE;
-	settings.khugepaged.defrag = true;
-	settings.khugepaged.scan_sleep_millisecs = 0;
-	settings.khugepaged.alloc_sleep_millisecs = 0;
-	settings.khugepaged.pages_to_scan = 8 * NR_PAGES;
-	settings.khugepaged.max_ptes_none = NR_PAGES - 1;
+	khugepaged_without_rest(&settings);
 	settings.khugepaged.max_ptes_swap = 0;
 	ASSERT_EQ(madvise(base, HUGE, MADV_HUGEPAGE), 0);
 	thp_push_settings(&settings);

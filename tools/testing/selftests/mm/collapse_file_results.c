@@ -567,12 +567,7 @@ TEST_F(results, khugepaged)
 
 	thp_read_settings(&settings);
 	thp_save_settings();
-	settings.thp_enabled = THP_MADVISE;
-	settings.khugepaged.defrag = true;
-	settings.khugepaged.scan_sleep_millisecs = 0;
-	settings.khugepaged.alloc_sleep_millisecs = 0;
-	settings.khugepaged.pages_to_scan = 8 * NR_PAGES;
-	settings.khugepaged.max_ptes_none = NR_PAGES - 1;
+	khugepaged_without_rest(&settings);
 	ASSERT_EQ(mount("none", self->dir, "tmpfs", MS_REMOUNT, "huge=advise"), 0);
 	fill(self->base, true);
 	ASSERT_EQ(register_missing(self->uffd, self->base), 0);

@@ -17,6 +17,7 @@
 #include <linux/userfaultfd.h>
 
 #include "collapse_file_util.h"
+#include "hugepage_settings.h"
 
 #ifndef __NR_cachestat
 #define __NR_cachestat 451
@@ -152,6 +153,16 @@ bool choose_setting(const char *path, const char *word, char *before)
 		sscanf(strchr(text, '['), "[%15[^]]", before);
 	fclose(file);
 	return !write_text(path, word);
+}
+
+void khugepaged_without_rest(struct thp_settings *settings)
+{
+	settings->thp_enabled = THP_MADVISE;
+	settings->khugepaged.defrag = true;
+	settings->khugepaged.scan_sleep_millisecs = 0;
+	settings->khugepaged.alloc_sleep_millisecs = 0;
+	settings->khugepaged.pages_to_scan = 8 * NR_PAGES;
+	settings->khugepaged.max_ptes_none = NR_PAGES - 1;
 }
 
 long read_number(const char *path, const char *key)

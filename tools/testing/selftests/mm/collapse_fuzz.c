@@ -142,6 +142,12 @@ __noreturn void bail_out(const char *what)
  */
 static struct counts counts_first, counts_at_start, counts_now;
 
+/*
+ * Bytes of failed memory. A folio loses its cgroup when its memory fails, and the cgroup's
+ * counters do not go down when it leaves the page cache.
+ */
+static long uncharged;
+
 static void read_counters(const char *path, const struct counter *counters, size_t nr, long *values)
 {
 	static char text[16384];
@@ -241,7 +247,7 @@ static void look_at_counters(struct twin *twin, struct observed *seen)
 				    (vm_counters[i].flags & EACH_TRY ? twin->nr_again : 0);
 	counts_now = counts;
 	/* Of little they do not tell. Swapped out pages, and a disk's metadata, are files too. */
-	if (seen->cache.cached < MUCH)
+	if (seen->cache.cached < MUCH || twin->nr_poisoned)
 		return;
 	for (size_t i = twin->regular || twin->paged_out; i < NR_CGROUP; i++)
 		seen->added.cgroup[i] = counts.cgroup[i] - counts_at_start.cgroup[i];
@@ -316,13 +322,17 @@ static void write_a_little(struct twin *twin, struct observed *seen)
 static void check_content(struct twin *twin, struct observed *seen, bool all)
 {
 	off_t size = size_of(twin) - twin->start;
+	ssize_t got;
 	size_t len;
 
 	for (unsigned int page = 0; page < AREA_PAGES && (off_t)(page * PAGE) < size; page++) {
 		if (!all && page < NR_PAGES && seen->flags[page])
 			continue;
 		len = size - page * PAGE < PAGE ? size - page * PAGE : PAGE;
-		if (pread(twin->fd, buffer, len, twin->start + page * PAGE) != (ssize_t)len)
+		got = pread(twin->fd, buffer, len, twin->start + page * PAGE);
+		if (got < 0 && errno == EIO && page < NR_PAGES && broken[page])
+			continue;
+		if (got != (ssize_t)len)
 			note(seen, "read() of page %u: %s", page, strerror(errno));
 		if (memcmp(buffer, model + page * PAGE, len))
 			note(seen, "content of page %u by read()", page);
@@ -369,7 +379,7 @@ static const char *leaks(void)
 				name = vm_counters[i].name;
 		for (size_t i = 0; i < NR_CGROUP; i++)
 			if (cgroup_counters[i].flags & VANISHES &&
-			    counts_now.cgroup[i] != counts_at_start.cgroup[i])
+			    labs(counts_now.cgroup[i] - counts_at_start.cgroup[i]) > uncharged)
 				name = cgroup_counters[i].name;
 		if (!name)
 			break;
@@ -400,6 +410,7 @@ static void play(const struct history *history, int impl, struct observed *seen)
 	memcpy(seen->outcomes, twin.outcomes, sizeof(seen->outcomes));
 	seen->nr_collapses = twin.nr_collapses;
 	end_twin(&twin);
+	uncharged += twin.nr_poisoned * PAGE;
 	sample(&counts_now);
 	/* What a cgroup has is not up to date now. */
 	memcpy(counts_now.cgroup, counts_at_start.cgroup, sizeof(counts_now.cgroup));
@@ -1106,6 +1117,10 @@ static void learn_what_there_is(void)
 		printf("# one node: nothing is migrated\n");
 	if (!access(SPLIT, W_OK))
 		have |= SPLITS;
+	if (!access(UNPOISON, W_OK))
+		have |= POISONS;
+	else
+		printf("# no hwpoison-inject: no memory fails\n");
 	if (!access(THP "hugepages-64kB/shmem_enabled", W_OK))
 		have |= KNOBS;
 }

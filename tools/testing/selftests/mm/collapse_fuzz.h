@@ -18,6 +18,7 @@
 
 #define THP		"/sys/kernel/mm/transparent_hugepage/"
 #define SPLIT		"/sys/kernel/debug/split_huge_pages"
+#define UNPOISON	"/sys/kernel/debug/hwpoison/unpoison-pfn"
 
 /* Operations may reach beyond the range that is collapsed. */
 #define AREA_PAGES	(NR_PAGES + 16)
@@ -27,6 +28,7 @@
 #define MAX_COLLAPSES	4
 #define NR_SLOTS	4
 #define NR_CHILDREN	2
+#define MAX_POISONED	8
 
 enum { C, RUST };
 extern const char * const impls[];
@@ -96,6 +98,7 @@ extern struct failure {
 enum {
 	SHMEM = 1 << 0, DISK = 1 << 1, SWAPS = 1 << 2, INJECTS = 1 << 3, LIMITS = 1 << 4,
 	TWO_NODES = 1 << 5, SPLITS = 1 << 6, KNOBS = 1 << 7, NO_LARGE_SHMEM = 1 << 8,
+	POISONS = 1 << 9,
 };
 
 /*
@@ -135,6 +138,8 @@ struct twin {
 	/* Arguments of what is for the next collapse. */
 	const unsigned int *failure, *limit, *meanwhile;
 	bool sabotaged;
+	int nr_poisoned;
+	unsigned long poisoned[MAX_POISONED];	/* page-frame numbers */
 	int nr_collapses;
 	int nr_again;			/* how often one waited for the disk, which is by chance */
 	struct outcome outcomes[MAX_COLLAPSES];
@@ -161,6 +166,8 @@ extern char model[AREA], buffer[AREA];
 extern unsigned int private_versions[NR_SLOTS][NR_PAGES];
 /* Pages of mappings with a marker: reading them raises a signal. */
 extern bool barred[NR_SLOTS][NR_PAGES];
+/* Pages of the file that may be an error, because memory has failed. */
+extern bool broken[NR_PAGES];
 
 void model_write(size_t at, const char *from, size_t len);
 

@@ -23,6 +23,7 @@
 
 #include "collapse_file_util.h"
 #include "collapse_fuzz.h"
+#include "vm_util.h"
 
 #ifndef UFFD_FEATURE_WP_HUGETLBFS_SHMEM
 #define UFFD_FEATURE_WP_HUGETLBFS_SHMEM 0x1000
@@ -66,6 +67,7 @@ char model[AREA], buffer[AREA];
 static bool model_used[AREA_PAGES];
 unsigned int private_versions[NR_SLOTS][NR_PAGES];
 bool barred[NR_SLOTS][NR_PAGES];
+bool broken[NR_PAGES];
 
 /*
  * Random numbers: splitmix64.
@@ -615,6 +617,46 @@ static int op_poison(struct twin *twin, const unsigned int *arg)
 	return 0;
 }
 
+/*
+ * hwpoison:PAGE: its memory has failed. A page of shmem is an error from now on; a page of a
+ * disk is read again.
+ */
+static int op_hwpoison(struct twin *twin, const unsigned int *arg)
+{
+	char *at = twin->slots[0].at + arg[0] * PAGE;
+	volatile int err = 0;
+	int pagemap;
+
+	if (twin->nr_poisoned == MAX_POISONED)
+		return -ENOSPC;
+	/* A page of a disk that is dirty would be lost. */
+	if (twin->regular)
+		fsync(twin->fd);
+	if (!touch_page(at))
+		return -EFAULT;
+	pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	twin->poisoned[twin->nr_poisoned++] = pagemap_get_pfn(pagemap, at);
+	close(pagemap);
+	/* A signal may tell that the page is gone. */
+	set_guard(true);
+	if (!sigsetjmp(bus, 0) && madvise(at, PAGE, MADV_HWPOISON))
+		err = -errno;
+	set_guard(false);
+	broken[arg[0]] = true;
+	return err;
+}
+
+/* Otherwise each page would keep the rest of its 2 MiB from becoming a huge page. */
+static void unpoison(struct twin *twin)
+{
+	char pfn[32];
+
+	for (int i = 0; i < twin->nr_poisoned; i++) {
+		snprintf(pfn, sizeof(pfn), "%lu", twin->poisoned[i]);
+		write_text(UNPOISON, pfn);
+	}
+}
+
 /* guard:SLOT,PAGE,COUNT */
 static int op_guard(struct twin *twin, const unsigned int *arg)
 {
@@ -782,6 +824,7 @@ static int op_reopen(struct twin *twin, __maybe_unused const unsigned int *arg)
 	if (mmap(twin->slots[0].at, HUGE, PROT_READ, MAP_SHARED | MAP_FIXED, fd,
 		 twin->start) == MAP_FAILED)
 		return -errno;
+	unbar(0, 0, NR_PAGES);
 	return 0;
 }
 
@@ -1119,6 +1162,11 @@ static void make_slot_whole(unsigned int *arg)
 	whole_if_first(arg[0], arg + 1);
 }
 
+static void make_page(unsigned int *arg)
+{
+	arg[0] = below(NR_PAGES);
+}
+
 static void make_slot_page(unsigned int *arg)
 {
 	make_slot(arg);
@@ -1237,6 +1285,7 @@ const struct op_kind op_kinds[] = {
 	{ "protect", 3, op_protect, make_slot_pages, 2, SHMEM },
 	{ "rw-protect", 3, op_rw_protect, make_slot_pages, 2, SHMEM },
 	{ "poison", 2, op_poison, make_slot_page, 2, SHMEM },
+	{ "hwpoison", 1, op_hwpoison, make_page, 1, POISONS },
 	{ "guard", 3, op_guard, make_guard, 3, 0 },
 	{ "unguard", 3, op_unguard, make_slot_whole, 3, 0 },
 	{ "child", 4, op_child, make_child, 2, 0 },
@@ -1306,6 +1355,7 @@ void begin_twin(struct twin *twin, const struct history *history)
 	memset(model_used, 0, sizeof(model_used));
 	memset(private_versions, 0, sizeof(private_versions));
 	memset(barred, 0, sizeof(barred));
+	memset(broken, 0, sizeof(broken));
 	twin->fd = open_file(twin);
 	if (twin->fd < 0)
 		bail_out(twin->path);
@@ -1336,6 +1386,7 @@ void end_twin(struct twin *twin)
 	close(twin->fd);
 	if (twin->path[0] && twin->history->kind != ANON)
 		unlink(twin->path);
+	unpoison(twin);
 	if (twin->knob)
 		set_knob(twin->knob, "never");
 }
