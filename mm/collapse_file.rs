@@ -185,14 +185,16 @@ fn gather<'w, 'm>(
 
                 let cursor = locked.unlock();
 
-                read_in(&cursor, file, index, old.put_back())?;
+                read_in(&cursor, file, index, old.put_back(&cursor))?;
                 locked = cursor
                     .lock_with_slots()
                     .map_err(|_| ScanResult::AllocHugePageFail)?;
                 continue;
             }
             Entry::Folio(folio) if !is_shmem && folio.is_dirty() => {
-                flush_if_read_only(&locked.unlock(), old.put_back());
+                let cursor = locked.unlock();
+
+                flush_if_read_only(&cursor, old.put_back(&cursor));
                 return Err(ScanResult::PageDirtyOrWriteback);
             }
             Entry::Folio(folio) if !is_shmem && folio.is_under_writeback() => {

@@ -73,7 +73,7 @@ __rust_helper void *rust_helper_xa_retry_entry(void)
 	return XA_RETRY_ENTRY;
 }
 
-#ifdef CONFIG_RUST_COLLAPSE_FILE_KUNIT_TEST
+#if IS_ENABLED(CONFIG_RUST_COLLAPSE_FILE_KUNIT_TEST) || !defined(CONFIG_SMP)
 __rust_helper bool rust_helper_irqs_disabled(void)
 {
 	return irqs_disabled();

@@ -75,6 +75,8 @@ impl<'m> OldFolios<'m, Gathering<'_>> {
     /// The first folio is taken as it is. The following ones must be `wanted`. If the file is
     /// shmem, holes are skipped. Any other entry ends the batch.
     ///
+    /// Context: the page-cache lock is held, also by `wanted`.
+    ///
     /// Does nothing if `locked` is a cursor over another range.
     #[inline]
     pub fn find(&mut self, locked: &mut LockedCursor<'_, 'm>, wanted: impl Fn(&Folio) -> bool) {
@@ -114,7 +116,8 @@ impl<'m> OldFolios<'m, Gathering<'_>> {
     /// off the LRU. The batch ends before a folio that has left the page cache since it was found,
     /// or that another task uses for a moment. [`next`](Self::next) says where to go on.
     ///
-    /// Context: may sleep; takes `i_mmap_rwsem`.
+    /// Context: may sleep; takes `i_mmap_rwsem`. `check` may be called with `i_mmap_rwsem` held, so
+    /// it takes neither that nor a lock that comes before it, such as a folio lock.
     ///
     /// # Errors
     ///
@@ -198,7 +201,7 @@ impl<'m> OldFolios<'m, Gathering<'_>> {
     ///
     /// Context: may sleep.
     #[cold]
-    pub fn put_back(&mut self) -> NoFolios<'_> {
+    pub fn put_back(&mut self, _cursor: &Cursor<'_, 'm>) -> NoFolios<'_> {
         let start = self.new.range().start();
 
         // No folio is unlocked before the flush.
@@ -341,7 +344,8 @@ impl<'m> OldFolios<'m, Gathering<'_>> {
     ///
     /// # Errors
     ///
-    /// The cursor, unlocked, if a hole was filled.
+    /// The cursor, unlocked, if a hole was filled, or if more holes were counted than the range has
+    /// indices.
     ///
     /// # Panics
     ///
@@ -352,6 +356,10 @@ impl<'m> OldFolios<'m, Gathering<'_>> {
         cursor: Cursor<'w, 'm>,
     ) -> Result<LockedCursor<'w, 'm>, Cursor<'w, 'm>> {
         assert!(cursor.range() == self.new.range());
+        // The holes are counted with the lock held.
+        if self.next > self.new.range().end() {
+            return Err(cursor);
+        }
         let Gathering {
             checked,
             checked_pages,

@@ -8,8 +8,9 @@
 //!
 //! Truncation waits for folio locks with `invalidate_lock` held, and readahead takes that lock.
 //! Writeback waits for folio locks with a transaction of the file system open. A task that reads or
-//! flushes with folios locked may therefore wait forever. [`NoFolios`] is the evidence that it has
-//! none.
+//! flushes with folios locked may therefore wait forever. [`NoFolios`] is the evidence that its
+//! collapse has none. If a task locks a folio in another way, for example by
+//! [`Cursor::filemap_lock_folio`], it must unlock it first.
 
 use crate::{
     bindings,
@@ -65,7 +66,7 @@ impl Cursor<'_, '_> {
     /// Reads as many pages as the file's readahead state suggests. Does nothing if `file` has
     /// another mapping, if the mapping cannot read folios, or if `index` is outside the range.
     ///
-    /// Context: may sleep.
+    /// Context: may sleep; no folio of the mapping is locked.
     #[inline]
     pub fn readahead(&self, file: &FileRef, index: usize, _none: &NoFolios<'_>) {
         let range = self.range();
@@ -120,7 +121,7 @@ impl Cursor<'_, '_> {
 
     /// Starts writing the file's dirty pages, without waiting for the end: `filemap_flush()`.
     ///
-    /// Context: may sleep.
+    /// Context: may sleep; no folio of the mapping is locked.
     #[inline]
     pub fn filemap_flush(&self, _none: &NoFolios<'_>) {
         // SAFETY: The mapping is alive by its type invariant. An error is recorded in the mapping.

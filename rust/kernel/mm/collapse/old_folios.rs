@@ -73,6 +73,8 @@ impl<'b, 'm> OldFolios<'m, Gathering<'b>> {
     pub fn new(new: NewFolio<'m>, batch: &'b mut Batch) -> Self {
         let start = new.range().start();
 
+        // Another collapse may have left an end in it.
+        batch.restart(start);
         // INVARIANT: There are no folios yet.
         Self {
             state: Gathering {

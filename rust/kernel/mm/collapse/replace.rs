@@ -49,9 +49,17 @@ impl<'m> OldFolios<'m, Copied<'m>> {
     /// # Panics
     ///
     /// Panics if `cursor` is over another range. No lock is held then.
+    ///
+    /// Without SMP, panics if interrupts are disabled.
     #[inline]
     pub fn lock_for_commit<'w>(self, cursor: Cursor<'w, 'm>) -> LastLock<'w, 'm> {
         assert!(cursor.range() == self.range());
+        // If the caller has locked another cursor, to lock this one is a deadlock. Without SMP it is
+        // not, and the commit would free a folio that the other cursor lends.
+        //
+        // SAFETY: No preconditions.
+        #[cfg(not(CONFIG_SMP))]
+        assert!(!unsafe { bindings::irqs_disabled() });
         let i_mmap = (!self.is_full()).then(|| cursor.i_mmap_read());
         let locked = cursor.lock();
 

@@ -648,28 +648,49 @@ fn walk_is_for_single_entries_again() {
     find(&mut walk, after);
 }
 
-/// A cursor over another range is refused before the page-cache lock is taken.
+/// A cursor over another range is refused before the page-cache lock is taken, and without SMP
+/// also a commit with another cursor locked.
 ///
 /// Each case has a process of its own, which an assertion ends at once, as it ends a kernel.
 #[test]
-fn cursor_of_another_range() {
-    const CASE: &str = "CURSOR_OF_ANOTHER_RANGE";
+fn wrong_cursor() {
+    const CASE: &str = "WRONG_CURSOR";
 
-    let cases: [fn(); 2] = [
-        || {
-            file(true, "4");
-            let mut walk = range_at(START + HPAGE_PMD_NR).walk();
-            let _ = begin_at(START, &mut Batch::new()).lock(Cursor::new(&mut walk));
-        },
-        || {
-            file(true, "4");
-            let (mut walk, mut other) = (
-                range_at(START).walk(),
-                range_at(START + HPAGE_PMD_NR).walk(),
-            );
-            let (_, old) = copied_at(&mut walk, START);
-            let _ = old.lock_for_commit(Cursor::new(&mut other));
-        },
+    // What is done, what is said, and whether a lock is held then.
+    let cases: [(fn(), &str, bool); 3] = [
+        (
+            || {
+                file(true, "4");
+                let mut walk = range_at(START + HPAGE_PMD_NR).walk();
+                let _ = begin_at(START, &mut Batch::new()).lock(Cursor::new(&mut walk));
+            },
+            "cursor.range() ==",
+            false,
+        ),
+        (
+            || {
+                file(true, "4");
+                let (mut walk, mut other) = (
+                    range_at(START).walk(),
+                    range_at(START + HPAGE_PMD_NR).walk(),
+                );
+                let (_, old) = copied_at(&mut walk, START);
+                let _ = old.lock_for_commit(Cursor::new(&mut other));
+            },
+            "cursor.range() ==",
+            false,
+        ),
+        (
+            || {
+                file(true, "4");
+                let (mut walk, mut other) = (range_at(START).walk(), range_at(START).walk());
+                let (cursor, old) = copied_at(&mut walk, START);
+                let _locked = Cursor::new(&mut other).lock();
+                let _ = old.lock_for_commit(cursor);
+            },
+            "irqs_disabled",
+            true,
+        ),
     ];
     if let Ok(number) = env::var(CASE) {
         panic::set_hook(Box::new(|info| {
@@ -678,20 +699,53 @@ fn cursor_of_another_range() {
             process::exit(if held { 2 } else { 1 });
         }));
         let number: usize = number.parse().expect("it is set below");
-        cases[number]();
+        cases[number].0();
         process::exit(0);
     }
-    for number in 0..cases.len() {
+    for (number, (_, why, held)) in cases.iter().enumerate() {
         let program = env::current_exe().expect("it is running");
         let done = process::Command::new(program)
-            .args(["--exact", "cursor_of_another_range", "--nocapture"])
+            .args(["--exact", "wrong_cursor", "--nocapture"])
             .env(CASE, number.to_string())
             .output()
             .expect("it can be run");
         let said = String::from_utf8_lossy(&done.stderr);
-        assert_eq!(done.status.code(), Some(1), "{said}");
-        assert!(said.contains("cursor.range() =="), "{said}");
+        assert_eq!(done.status.code(), Some(1 + i32::from(*held)), "{said}");
+        assert!(said.contains(why), "{said}");
     }
+}
+
+/// Holes that were counted past the end of the range are not looked for, which would take long with
+/// the page-cache lock held.
+#[test]
+fn holes_past_the_range() {
+    // Nothing is there or follows.
+    let empty = START + 2 * HPAGE_PMD_NR;
+    file(true, ".");
+    let mut walk = range_at(empty).walk();
+    let mut batch = Batch::new();
+    let mut old = begin_at(empty, &mut batch);
+    for _ in 0..=HPAGE_PMD_NR {
+        old.add_hole();
+    }
+    assert!(old.lock(Cursor::new(&mut walk)).is_err());
+    drop(old);
+
+    // A collapse does not begin where another one has ended.
+    file(true, "4");
+    let mut walk = range_at(START).walk();
+    let mut batch = Batch::new();
+    let mut old = begin_at(START, &mut batch);
+    old.find(&mut Cursor::new(&mut walk).lock(), |_| true);
+    drop(old);
+    let mut old = begin_at(START, &mut batch);
+    old.take(&Cursor::new(&mut walk), &mut patience(), |_| Ok(()))
+        .expect("there is no folio in the batch");
+    assert_eq!(old.next(), START);
+    drop(old);
+    drop(batch);
+    drain(0);
+    checked();
 }
 
 /// The folio at an index, locked.
@@ -752,7 +806,7 @@ fn what_cannot_be_read_ahead() {
         let cursor = Cursor::new(&mut walk);
         let mut batch = Batch::new();
         let mut old = begin_at(START, &mut batch);
-        cursor.readahead(file_ref(), index, &old.put_back());
+        cursor.readahead(file_ref(), index, &old.put_back(&cursor));
         cursor.filemap_lock_folio(START + 1).is_ok()
     };
 

@@ -6,6 +6,8 @@
  * the execution: to read it is to be reported, not to crash.
  */
 #define XA_DEBUG
+/* Without it xa_state.c has irqs_disabled(), which is in Rust here. */
+#define CONFIG_SMP
 
 #include <linux/bug.h>
 #include <string.h>

@@ -414,6 +414,13 @@ fn acquire() {
     log(What::Lock);
 }
 
+/// # Safety
+///
+/// None.
+pub unsafe fn irqs_disabled() -> bool {
+    with(|w| w.me().irqs_disabled > 0)
+}
+
 /// Takes the page-cache lock, whether interrupts are off or not.
 ///
 /// # Safety

@@ -10,8 +10,12 @@ use kernel::mm::{
     page_cache::Cursor,
 };
 
-fn flush(old: &mut OldFolios<'_, Gathering<'_>>, cursor: &Cursor<'_, '_>, folio: LockedFolio) {
-    let none = old.put_back();
+fn flush<'m>(
+    old: &mut OldFolios<'m, Gathering<'_>>,
+    cursor: &Cursor<'_, 'm>,
+    folio: LockedFolio,
+) {
+    let none = old.put_back(cursor);
     old.begin_with(folio);
     cursor.filemap_flush(&none);
 }

@@ -12,13 +12,13 @@ use kernel::mm::{
     page_cache::Cursor,
 };
 
-fn read(
-    old: &mut OldFolios<'_, Gathering<'_>>,
-    cursor: &Cursor<'_, '_>,
+fn read<'m>(
+    old: &mut OldFolios<'m, Gathering<'_>>,
+    cursor: &Cursor<'_, 'm>,
     file: &FileRef,
     folio: LockedFolio,
 ) {
-    let none = old.put_back();
+    let none = old.put_back(cursor);
     old.begin_with(folio);
     cursor.readahead(file, 0, &none);
 }

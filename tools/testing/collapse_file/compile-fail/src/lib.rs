@@ -41,13 +41,13 @@ pub fn look<'w, 'm>(
 }
 
 /// Reads and flushes while no old folio is held, and gathers folios after that.
-pub fn read(
-    old: &mut OldFolios<'_, Gathering<'_>>,
-    cursor: &Cursor<'_, '_>,
+pub fn read<'m>(
+    old: &mut OldFolios<'m, Gathering<'_>>,
+    cursor: &Cursor<'_, 'm>,
     file: &FileRef,
     folio: LockedFolio,
 ) {
-    let none = old.put_back();
+    let none = old.put_back(cursor);
     cursor.readahead(file, 0, &none);
     cursor.filemap_flush(&none);
     old.begin_with(folio);
