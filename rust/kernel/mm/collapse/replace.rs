@@ -54,8 +54,8 @@ impl<'m> OldFolios<'m, Copied<'m>> {
     #[inline]
     pub fn lock_for_commit<'w>(self, cursor: Cursor<'w, 'm>) -> LastLock<'w, 'm> {
         assert!(cursor.range() == self.range());
-        // If the caller has locked another cursor, to lock this one is a deadlock. Without SMP it is
-        // not, and the commit would free a folio that the other cursor lends.
+        // If the caller has locked another cursor, to lock this one is a deadlock. Without SMP it
+        // is not, and the commit would free a folio that the other cursor lends.
         //
         // SAFETY: No preconditions.
         #[cfg(not(CONFIG_SMP))]

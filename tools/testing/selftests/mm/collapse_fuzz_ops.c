@@ -624,8 +624,7 @@ static int op_poison(struct twin *twin, const unsigned int *arg)
 static int op_hwpoison(struct twin *twin, const unsigned int *arg)
 {
 	char *at = twin->slots[0].at + arg[0] * PAGE;
-	volatile int err = 0;
-	int pagemap;
+	int pagemap, err;
 
 	if (twin->nr_poisoned == MAX_POISONED)
 		return -ENOSPC;
@@ -637,12 +636,15 @@ static int op_hwpoison(struct twin *twin, const unsigned int *arg)
 	pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 	twin->poisoned[twin->nr_poisoned++] = pagemap_get_pfn(pagemap, at);
 	close(pagemap);
+	broken[arg[0]] = true;
 	/* A signal may tell that the page is gone. */
 	set_guard(true);
-	if (!sigsetjmp(bus, 0) && madvise(at, PAGE, MADV_HWPOISON))
-		err = -errno;
+	if (sigsetjmp(bus, 0)) {
+		set_guard(false);
+		return 0;
+	}
+	err = result(madvise(at, PAGE, MADV_HWPOISON));
 	set_guard(false);
-	broken[arg[0]] = true;
 	return err;
 }
 

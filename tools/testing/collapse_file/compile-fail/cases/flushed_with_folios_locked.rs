@@ -10,11 +10,7 @@ use kernel::mm::{
     page_cache::Cursor,
 };
 
-fn flush<'m>(
-    old: &mut OldFolios<'m, Gathering<'_>>,
-    cursor: &Cursor<'_, 'm>,
-    folio: LockedFolio,
-) {
+fn flush<'m>(old: &mut OldFolios<'m, Gathering<'_>>, cursor: &Cursor<'_, 'm>, folio: LockedFolio) {
     let none = old.put_back(cursor);
     old.begin_with(folio);
     cursor.filemap_flush(&none);
