@@ -3,7 +3,7 @@
  * What users of a file are promised, whether or not it is collapsed: written data
  * stays, a marker in a page table stays, and an access that is an event stays one.
  *
- * The tests run on any kernel. One of them needs collapse_file_inject in debugfs. A
+ * The tests run on any kernel. Some of them need collapse_file_inject in debugfs. A
  * kernel with more than one implementation is tested with the one in use.
  * COLLAPSE_FILE_DIR is a directory for regular files.
  */
@@ -21,6 +21,7 @@
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
+#include <linux/udmabuf.h>
 #include <linux/userfaultfd.h>
 
 #include "collapse_file_util.h"
@@ -315,6 +316,73 @@ TEST_F(promises, page_table_is_freed_once)
 		/* So that there are page-table entries again. */
 		ASSERT_EQ(madvise(self->other, HUGE, MADV_DONTNEED), 0);
 	}
+}
+
+struct pin {
+	int device, memfd;
+	int dmabuf;		/* -errno if there is none */
+	bool done;
+};
+
+static void *pin_all(void *arg)
+{
+	struct pin *pin = arg;
+	struct udmabuf_create create = {
+		.memfd = pin->memfd, .flags = UDMABUF_FLAGS_CLOEXEC, .size = HUGE,
+	};
+
+	pin->dmabuf = ioctl(pin->device, UDMABUF_CREATE, &create);
+	if (pin->dmabuf < 0)
+		pin->dmabuf = -errno;
+	__atomic_store_n(&pin->done, true, __ATOMIC_RELEASE);
+	return NULL;
+}
+
+/*
+ * A device writes to the pages that it has pinned, also if they are pinned while a collapse is
+ * under way that has not seen the pins.
+ */
+TEST_F(promises, write_by_device_reaches_the_file)
+{
+	struct pin pin = { .device = open("/dev/udmabuf", O_RDWR | O_CLOEXEC) };
+	struct parked *parked;
+	pthread_t thread;
+	char *base, *device;
+
+	if (pin.device < 0)
+		SKIP(return, "no /dev/udmabuf");
+	if (!inject_available())
+		SKIP(return, "no collapse_file_inject in debugfs");
+	pin.memfd = memfd_create("collapse_file", MFD_ALLOW_SEALING);
+	ASSERT_EQ(ftruncate(pin.memfd, HUGE), 0);
+	ASSERT_EQ(fcntl(pin.memfd, F_ADD_SEALS, F_SEAL_SHRINK), 0);
+	base = map_range(pin.memfd, 0, PROT_READ | PROT_WRITE, MAP_SHARED);
+	ASSERT_NE(base, NULL);
+	fill(base, false);
+
+	/* All folios have been checked for other users then, and none was replaced. */
+	parked = collapse_parked(base, "try_to_unmap_flush", "park", 1);
+	ASSERT_NE(parked, NULL);
+	ASSERT_EQ(pthread_create(&thread, NULL, pin_all, &pin), 0);
+	/* It gets its pins now, or it waits for the collapse. */
+	for (int tries = 0; tries < 50 && !__atomic_load_n(&pin.done, __ATOMIC_ACQUIRE); tries++)
+		usleep(10000);
+	collapse_resume(parked);
+	pthread_join(thread, NULL);
+	ASSERT_GE(pin.dmabuf, 0) TH_LOG("%s", strerror(-pin.dmabuf));
+
+	device = mmap(NULL, HUGE, PROT_READ | PROT_WRITE, MAP_SHARED, pin.dmabuf, 0);
+	ASSERT_NE(device, MAP_FAILED);
+	EXPECT_TRUE(content_is_right(device, false));
+	for (unsigned long page = 0; page < NR_PAGES; page += 100) {
+		device[page * PAGE] = ~device[page * PAGE];
+		EXPECT_EQ(base[page * PAGE], device[page * PAGE]) TH_LOG("page %lu", page);
+	}
+	munmap(device, HUGE);
+	munmap(base, HUGE);
+	close(pin.dmabuf);
+	close(pin.memfd);
+	close(pin.device);
 }
 
 /* A page that is in the page cache, and was never continued, is an event. */
