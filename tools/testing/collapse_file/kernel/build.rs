@@ -8,7 +8,7 @@ fn main() {
         println!("cargo:rustc-check-cfg=cfg({option})");
         println!("cargo:rustc-cfg={option}");
     }
-    // A lock that is taken twice is a mistake with SMP and without. One world is enough.
+    // Without SMP, because only then lock_for_commit() checks for a second lock.
     println!("cargo:rustc-check-cfg=cfg(CONFIG_SMP)");
     // KUnit's tests want a kernel.
     println!("cargo:rustc-check-cfg=cfg(CONFIG_RUST_COLLAPSE_FILE_KUNIT_TEST)");

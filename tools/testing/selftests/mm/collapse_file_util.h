@@ -50,6 +50,7 @@ int open_uffd(void);
 int write_text(const char *path, const char *text);
 /* Choose a word of a setting in sysfs. @before gets the one in brackets, of 15 bytes. */
 bool choose_setting(const char *path, const char *word, char *before);
+
 struct thp_settings;
 /* Have khugepaged look at what is advised again and again, and fill as many holes as it can. */
 void khugepaged_without_rest(struct thp_settings *settings);
