@@ -146,7 +146,7 @@ collapses_while_switched() {
 	done &
 	switcher=$!
 	# Switching waits for each CPU, so a test must not stall one. Nor may a test depend on the choice.
-	timeout 600 "$bin/collapse_file" -T uffd_registered_too_late_sees_no_holes -T scan_drains_lru_batches | sed 's/^/# /'
+	timeout 600 "$bin/collapse_file" -T uffd_registered_too_late_sees_no_holes -T uffd_registered_after_the_walk_is_noticed -T scan_drains_lru_batches 2>&1 | sed 's/^/# /'
 	status=${PIPESTATUS[0]}
 	kill $switcher
 	wait $switcher 2>/dev/null
