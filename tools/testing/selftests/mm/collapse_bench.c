@@ -50,7 +50,8 @@
 #define TRACING		"/sys/kernel/tracing/instances/collapse_bench"
 
 #define NR_IMPLS	2
-#define MAX_OTHERS	3
+#define MAX_OTHERS	63
+#define MANY_VMAS	30000
 #define TRIES		20
 #define STEPS		2000000L
 #define MAX_SAMPLES	1000000UL
@@ -63,9 +64,11 @@ struct scenario {
 	unsigned long first, step;
 	unsigned int order;
 	unsigned int others;	/* processes that map it, too */
+	unsigned int vmas;	/* that map it, too, in this process */
 	bool on_disk, unmapped, swapped;
 	bool uffd;		/* waits for the holes */
 	bool filled;		/* one hole is, while pages are copied */
+	const char *only;	/* what to measure, if not all */
 	int err;
 	const char *result;
 };
@@ -75,9 +78,12 @@ struct scenario {
 static const struct scenario scenarios[] = {
 	{ .name = "mapped", .step = 1, .result = SUCCESS },
 	{ .name = "mapped-by-4", .step = 1, .others = 3, .result = SUCCESS },
+	{ .name = "mapped-by-64", .step = 1, .others = 63, .result = SUCCESS },
 	{ .name = "not-mapped", .step = 1, .unmapped = true, .result = SUCCESS },
 	{ .name = "half-holes", .step = 2, .result = SUCCESS },
 	{ .name = "one-page", .step = NR_PAGES, .result = SUCCESS },
+	{ .name = "half-holes-30000-vmas", .step = 2, .vmas = MANY_VMAS, .only = "irqs-off",
+	  .result = SUCCESS },
 	{ .name = "order-4", .step = 1, .order = 4, .result = SUCCESS },
 	{ .name = "swapped-out", .step = 1, .swapped = true, .result = SUCCESS },
 	{ .name = "uffd-rollback", .step = 2, .uffd = true, .err = EBUSY,
@@ -92,6 +98,7 @@ static const struct scenario scenarios[] = {
 struct range {
 	int fd, uffd;
 	char *base;
+	char *aliases;		/* where the other VMAs are */
 	pid_t others[MAX_OTHERS];
 };
 
@@ -310,6 +317,21 @@ static void swap_out(const struct range *r)
 	die("the pages cannot be swapped out: is there swap space?");
 }
 
+/* VMAs next to each other that map the same pages. They have no page tables. */
+static void map_often(const struct scenario *s, struct range *r)
+{
+	size_t len = (size_t)s->vmas * HUGE;
+
+	if (!s->vmas)
+		return;
+	r->aliases = mmap(NULL, len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (r->aliases == MAP_FAILED)
+		die("%s: mmap: %s", name_of(s), strerror(errno));
+	for (char *at = r->aliases; at < r->aliases + len; at += HUGE)
+		if (mmap(at, HUGE, PROT_READ, MAP_SHARED | MAP_FIXED, r->fd, 0) == MAP_FAILED)
+			die("%s: mmap: %s", name_of(s), strerror(errno));
+}
+
 /* Processes that have mapped every page, and stay until the pipe is closed. */
 static void fork_others(const struct scenario *s, struct range *r)
 {
@@ -369,6 +391,7 @@ static void prepare(const struct scenario *s, struct range *r)
 	if (s->swapped)
 		swap_out(r);
 	fork_others(s, r);
+	map_often(s, r);
 	if (s->uffd) {
 		struct uffdio_register reg = {
 			.range = { .start = (uintptr_t)r->base, .len = HUGE },
@@ -395,6 +418,8 @@ static void release(const struct scenario *s, struct range *r)
 	}
 	if (r->uffd >= 0)
 		close(r->uffd);
+	if (s->vmas)
+		munmap(r->aliases, (size_t)s->vmas * HUGE);
 	munmap(r->base, HUGE);
 	close(r->fd);
 }
@@ -592,8 +617,7 @@ static void check(const struct scenario *s, const char *impl, long fill_after)
 	struct range r;
 	int err;
 
-	if (!trace_begin())
-		die("collapses cannot be traced");
+	trace_pause(false);
 	use(impl);
 	for (int try = 0; try < TRIES && strcmp(outcome.result, s->result); try++) {
 		prepare(s, &r);
@@ -601,7 +625,7 @@ static void check(const struct scenario *s, const char *impl, long fill_after)
 		traced_elsewhere((uintptr_t)r.base, &outcome);
 		release(s, &r);
 	}
-	trace_end();
+	trace_pause(true);
 	if (strcmp(outcome.result, s->result))
 		die("%s, %s: %s, %s", name_of(s), impl, strerror(err), outcome.result);
 }
@@ -638,6 +662,8 @@ static void run(const struct scenario *s, long rounds)
 
 	/* What the filler does would count as well. */
 	if (s->filled && strcmp(what, "time"))
+		return;
+	if (s->only && strcmp(what, s->only))
 		return;
 	/* Half of the quicker collapse is over before either has copied everything. */
 	if (s->filled) {
@@ -847,6 +873,10 @@ int main(int argc, char **argv)
 	if (!strcmp(what, "bystander")) {
 		run_bystander(rounds);
 	} else {
+		/* To end the tracing makes work that other collapses would wait for. */
+		if (!trace_begin())
+			die("collapses cannot be traced");
+		trace_pause(true);
 		if (!strcmp(what, "irqs-off"))
 			begin_irqs_off();
 		for (size_t i = 0; i < ARRAY_SIZE(scenarios); i++)
@@ -854,6 +884,7 @@ int main(int argc, char **argv)
 				run(&scenarios[i], rounds);
 		if (!strcmp(what, "irqs-off"))
 			end_irqs_off();
+		trace_end();
 	}
 	use(before);
 	return 0;

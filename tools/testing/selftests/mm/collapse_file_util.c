@@ -211,6 +211,11 @@ bool trace_begin(void)
 	return trace_fd >= 0;
 }
 
+void trace_pause(bool pause)
+{
+	write_text(EVENT, pause ? "0" : "1");
+}
+
 void trace_end(void)
 {
 	if (trace_fd < 0)

@@ -82,6 +82,9 @@ struct outcome {
 bool trace_begin(void);
 void trace_end(void);
 
+/* Stop tracing for a while, or go on. To end it frees hundreds of inodes a moment later. */
+void trace_pause(bool pause);
+
 /* Ask for a collapse once. The trace is that of the calling thread. */
 struct outcome collapse_once(char *at);
 
