@@ -7,15 +7,16 @@
 //! implementation is selected. The steps are:
 //!
 //! 1. Allocate the new folio, charge it to the memory cgroup, and lock it.
-//! 2. Gather the old folios: lock, unmap and isolate each of them. Swap in or read in what is
-//!    missing. Count the holes, which only shmem may have, and leave them alone.
+//! 2. Gather the old folios, a batch at a time: lock, unmap and isolate them. Swap in or read in
+//!    what is missing. Count the holes, which only shmem may have, and leave them alone.
 //! 3. Flush the TLBs. From here on the old folios do not change.
 //! 4. Charge the file for the holes.
 //! 5. Copy the old folios and clear the pages between them. Nothing is committed yet, because
 //!    memory may turn out to be failing.
-//! 6. Take the page-cache lock for the last time. If there are holes, make sure that no userfaultfd
-//!    misses one: store `XA_RETRY_ENTRY` in the empty slots, so that lockless readers wait. Compare
-//!    their number with the count. Then look for a userfaultfd for missing pages.
+//! 6. If there are holes, walk the VMAs for a userfaultfd for missing pages. Take the page-cache
+//!    lock for the last time. Store `XA_RETRY_ENTRY` in the empty slots, so that lockless readers
+//!    wait. Compare their number with the count, and the number of registrations with that before
+//!    the walk.
 //! 7. Store the new folio in place of all of them, and release the lock.
 //! 8. Retract page tables, unlock the new folio, and free the old ones.
 //!
@@ -28,12 +29,14 @@
 
 #![forbid(unsafe_code)]
 
+use core::ops::Range;
 use kernel::mm::{
     collapse::{
         export_collapse_file,
         trace_collapse_file,
         Batch,
         CollapseControl,
+        Copied,
         Gathering,
         NewFolio,
         NoFolios,
@@ -105,12 +108,27 @@ fn replace_range(
     let new = NewFolio::alloc_charged(mm, cc, range)?;
     progress.new_pfn = new.folio().pfn();
 
+    let mut walk = range.walk();
+    let (old, cursor) = copy(new, Cursor::new(&mut walk), file, cc, progress)?;
+
+    progress.index = range.end();
+    commit(old, cursor)
+}
+
+/// Gathers the old folios and copies them.
+#[inline(never)]
+fn copy<'w, 'm>(
+    new: NewFolio<'m>,
+    cursor: Cursor<'w, 'm>,
+    file: &FileRef,
+    cc: &CollapseControl,
+    progress: &mut Progress,
+) -> Result<(OldFolios<'m, Copied<'m>>, Cursor<'w, 'm>), ScanResult> {
     let mut batch = Batch::new();
     let mut old = OldFolios::new(new, &mut batch);
-    let mut walk = range.walk();
 
     // Almost always all slots exist, because most of the pages do.
-    let locked = Cursor::new(&mut walk)
+    let locked = cursor
         .lock_with_slots()
         .map_err(|_| ScanResult::AllocHugePageFail)?;
     let cursor = gather(locked, &mut old, file, cc, progress)?;
@@ -121,8 +139,12 @@ fn replace_range(
         progress.index = index;
         ScanResult::CopyMc
     })?;
-    progress.index = range.end();
+    Ok((old, cursor))
+}
 
+/// Replaces the old folios in the page cache, under one hold of its lock.
+#[inline(never)]
+fn commit<'m>(old: OldFolios<'m, Copied<'m>>, cursor: Cursor<'_, 'm>) -> Result<(), ScanResult> {
     let (huge, replaced) = old
         .lock_for_commit(cursor)
         .fill_holes()
@@ -146,6 +168,7 @@ fn replace_range(
 ///
 /// At the top of the loop the page-cache lock is held. `old` belongs to the caller, so that the
 /// lock is released before anything is rolled back.
+#[inline(never)]
 fn gather<'w, 'm>(
     mut locked: LockedCursor<'w, 'm>,
     old: &mut OldFolios<'m, Gathering<'_>>,
@@ -158,6 +181,7 @@ fn gather<'w, 'm>(
     let is_shmem = mapping.is_shmem();
     let mut patience = Patience::new(cc);
     let mut unread = range.start();
+    let mut failed = None;
 
     while old.next() < range.end() {
         let index = old.next();
@@ -172,10 +196,15 @@ fn gather<'w, 'm>(
                 old.add_hole();
                 continue;
             }
-            Entry::Folio(folio) if is_shmem && !folio.is_uptodate() => {
-                instantiate(locked.unlock(), index, old)?
+            entry if is_shmem && is_missing(&entry) => {
+                let mut end = index + 1;
+                let last = range.end().min(index + old.batch_size());
+
+                while end < last && is_missing(&locked.load(end)) {
+                    end += 1;
+                }
+                instantiate(locked.unlock(), index..end, old, &mut failed)?
             }
-            Entry::Value if is_shmem => instantiate(locked.unlock(), index, old)?,
             Entry::Empty | Entry::Value => {
                 // Another task may have taken away what was read.
                 if index < unread && !patience.try_again() {
@@ -215,8 +244,8 @@ fn gather<'w, 'm>(
         let taken = old.take(&cursor, &mut patience, |folio| {
             check(folio, mapping, is_shmem)
         });
-        if let Err((failed, result)) = taken {
-            progress.index = failed;
+        if let Some((at, result)) = taken.err().or(failed.take()) {
+            progress.index = at;
             return Err(result);
         }
 
@@ -254,20 +283,48 @@ fn check(folio: &LockedFolio, mapping: &AddressSpace, is_shmem: bool) -> Result<
     Ok(())
 }
 
-/// Gets and locks a shmem folio that was swapped out, or allocated by `fallocate()` and never
-/// written.
+/// Returns whether a shmem page was swapped out, or allocated by `fallocate()` and never written.
+fn is_missing(entry: &Entry<'_>) -> bool {
+    match entry {
+        Entry::Empty => false,
+        Entry::Value => true,
+        Entry::Folio(folio) => !folio.is_uptodate(),
+    }
+}
+
+/// Gets and locks shmem folios that are missing, as a batch.
+///
+/// If it fails for another page than the first, the pages before are a batch. `failed` is the index
+/// and the result then.
 fn instantiate<'w, 'm>(
     cursor: Cursor<'w, 'm>,
-    index: usize,
+    indices: Range<usize>,
     old: &mut OldFolios<'m, Gathering<'_>>,
+    failed: &mut Option<(usize, ScanResult)>,
 ) -> Result<Cursor<'w, 'm>, ScanResult> {
-    let folio = cursor
-        .shmem_get_folio(index)
-        .map_err(|_| ScanResult::Fail)?;
+    let get = |index| cursor.shmem_get_folio(index).map_err(|_| ScanResult::Fail);
+    let first = get(indices.start)?;
+    let mut next = indices.start + first.nr_pages();
 
-    // A new folio may still be in an LRU batch of this CPU.
+    old.begin_with(first)?;
+    while next < indices.end {
+        // Folio locks are waited for in ascending order.
+        let added = get(next).and_then(|folio| {
+            let nr_pages = folio.nr_pages();
+
+            old.add_locked(folio).map(|()| nr_pages)
+        });
+
+        match added {
+            Ok(nr_pages) => next += nr_pages,
+            Err(result) => {
+                *failed = Some((next, result));
+                break;
+            }
+        }
+    }
+    // New folios may still be in an LRU batch of this CPU.
     lru_add_drain();
-    old.begin_with(folio);
     Ok(cursor)
 }
 

@@ -53,6 +53,8 @@ struct hook {
 	/* Called with locks held that do not let it sleep, or has no way to fail. */
 	bool never_parks, never_fails;
 	unsigned int stall_ms;		/* At most, 0 if it does not stall. */
+	/* Another hook that is armed for each call, because it counts for this one. */
+	struct hook *with;
 
 	/* Written with hooks_lock held while the kprobe is not there. */
 	enum action action;
@@ -76,13 +78,15 @@ enum {
 	HOOK_folio_mapping,
 	HOOK_filemap_release_folio,
 	HOOK_try_to_unmap,
+	HOOK_try_to_unmap_file_run,
 	HOOK_try_to_unmap_flush,
 	HOOK_shmem_charge,
 	HOOK_copy_mc,
 	HOOK_memory_failure_queue,
 	HOOK_filemap_flush,
 	HOOK_page_cache_sync_ra,
-	HOOK_mapping_rmap_tree_iter_next,
+	HOOK_folio_mark_dirty,
+	HOOK_xas_fill_empty,
 	HOOK_folio_remove_rmap_ptes,
 	HOOK_retract_page_tables,
 	HOOK_submit_bio,
@@ -94,15 +98,18 @@ static struct hook hooks[NR_HOOKS];
 static DEFINE_MUTEX(hooks_lock);
 static DECLARE_WAIT_QUEUE_HEAD(hooks_wait);
 
+static bool is_due(struct hook *hook)
+{
+	hook->calls++;
+	return hook->calls >= hook->first && hook->calls - hook->first < hook->count;
+}
+
 static int divert(struct kprobe *kp, struct pt_regs *regs)
 {
 	struct hook *hook = container_of(kp, struct hook, kp);
 
 	/* The stand-in calls the real function. */
-	if (current != hook->task || hook->inside)
-		return 0;
-	hook->calls++;
-	if (hook->calls < hook->first || hook->calls - hook->first >= hook->count)
+	if (current != hook->task || hook->inside || !is_due(hook))
 		return 0;
 	hook->inside = true;
 	instruction_pointer_set(regs, (unsigned long)hook->stand_in);
@@ -207,8 +214,9 @@ STAND_IN_VOID(memory_failure_queue, memory_failure_queue, (unsigned long pfn, in
 STAND_IN(filemap_flush, int, -EIO, filemap_flush, (struct address_space *mapping), (mapping))
 STAND_IN_VOID(page_cache_sync_ra, page_cache_sync_ra,
 	      (struct readahead_control *ractl, unsigned long req_count), (ractl, req_count))
-STAND_IN(mapping_rmap_tree_iter_next, struct vm_area_struct *, NULL, mapping_rmap_tree_iter_next,
-	 (struct vm_area_struct *vma, pgoff_t start, pgoff_t last), (vma, start, last))
+STAND_IN(folio_mark_dirty, bool, false, folio_mark_dirty, (struct folio *folio), (folio))
+STAND_IN(xas_fill_empty, unsigned long, 0, xas_fill_empty,
+	 (struct xa_state *xas, unsigned long max, void *entry), (xas, max, entry))
 STAND_IN_VOID(folio_remove_rmap_ptes, folio_remove_rmap_ptes,
 	      (struct folio *folio, struct page *page, int nr_pages, struct vm_area_struct *vma),
 	      (folio, page, nr_pages, vma))
@@ -246,6 +254,34 @@ static void stand_in_for_try_to_unmap(struct folio *folio, enum ttu_flags flags)
 	ends(hook);
 }
 
+/* Each folio that it unmaps counts as a call of try_to_unmap(). */
+static unsigned int stand_in_for_try_to_unmap_file_run(struct folio **folios, unsigned int nr,
+						       enum ttu_flags flags, int refs, bool clean)
+{
+	struct hook *hook = &hooks[HOOK_try_to_unmap];
+	unsigned int done = 0, i;
+	bool dirty = false;
+
+	for (i = 0; i < nr && !(dirty && clean); i++) {
+		if (!folio_mapped(folios[i]) || !is_due(hook))
+			continue;
+		if (done < i)
+			done += try_to_unmap_file_run(folios + done, i - done, flags, refs, clean);
+		if (done < i)
+			break;
+		WRITE_ONCE(hook->inside, true);
+		dirty = !begins(hook);
+		done += try_to_unmap_file_run(folios + i, 1, flags, refs, clean);
+		if (dirty)
+			folio_mark_dirty(folios[i]);
+		ends(hook);
+	}
+	if (i == nr && done < nr)
+		done += try_to_unmap_file_run(folios + done, nr - done, flags, refs, clean);
+	ends(&hooks[HOOK_try_to_unmap_file_run]);
+	return done;
+}
+
 #define HOOK(name, function, ...)					\
 	[HOOK_##name] = {						\
 		.kp = {							\
@@ -267,7 +303,9 @@ static struct hook hooks[NR_HOOKS] = {
 	HOOK(shmem_get_folio, "shmem_get_folio"),
 	HOOK(folio_mapping, "folio_mapping", .never_parks = true),
 	HOOK(filemap_release_folio, "filemap_release_folio"),
-	HOOK(try_to_unmap, "try_to_unmap"),
+	HOOK(try_to_unmap, "try_to_unmap", .with = &hooks[HOOK_try_to_unmap_file_run]),
+	/* It follows try_to_unmap(). */
+	HOOK(try_to_unmap_file_run, "try_to_unmap_file_run"),
 	HOOK(try_to_unmap_flush, "try_to_unmap_flush", .never_fails = true),
 	HOOK(shmem_charge, "shmem_charge"),
 #ifdef CONFIG_X86_64
@@ -277,8 +315,12 @@ static struct hook hooks[NR_HOOKS] = {
 	HOOK(memory_failure_queue, "memory_failure_queue", .never_parks = true),
 	HOOK(filemap_flush, "filemap_flush"),
 	HOOK(page_cache_sync_ra, "page_cache_sync_ra", .never_fails = true),
-	HOOK(mapping_rmap_tree_iter_next, "mapping_rmap_tree_iter_next", .never_fails = true,
-	     .never_parks = true, .stall_ms = STALL_SECONDS * MSEC_PER_SEC),
+	/* The last critical section of a collapse of shmem, when it is about to commit. */
+	HOOK(folio_mark_dirty, "folio_mark_dirty", .never_fails = true, .never_parks = true,
+	     .stall_ms = STALL_SECONDS * MSEC_PER_SEC),
+	/* The same in Rust, before its holes are filled. */
+	HOOK(xas_fill_empty, "xas_fill_empty", .never_fails = true, .never_parks = true,
+	     .stall_ms = STALL_SECONDS * MSEC_PER_SEC),
 	/* Others spin on the page-table lock meanwhile, on all other CPUs there may be. */
 	HOOK(folio_remove_rmap_ptes, "folio_remove_rmap_ptes", .never_fails = true,
 	     .never_parks = true, .stall_ms = 300),
@@ -311,6 +353,8 @@ static void disarm(struct hook *hook)
 	}
 	put_task_struct(hook->task);
 	hook->task = NULL;
+	if (hook->with)
+		disarm(hook->with);
 }
 
 static bool allowed(const struct hook *hook, enum action action)
@@ -344,10 +388,15 @@ static int arm(struct hook *hook, enum action action, unsigned int first, unsign
 	hook->kp.addr = NULL;
 	hook->kp.flags = 0;
 	err = register_kprobe(&hook->kp);
-	if (err)
+	if (err) {
 		put_task_struct(hook->task);
-	else
-		hook->armed = true;
+		return err;
+	}
+	hook->armed = true;
+	if (hook->with)
+		err = arm(hook->with, action, 1, UINT_MAX, tid);
+	if (err)
+		disarm(hook);
 	return err;
 }
 

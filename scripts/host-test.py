@@ -87,9 +87,12 @@ def asan_runtime():
 
 
 def expected_results():
-    """The values of enum ScanResult: all that collapse_file() can return."""
+    """The values of enum ScanResult: all that collapse_file() can return.
+
+    The range is not the first of the file, so there is a node, and storing cannot fail.
+    """
     with open(os.path.join(TOP, "rust", "kernel", "mm", "collapse", "control.rs")) as source:
-        return set(re.findall(r"= bindings::scan_result_(SCAN_\w+)", source.read()))
+        return set(re.findall(r"= bindings::scan_result_(SCAN_\w+)", source.read())) - {"SCAN_STORE_FAILED"}
 
 
 class Run:

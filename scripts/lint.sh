@@ -39,6 +39,8 @@ checkpatch=(perl "$linux/scripts/checkpatch.pl" "--root=$linux" --strict --no-su
 #   COMMIT_LOG_LONG_LINE  the paths of some files are long; see messages_fit()
 #   FILE_PATH_CHANGES  the last patch names all files in MAINTAINERS
 #   UNKNOWN_COMMIT_ID  there is no history of the kernel here
+#   UNCOMMENTED_DEFINITION  a pointer to a lock is no definition of one
+#   AVOID_BUG  XA_BUG_ON() is how test_xarray checks
 #   COMPLEX_MACRO, in files: a macro that defines a function
 #   UNDOCUMENTED_SETUP, in files: the patch to kernel-parameters.txt documents it
 #   CAMELCASE  EMe is the kernel's name, and PRIu64 is C's, in files
@@ -50,7 +52,7 @@ checkpatch_patches() {
 		# What brings only files along is no patch for checkpatch, which looks at the files below.
 		[ -n "$(patched_by "$patch")" ] || continue
 		# By its name it would be taken for a source file, as it is one of this repository.
-		"${checkpatch[@]}" --ignore MISSING_SIGN_OFF,PARENTHESIS_ALIGNMENT,EMBEDDED_FILENAME,CAMELCASE,COMMIT_LOG_LONG_LINE,FILE_PATH_CHANGES,UNKNOWN_COMMIT_ID \
+		"${checkpatch[@]}" --ignore MISSING_SIGN_OFF,PARENTHESIS_ALIGNMENT,EMBEDDED_FILENAME,CAMELCASE,COMMIT_LOG_LONG_LINE,FILE_PATH_CHANGES,UNKNOWN_COMMIT_ID,UNCOMMENTED_DEFINITION,AVOID_BUG \
 			- <"$patch" 2>"$LOGS/lint.log" || { echo "in $patch"; bad=1; }
 	done
 	return "$bad"

@@ -26,8 +26,8 @@ import results
 import vm
 
 RESULTS = os.path.join(vm.BUILD, "results")
-HOST_SUITES = ["parser", "report", "scan-results", "host", "litmus", "variants", "object-code", "stack-frames", "series", "job",
-               "bad-input"]
+HOST_SUITES = ["parser", "report", "scan-results", "host", "litmus", "xarray", "variants", "object-code",
+               "stack-frames", "series", "job", "bad-input"]
 # In this guest only: nobody else waits for KUnit. These are our suites, rust_kernel_*, and the examples of
 # ours, rust_doctests_kernel; of the kernel's own, some are built whether one wants them or not.
 KUNIT_BOOT = ["kunit.autorun=1", "kunit.filter_glob=rust_*kernel*"]

@@ -14,7 +14,7 @@
 packages=(
 	rustc-web rust-web-src rustfmt-web rust-web-clippy cargo-web
 	"clang-$LLVM_MAJOR" "lld-$LLVM_MAJOR" "llvm-$LLVM_MAJOR" "libclang-$LLVM_MAJOR-dev"
-	gcc libc6-dev make flex bison bc libelf-dev libssl-dev cpio kmod rsync xz-utils patch ccache perl
+	gcc libc6-dev liburcu-dev make flex bison bc libelf-dev libssl-dev cpio kmod rsync xz-utils patch ccache perl
 	python3 python3-venv git shellcheck udev
 	qemu-system-x86 busybox-static e2fsprogs xfsprogs
 )

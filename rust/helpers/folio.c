@@ -92,39 +92,6 @@ __rust_helper void rust_helper_folio_mark_uptodate(struct folio *folio)
 	folio_mark_uptodate(folio);
 }
 
-/* Tests are cheaper than atomic operations, and the flags are seldom set. */
-__rust_helper void rust_helper_folio_clear_active(struct folio *folio)
-{
-	if (folio_test_active(folio))
-		folio_clear_active(folio);
-}
-
-__rust_helper void rust_helper_folio_clear_unevictable(struct folio *folio)
-{
-	if (folio_test_unevictable(folio))
-		folio_clear_unevictable(folio);
-}
-
-__rust_helper bool rust_helper_folio_same_lruvec(const struct folio *a, const struct folio *b)
-{
-#ifdef CONFIG_MEMCG
-	if (a->memcg_data != b->memcg_data)
-		return false;
-#endif
-	return folio_pgdat(a) == folio_pgdat(b);
-}
-
-__rust_helper void rust_helper_folio_batch_init(struct folio_batch *batch)
-{
-	folio_batch_init(batch);
-}
-
-__rust_helper unsigned int rust_helper_folio_batch_add(struct folio_batch *batch,
-						       struct folio *folio)
-{
-	return folio_batch_add(batch, folio);
-}
-
 __rust_helper bool rust_helper_folio_mapping_is(const struct folio *folio,
 						const struct address_space *mapping)
 {
@@ -173,52 +140,6 @@ __rust_helper void rust_helper_folio_clear_mapping(struct folio *folio)
 	folio->mapping = NULL;
 }
 
-__rust_helper bool rust_helper_folio_test_clear_lru(struct folio *folio)
-{
-	return folio_test_clear_lru(folio);
-}
-
-__rust_helper bool rust_helper_folio_matches_lruvec(struct folio *folio, struct lruvec *lruvec)
-{
-	return folio_matches_lruvec(folio, lruvec);
-}
-
-#ifndef CONFIG_MEMCG
-__rust_helper struct lruvec *
-rust_helper_folio_lruvec_lock_irqsave(struct folio *folio, unsigned long *flags)
-{
-	return folio_lruvec_lock_irqsave(folio, flags);
-}
-#endif
-
-__rust_helper void rust_helper_lruvec_unlock_irqrestore(struct lruvec *lruvec,
-							unsigned long flags)
-{
-	lruvec_unlock_irqrestore(lruvec, flags);
-}
-
-__rust_helper enum lru_list rust_helper_folio_lru_list(const struct folio *folio)
-{
-	return folio_lru_list(folio);
-}
-
-__rust_helper enum zone_type rust_helper_folio_zonenum(const struct folio *folio)
-{
-	return folio_zonenum(folio);
-}
-
-__rust_helper bool rust_helper_lru_gen_del_folio(struct lruvec *lruvec, struct folio *folio,
-						 bool reclaiming)
-{
-	return lru_gen_del_folio(lruvec, folio, reclaiming);
-}
-
-__rust_helper void rust_helper_update_lru_size(struct lruvec *lruvec, enum lru_list lru,
-					       enum zone_type zid, long nr_pages)
-{
-	update_lru_size(lruvec, lru, zid, nr_pages);
-}
-
 __rust_helper struct list_head *rust_helper_folio_lru(struct folio *folio)
 {
 	return &folio->lru;
@@ -227,11 +148,6 @@ __rust_helper struct list_head *rust_helper_folio_lru(struct folio *folio)
 __rust_helper struct folio *rust_helper_lru_folio(struct list_head *lru)
 {
 	return list_entry(lru, struct folio, lru);
-}
-
-__rust_helper void rust_helper___list_del_entry(struct list_head *entry)
-{
-	__list_del_entry(entry);
 }
 
 __rust_helper void rust_helper_list_del(struct list_head *entry)

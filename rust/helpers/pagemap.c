@@ -54,11 +54,6 @@ __rust_helper bool rust_helper_mapping_pmd_folio_support(const struct address_sp
 	return mapping_pmd_folio_support(mapping);
 }
 
-__rust_helper bool rust_helper_mapping_release_always(const struct address_space *mapping)
-{
-	return mapping_release_always(mapping);
-}
-
 /* Directories, and files on persistent memory, have nothing to cache. */
 __rust_helper bool rust_helper_mapping_can_read_folios(const struct address_space *mapping)
 {
@@ -73,16 +68,6 @@ __rust_helper void rust_helper_i_mmap_lock_read(struct address_space *mapping)
 __rust_helper void rust_helper_i_mmap_unlock_read(struct address_space *mapping)
 {
 	i_mmap_unlock_read(mapping);
-}
-
-__rust_helper bool rust_helper_rwsem_is_contended(struct rw_semaphore *sem)
-{
-	return rwsem_is_contended(sem);
-}
-
-__rust_helper bool rust_helper_need_resched(void)
-{
-	return need_resched();
 }
 
 __rust_helper void rust_helper_cond_resched(void)
@@ -117,6 +102,11 @@ __rust_helper struct folio *rust_helper_filemap_lock_folio(struct address_space 
 __rust_helper bool rust_helper_userfaultfd_missing(struct vm_area_struct *vma)
 {
 	return userfaultfd_missing(vma);
+}
+
+__rust_helper int rust_helper_read_userfaultfd_register_seq(void)
+{
+	return read_userfaultfd_register_seq();
 }
 
 __rust_helper bool rust_helper_userfaultfd_wp(struct vm_area_struct *vma)

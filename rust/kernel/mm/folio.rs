@@ -6,8 +6,7 @@
 //! - [`ARef<Folio>`](ARef): the task holds a reference.
 //! - [`LockedFolio`]: the task holds a reference and the folio lock. The folio stays in its
 //!   mapping.
-//! - [`IsolatedFolio`]: the task has also taken the folio off the LRU, which comes with a second
-//!   reference. Reclaim does not find the folio. A [`FolioList`] links such folios.
+//! - [`FolioList`]: the task has also taken the folios off the LRU. Reclaim does not find them.
 //!
 //! Each of them releases what it holds when it is dropped. This module knows no mapping: see
 //! [`AddressSpace`](super::mapping::AddressSpace) for the relation between the two.
@@ -32,7 +31,6 @@ use core::{
 };
 
 mod list;
-mod lru;
 
 pub use list::{FolioList, FolioListIter};
 
@@ -238,7 +236,7 @@ impl Folio {
             return None;
         }
         // INVARIANT: The lock was taken above. The reference is taken here.
-        Some(LockedFolio(self.into()))
+        Some(LockedFolio(ARef::into_raw(self.into()).cast()))
     }
 
     /// Adds `pages` to a counter of the folio's node and memory cgroup: `lruvec_stat_mod_folio()`.
@@ -257,9 +255,9 @@ impl Folio {
 ///
 /// # Invariants
 ///
-/// The object owns the folio lock.
+/// The object owns the folio lock and a reference to the folio.
 #[repr(transparent)]
-pub struct LockedFolio(ARef<Folio>);
+pub struct LockedFolio(NonNull<bindings::folio>);
 
 impl LockedFolio {
     /// Takes over a lock and a reference from C code.
@@ -269,41 +267,24 @@ impl LockedFolio {
     /// The folio must be locked and referenced. The caller must own both.
     #[inline]
     pub unsafe fn from_raw(folio: NonNull<bindings::folio>) -> Self {
-        // SAFETY: `Folio` is transparent over `struct folio`. The caller hands over a reference.
-        let folio = unsafe { ARef::from_raw(folio.cast()) };
-
-        // INVARIANT: The caller hands over the lock.
+        // INVARIANT: The caller hands over the lock and the reference.
         Self(folio)
     }
 
     /// Gives up the object, but neither the folio lock nor the reference.
     #[inline]
-    pub(super) fn into_parts(self) -> ARef<Folio> {
-        let this = ManuallyDrop::new(self);
-
-        // SAFETY: `this` is not dropped and not used again, so its reference can be moved out.
-        unsafe { core::ptr::read(&this.0) }
-    }
-
-    /// Takes back what [`into_parts`](Self::into_parts) has given up.
-    ///
-    /// # Safety
-    ///
-    /// The caller must own the folio lock.
-    #[inline]
-    pub(super) unsafe fn from_parts(folio: ARef<Folio>) -> Self {
-        // INVARIANT: The caller hands over the lock.
-        Self(folio)
+    pub(super) fn into_raw(self) -> NonNull<bindings::folio> {
+        ManuallyDrop::new(self).0
     }
 
     /// Borrows a folio whose lock is owned elsewhere.
     ///
     /// # Safety
     ///
-    /// The owner of `folio` must own the folio lock for `'a`.
+    /// The owner of `folio` must own the folio lock and a reference for `'a`.
     #[inline]
-    pub(super) unsafe fn from_ref(folio: &ARef<Folio>) -> &Self {
-        // SAFETY: `LockedFolio` is transparent over `ARef<Folio>`. The caller promises the lock.
+    pub(super) unsafe fn from_ref(folio: &NonNull<bindings::folio>) -> &Self {
+        // SAFETY: `LockedFolio` is transparent over the pointer. The caller promises its invariant.
         unsafe { &*core::ptr::from_ref(folio).cast() }
     }
 
@@ -324,52 +305,20 @@ impl Deref for LockedFolio {
 
     #[inline]
     fn deref(&self) -> &Folio {
-        &self.0
+        // SAFETY: The object owns a reference by the type invariant.
+        unsafe { Folio::from_raw(self.0.as_ptr()) }
     }
 }
 
 impl Drop for LockedFolio {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: The object owns the folio lock by the type invariant. The field that is dropped
-        // next still owns a reference.
-        unsafe { bindings::folio_unlock(self.as_raw()) };
-    }
-}
-
-/// A locked folio that the task has taken off the LRU.
-///
-/// Dropping it puts the folio back on its LRU, unlocks it, and drops both references.
-///
-/// # Invariants
-///
-/// - The object owns the folio's isolation, and the reference that comes with it.
-/// - The folio's `lru` field is not in use.
-pub struct IsolatedFolio(LockedFolio);
-
-impl IsolatedFolio {
-    #[inline]
-    fn lru(&self) -> *mut bindings::list_head {
-        // SAFETY: The folio is alive, as the object owns a reference.
-        unsafe { bindings::folio_lru(self.as_raw()) }
-    }
-}
-
-impl Deref for IsolatedFolio {
-    type Target = LockedFolio;
-
-    #[inline]
-    fn deref(&self) -> &LockedFolio {
-        &self.0
-    }
-}
-
-impl Drop for IsolatedFolio {
-    #[inline]
-    fn drop(&mut self) {
-        // SAFETY: The object owns the isolation and its reference by the type invariant. The field
-        // that is dropped next owns another reference.
-        unsafe { bindings::folio_putback_lru(self.as_raw()) };
+        // SAFETY: The object owns the folio lock and a reference by the type invariant. Neither is
+        // used after it is given up.
+        unsafe {
+            bindings::folio_unlock(self.as_raw());
+            bindings::folio_put(self.as_raw());
+        }
     }
 }
 
@@ -390,8 +339,14 @@ mod tests {
         let mut list = FolioList::new();
 
         for index in pages {
-            let mut folio = [file.lock(index)?].into_iter();
-            list.isolate(&mut folio).map_err(|_| EBUSY)?;
+            let folio = file.lock(index)?.into_raw();
+
+            // SAFETY: The lock and the reference are handed over.
+            if unsafe { list.isolate(&[Some(folio)]) } == 0 {
+                // SAFETY: They were not.
+                drop(unsafe { LockedFolio::from_raw(folio) });
+                return Err(EBUSY);
+            }
         }
         Ok(list)
     }
@@ -432,11 +387,11 @@ mod tests {
         file.fill(0..1)?;
         let folio = file.folio(0)?;
 
-        let parts = folio.try_lock().ok_or(EAGAIN)?.into_parts();
+        let parts = folio.try_lock().ok_or(EAGAIN)?.into_raw();
         assert!(folio.is_locked());
         assert_eq!(folio.ref_count(), 3);
         // SAFETY: The lock was taken above.
-        drop(unsafe { LockedFolio::from_parts(parts) });
+        drop(unsafe { LockedFolio::from_raw(parts) });
         assert!(!folio.is_locked());
         assert_eq!(folio.ref_count(), 2);
         Ok(())
@@ -515,16 +470,20 @@ mod tests {
         assert!(taken);
 
         let mut list = FolioList::new();
-        let mut folios = [file.lock(0)?, file.lock(1)?, file.lock(2)?].into_iter();
-        let refused = list.isolate(&mut folios).err().map(|folio| folio.index());
-        let (taken, left) = (starts(&list), folios.next().map(|folio| folio.index()));
-        drop((list, folios));
+        let folios = [file.lock(0)?, file.lock(1)?, file.lock(2)?].map(LockedFolio::into_raw);
+        // SAFETY: The locks and references of those that are moved are handed over.
+        let moved = unsafe { list.isolate(&folios.map(Some)) };
+        let taken = starts(&list);
+        drop(list);
+        for &left in &folios[moved..] {
+            // SAFETY: The lock and the reference were not handed over.
+            drop(unsafe { LockedFolio::from_raw(left) });
+        }
         // SAFETY: It was isolated above, and the reference is that of then.
         unsafe { bindings::folio_putback_lru(folio.as_raw()) };
 
-        assert_eq!(refused, Some(1));
+        assert_eq!(moved, 1);
         assert_eq!(taken, Some([0]));
-        assert_eq!(left, Some(2));
         // All of them can be isolated again.
         drain();
         assert_eq!(starts(&isolated(&file, 0..3)?), Some([0, 1, 2]));
@@ -536,17 +495,13 @@ mod tests {
         let file = ShmemFile::new(3)?;
         file.fill(0..3)?;
 
-        let mut list = FolioList::new();
-        assert!(list.iter().next().is_none() && list.pop().is_none());
-        list = isolated(&file, 0..3)?;
+        assert!(FolioList::new().iter().next().is_none());
+        let mut list = isolated(&file, 0..2)?;
+        let last = file.lock(2)?.into_raw();
+        // SAFETY: The lock and the reference are handed over.
+        let moved = unsafe { list.isolate(&[Some(last)]) };
+        assert_eq!(moved, 1);
         assert_eq!(starts(&list), Some([0, 1, 2]));
-        let first = list.pop().ok_or(EAGAIN)?;
-        assert_eq!(first.index(), 0);
-        assert_eq!(starts(&list), Some([1, 2]));
-        list.push(first);
-        assert_eq!(starts(&list), Some([1, 2, 0]));
-        let popped = [(); 4].map(|()| list.pop().map(|folio| folio.index()));
-        assert!(popped == [Some(1), Some(2), Some(0), None]);
         Ok(())
     }
 

@@ -20,6 +20,7 @@
 use crate::{
     bindings,
     error::{code::EINVAL, Result},
+    ffi::c_int,
     fs::file::LocalFile,
     mm::folio::{Folio, LockedFolio, HPAGE_PMD_NR},
     types::{NotThreadSafe, Opaque},
@@ -132,14 +133,6 @@ impl AddressSpace {
     pub fn supports_pmd_folios(&self) -> bool {
         // SAFETY: The mapping is alive by the type invariant.
         unsafe { bindings::mapping_pmd_folio_support(self.as_raw()) }
-    }
-
-    /// Returns whether the file system wants to release all folios, with attached data or not:
-    /// `mapping_release_always()`.
-    #[inline]
-    pub fn release_always(&self) -> bool {
-        // SAFETY: The mapping is alive by the type invariant.
-        unsafe { bindings::mapping_release_always(self.as_raw()) }
     }
 
     /// Returns whether `folio` belongs to this mapping: `folio_mapping()`.
@@ -288,13 +281,6 @@ pub struct IMmapReadGuard<'m> {
 }
 
 impl IMmapReadGuard<'_> {
-    /// Returns whether a writer is waiting for the lock: `rwsem_is_contended()`.
-    #[inline]
-    pub(super) fn is_contended(&self) -> bool {
-        // SAFETY: The mapping, which contains the semaphore, is alive by its type invariant.
-        unsafe { bindings::rwsem_is_contended(&raw mut (*self.mapping.as_raw()).i_mmap_rwsem) }
-    }
-
     /// Iterates over the VMAs that map any page in `range`, in order of their start:
     /// `mapping_rmap_tree_foreach()`.
     ///
@@ -340,6 +326,49 @@ impl IMmapReadGuard<'_> {
             range,
             _guard: self,
         }
+    }
+}
+
+/// What a walk over VMAs has found.
+///
+/// The flags of a VMA can change while `i_mmap_rwsem` is held for reading, because a registration
+/// takes another lock. The set of VMAs cannot.
+pub(super) struct MissingWalk {
+    found: bool,
+    seq: c_int,
+}
+
+impl IMmapReadGuard<'_> {
+    /// Looks for a VMA of `range` that has a userfaultfd for missing pages.
+    ///
+    /// Context: may sleep if the guard's owner may.
+    #[inline]
+    pub(super) fn walk_missing(&self, range: Range<usize>) -> MissingWalk {
+        // SAFETY: No preconditions.
+        let seq = unsafe { bindings::read_userfaultfd_register_seq() };
+
+        MissingWalk {
+            found: self.vmas(range).any(|vma| vma.userfaultfd_missing()),
+            seq,
+        }
+    }
+}
+
+impl MissingWalk {
+    /// Returns whether the walk has found a VMA.
+    #[inline]
+    pub(super) fn found(&self) -> bool {
+        self.found
+    }
+
+    /// Returns whether no VMA was registered since the walk began.
+    ///
+    /// A registration whose user may observe something that was written before an
+    /// `smp_mb(Full)` that precedes this call is noticed.
+    #[inline]
+    pub(super) fn is_current(&self) -> bool {
+        // SAFETY: No preconditions.
+        unsafe { bindings::read_userfaultfd_register_seq() == self.seq }
     }
 }
 
@@ -634,17 +663,6 @@ mod tests {
         file.punch(0);
         let locked = folio.try_lock().ok_or(EAGAIN)?;
         assert_eq!(in_each(&locked), [(false, false); 2]);
-        Ok(())
-    }
-
-    #[test]
-    fn lock_without_writers_is_not_contended() -> Result {
-        let file = ShmemFile::new(1)?;
-        let i_mmap = file.mapping().i_mmap_read();
-        let contended = i_mmap.is_contended();
-        drop(i_mmap);
-
-        assert!(!contended);
         Ok(())
     }
 }

@@ -269,28 +269,31 @@ impl<'w, 'm> LockedCursor<'w, 'm> {
     /// The retry entries must be removed or replaced before the lock is released.
     #[inline]
     pub(super) unsafe fn store_retry_entries(&mut self, stored: &mut usize) -> Result {
+        let last = self.range.end() - 1;
+
         self.guard.set(self.range.start());
-        for _ in self.range.indices() {
-            if !self.guard.next_slot().is_empty() {
-                continue;
+        loop {
+            // SAFETY: The caller stores to the slots again before the lock is released.
+            *stored += unsafe { self.guard.fill_retry(last) };
+            let index = self.guard.index();
+
+            if index > last {
+                return Ok(());
             }
-            // SAFETY: The slot is empty. The caller stores to it again before the lock is released.
+            // The slot was freed after it had been allocated.
+            //
+            // SAFETY: The index has no slot. The caller stores to it again.
             unsafe { self.guard.store_retry()? };
             *stored += 1;
+            self.guard.set(index + 1);
         }
-        Ok(())
     }
 
     /// Empties each slot of the range that holds `XA_RETRY_ENTRY`.
     #[inline]
     pub(super) fn remove_retry_entries(&mut self) {
         self.guard.set(self.range.start());
-        for _ in self.range.indices() {
-            if self.guard.next_slot().is_retry() {
-                // SAFETY: A retry entry owns nothing.
-                unsafe { self.guard.store_empty() };
-            }
-        }
+        self.guard.remove_retry(self.range.end() - 1);
     }
 
     /// Stores `folio` over the whole range: `xas_store()`.

@@ -8,12 +8,10 @@
 
 use crate::{
     bindings,
-    mm::{
-        folio::LockedFolio,
-        mapping::{AddressSpace, IMmapReadGuard}, //
-    },
+    ffi::{c_int, c_uint},
     types::NotThreadSafe, //
 };
+use core::ptr::NonNull;
 
 /// The TLB flushes that this task owes for the folios it has unmapped.
 ///
@@ -49,30 +47,46 @@ impl UnmapBatch {
         Flushed(())
     }
 
-    /// Clears all page-table entries that map `folio`, which is smaller than a PMD:
-    /// `try_to_unmap()`.
+    /// Clears all page-table entries that map `folios`: `try_to_unmap_file_run()`.
     ///
-    /// Mlocked folios are unmapped too. Dirty bits move from the page tables to the folio. The call
-    /// can fail, in which case the folio stays mapped and its reference count includes that. It
-    /// fails if a userfaultfd protects the folio by RWP, because no marker could stand for that.
+    /// Mlocked folios are unmapped too. Dirty bits move from the page tables to the folios. A folio
+    /// stays mapped if a userfaultfd protects it by RWP, because no marker could stand for that.
     ///
-    /// Context: may sleep.
+    /// Returns the number of folios that were visited, at least 1 unless `folios` is empty. All but
+    /// the last of them are unmapped and have no references besides `refs` and those of the page
+    /// cache. They are clean if `clean` is set. The last one may be so, too.
+    ///
+    /// Context: may sleep; takes `i_mmap_rwsem`.
     ///
     /// # Safety
     ///
-    /// - `folio` must stay locked until the batch is flushed.
-    /// - `folio` must belong to the mapping that `i_mmap` locks, and must not be of PMD size.
+    /// - The elements must be `Some`. The folios must be alive and locked, and stay locked until
+    ///   the batch is flushed.
+    /// - They must be in one mapping, in index order, and smaller than a PMD.
     #[inline]
-    pub(super) unsafe fn unmap(&mut self, folio: &LockedFolio, _i_mmap: &IMmapReadGuard<'_>) {
-        let flags = bindings::ttu_flags_TTU_IGNORE_MLOCK
-            | bindings::ttu_flags_TTU_BATCH_FLUSH
-            | bindings::ttu_flags_TTU_RMAP_LOCKED
-            | bindings::ttu_flags_TTU_KEEP_RWP;
+    pub(super) unsafe fn unmap(
+        &mut self,
+        folios: &[Option<NonNull<bindings::folio>>],
+        refs: usize,
+        clean: bool,
+    ) -> usize {
+        let flags = bindings::ttu_flags_TTU_BATCH_FLUSH | bindings::ttu_flags_TTU_KEEP_RWP;
 
-        // SAFETY: The folio is alive and locked by its type invariant. `_i_mmap` holds the
-        // `i_mmap_rwsem` of its mapping. No PMD maps it, so none has to be split. The flush is
-        // owed by this batch.
-        unsafe { bindings::try_to_unmap(folio.as_raw(), flags) };
+        if folios.is_empty() {
+            return 0;
+        }
+        // SAFETY: `Option<NonNull<_>>` has the layout of a pointer, and the function only reads the
+        // array. The caller promises the rest. The flush is owed by this batch.
+        let nr = unsafe {
+            bindings::try_to_unmap_file_run(
+                folios.as_ptr().cast_mut().cast(),
+                folios.len() as c_uint,
+                flags,
+                refs as c_int,
+                clean,
+            )
+        };
+        nr as usize
     }
 }
 
@@ -92,64 +106,13 @@ impl Drop for UnmapBatch {
 /// Witness that no CPU can reach the folios of an [`UnmapBatch`] any more.
 pub struct Flushed(());
 
-/// The `i_mmap_rwsem` of a mapping, held for several folios in a row.
-///
-/// It is released and taken again if a writer waits for it or the CPU is needed elsewhere. Other
-/// tasks then have as many chances to get it as with C, which takes it for each folio.
-pub(super) struct IMmapLock<'m> {
-    mapping: &'m AddressSpace,
-    guard: Option<IMmapReadGuard<'m>>,
-}
-
-impl<'m> IMmapLock<'m> {
-    /// Creates an object that does not hold the lock yet.
-    #[inline]
-    pub(super) fn new(mapping: &'m AddressSpace) -> Self {
-        Self {
-            mapping,
-            guard: None,
-        }
-    }
-
-    /// Takes the lock unless it is held and uncontended.
-    ///
-    /// Context: may sleep; no page-cache lock is held.
-    #[inline]
-    pub(super) fn hold(&mut self) -> &IMmapReadGuard<'m> {
-        // SAFETY: No preconditions: reads a flag of the current task.
-        let resched = unsafe { bindings::need_resched() };
-
-        if resched
-            || self
-                .guard
-                .as_ref()
-                .is_some_and(IMmapReadGuard::is_contended)
-        {
-            self.release();
-        }
-        let mapping = self.mapping;
-        self.guard.get_or_insert_with(|| mapping.i_mmap_read())
-    }
-
-    /// Releases the lock if it is held.
-    ///
-    /// Call this before anything that waits for another task.
-    #[inline]
-    pub(super) fn release(&mut self) {
-        self.guard = None;
-    }
-}
-
 #[cfg(CONFIG_RUST_COLLAPSE_FILE_KUNIT_TEST)]
 #[macros::kunit_tests(rust_kernel_mm_rmap)]
 mod tests {
     use super::*;
     use crate::{
-        error::{
-            code::EAGAIN,
-            Result, //
-        },
-        mm::kunit::ShmemFile, //
+        error::{code::EAGAIN, Result},
+        mm::kunit::{drain, ShmemFile}, //
     };
 
     #[test]
@@ -159,38 +122,34 @@ mod tests {
     }
 
     #[test]
-    fn folio_is_unmapped() -> Result {
-        let file = ShmemFile::new(1)?;
-        file.fill(0..1)?;
-        let mapped = file.map(0..1)?;
+    fn folios_are_unmapped_up_to_one_in_use() -> Result {
+        let file = ShmemFile::new(4)?;
+        file.fill(0..4)?;
+        let mapped = file.map(0..4)?;
         mapped.touch()?;
-        let folio = file.folio(0)?;
-        let locked = folio.try_lock().ok_or(EAGAIN)?;
+        // An LRU batch has a reference to each.
+        drain();
+        // One more user of this folio.
+        let used = file.folio(2)?;
+        let locked = [0, 1, 2, 3].map(|index| file.folio(index).ok()?.try_lock());
+        let raw = locked
+            .each_ref()
+            .map(|folio| NonNull::new(folio.as_ref()?.as_raw()));
+        if raw.iter().any(Option::is_none) {
+            return Err(EAGAIN);
+        }
         let mut tlb = UnmapBatch::new();
-        let mut i_mmap = IMmapLock::new(file.mapping());
 
-        // SAFETY: The folio is of this mapping and has one page. It is unlocked after the flush.
-        unsafe { tlb.unmap(&locked, i_mmap.hold()) };
-        i_mmap.release();
+        // SAFETY: The folios are of this mapping and have one page each. They are unlocked after
+        // the flush.
+        let visited = unsafe { tlb.unmap(&raw, 1, false) };
         drop(tlb);
-        assert!(!locked.is_mapped());
-        Ok(())
-    }
-
-    #[test]
-    fn lock_is_held_until_it_is_released() -> Result {
-        let file = ShmemFile::new(1)?;
-        let writable = || file.i_mmap_is_free();
-
-        let mut i_mmap = IMmapLock::new(file.mapping());
-        let before = writable();
-        i_mmap.hold();
-        let held = writable();
-        i_mmap.release();
-        let after = writable();
-        i_mmap.hold();
-        drop(i_mmap);
-        assert!(before && !held && after && writable());
+        let left = locked
+            .each_ref()
+            .map(|folio| folio.as_ref().is_some_and(|folio| folio.is_mapped()));
+        drop((used, locked));
+        assert_eq!(visited, 3);
+        assert_eq!(left, [false, false, false, true]);
         Ok(())
     }
 }

@@ -176,6 +176,7 @@ impl<'a> XaState<'a> {
         // cursor is on no node, by the reset.
         XaLockIrqGuard {
             state: self,
+            at_slot: false,
             _not_send: NotThreadSafe,
         }
     }
@@ -215,9 +216,11 @@ impl Drop for XaState<'_> {
 ///
 /// - The guard owns the lock of the array and one count of `local_interrupt_disable()`.
 /// - `state` is on no node, or at a slot of a node that it reached since the lock was taken.
+/// - If `at_slot` is set, a step leads to the slot of the next index.
 #[must_use = "the lock is released as soon as the guard is dropped"]
 pub struct XaLockIrqGuard<'s, 'a> {
     state: &'s mut XaState<'a>,
+    at_slot: bool,
     _not_send: NotThreadSafe,
 }
 
@@ -258,25 +261,27 @@ impl<'s, 'a> XaLockIrqGuard<'s, 'a> {
     /// Creates a slot for each index of the cursor's range: `xas_create_range()`.
     ///
     /// From then on the cursor stores into single slots, until [`set_order`](Self::set_order). It
-    /// has to be walked again to where it is.
+    /// has to be moved before it is used.
     ///
     /// # Errors
     ///
-    /// [`ENOMEM`] if a node could not be allocated without sleeping. Then release the lock, call
+    /// [`ENOMEM`] if a node could not be allocated without sleeping. Release the lock, call
     /// [`XaState::nomem`] and try again.
     #[inline]
     pub fn create_range(&mut self) -> Result {
+        self.at_slot = false;
         // SAFETY: `inner` is initialized.
         unsafe { bindings::xas_reset(self.state.as_raw()) };
-        // SAFETY: The lock is held, and the cursor begins at the root, as one that has been walked
-        // to a slot of another size would be taken to be where it is not.
+        // SAFETY: The lock is held, and the cursor begins at the root. A cursor that is at a slot
+        // of another size would be taken for one of this size.
         unsafe { bindings::xas_create_range(self.state.as_raw()) };
         self.error()
     }
 
-    /// Moves the cursor to `index`, to be walked to by the next operation: `xas_set()`.
+    /// Moves the cursor to `index`: `xas_set()`. The next operation walks there.
     #[inline]
     pub fn set(&mut self, index: usize) {
+        self.at_slot = false;
         // SAFETY: Writes to fields of the cursor only.
         unsafe { bindings::xas_set(self.state.as_raw(), index) };
     }
@@ -285,53 +290,66 @@ impl<'s, 'a> XaLockIrqGuard<'s, 'a> {
     ///
     /// # Panics
     ///
-    /// If there are no entries of that order.
+    /// Panics if there are no entries of that order.
     #[inline]
     pub fn set_order(&mut self, index: usize, order: u32) {
         assert!(order < usize::BITS);
+        self.at_slot = false;
         // SAFETY: Writes to fields of the cursor only. Multi-index entries are built in, as
         // `TRANSPARENT_HUGEPAGE` selects them.
         unsafe { bindings::xas_set_order(self.state.as_raw(), index, order) };
     }
 
-    /// The entry at the cursor, or the one it is a part of: `xas_load()`.
+    /// Returns the entry at the cursor, or the one it is a part of: `xas_load()`.
     ///
     /// If the cursor is for entries of an order above 0, that may be a node.
     #[inline]
     pub fn load(&mut self) -> XaEntry {
-        // SAFETY: The lock is held and the cursor is where it may be, by the invariants.
+        self.at_slot = false;
+        // SAFETY: The lock is held and the cursor is where it may be, by the type invariants.
         XaEntry(unsafe { bindings::xas_load(self.state.as_raw()) })
     }
 
-    /// The entry at `index`, or the one it is a part of. From the index before that it is but a
-    /// step, for which the array is not walked from its root.
+    /// Returns the entry at `index`, or the one it is a part of.
     ///
-    /// The cursor is to be for single entries.
+    /// The cursor must be for single entries. The array is not walked from its root if the index
+    /// before was loaded last.
     #[inline]
     pub fn load_at(&mut self, index: usize) -> XaEntry {
-        // SAFETY: Reads the cursor, and its node, which is no stale one, by the invariants.
-        let at_slot = unsafe { bindings::xas_is_at_slot(self.state.as_raw()) };
-
-        if at_slot && self.state.inner.xa_index.checked_add(1) == Some(index) {
+        if self.at_slot && self.state.inner.xa_index.wrapping_add(1) == index {
             let entry = self.next_slot();
 
-            // Behind the first slot of a multi-index entry.
+            // An internal entry is a slot after the first one of a multi-index entry.
             if !entry.is_internal() {
                 return entry;
             }
         }
+        self.load_from_root(index)
+    }
+
+    #[inline(never)]
+    fn load_from_root(&mut self, index: usize) -> XaEntry {
         self.set(index);
-        self.load()
+        let entry = self.load();
+
+        // INVARIANT: The call says whether the cursor is at the slot of its index.
+        //
+        // SAFETY: Reads the cursor and its node, which is not stale by the type invariants.
+        self.at_slot =
+            index != usize::MAX && unsafe { bindings::xas_is_at_slot(self.state.as_raw()) };
+        entry
     }
 
     /// Moves to the next index and returns what its slot holds: `xas_next()`.
     ///
     /// The first call after [`set`](Self::set) does not move. Unlike [`load`](Self::load) it does
-    /// not resolve the slots behind the first one of a multi-index entry: these are not empty, but
+    /// not resolve the slots after the first one of a multi-index entry: these are not empty, but
     /// not a pointer either.
     #[inline]
     pub fn next_slot(&mut self) -> XaEntry {
-        // SAFETY: The lock is held and the cursor is where it may be, by the invariants.
+        // INVARIANT: The cursor is at the slot of its index if it was before.
+        //
+        // SAFETY: The lock is held and the cursor is where it may be, by the type invariants.
         XaEntry(unsafe { bindings::xas_next(self.state.as_raw()) })
     }
 
@@ -339,14 +357,15 @@ impl<'s, 'a> XaLockIrqGuard<'s, 'a> {
     /// `xas_next_entry()`. The result is empty if there is none.
     #[inline]
     pub fn next_entry(&mut self, max: usize) -> XaEntry {
-        // SAFETY: The lock is held and the cursor is where it may be, by the invariants.
+        self.at_slot = false;
+        // SAFETY: The lock is held and the cursor is where it may be, by the type invariants.
         let entry = XaEntry(unsafe { bindings::xas_next_entry(self.state.as_raw(), max) });
 
         self.forget_end(entry);
         entry
     }
 
-    /// After a search that has found nothing: the cursor may be behind the last slot of a node.
+    /// After a search that has found nothing, the cursor may be past the last slot of a node.
     #[inline]
     fn forget_end(&mut self, found: XaEntry) {
         if found.is_empty() {
@@ -355,22 +374,22 @@ impl<'s, 'a> XaLockIrqGuard<'s, 'a> {
         }
     }
 
-    /// The first entry for `index` or above, up to and including `max`, past empty slots:
-    /// `xas_find()`. Comes with the first index that it is for, which may be below `index`, and
-    /// with its order: it is for `1 << order` indices.
+    /// Finds the first entry for `index` or above, up to and including `max`, past empty slots:
+    /// `xas_find()`.
     ///
-    /// The cursor is to be for single entries.
+    /// Returns the first index that it is for, which may be below `index`, and its order: it is for
+    /// `1 << order` indices. The cursor must be for single entries.
     #[inline]
     pub fn find(&mut self, index: usize, max: usize) -> Option<(usize, u32, XaEntry)> {
         self.set(index);
-        // SAFETY: The lock is held and the cursor is where it may be, by the invariants.
+        // SAFETY: The lock is held and the cursor is where it may be, by the type invariants.
         let entry = XaEntry(unsafe { bindings::xas_find(self.state.as_raw(), max) });
 
         self.forget_end(entry);
         if entry.is_empty() {
             return None;
         }
-        // SAFETY: As above; and the cursor is on an entry, as it has just found it.
+        // SAFETY: The cursor is on an entry, as it has just found it.
         let order = unsafe { bindings::xas_get_order(self.state.as_raw()) } as u32;
         // Entries are aligned to their size.
         let start = self.state.inner.xa_index >> order << order;
@@ -389,10 +408,44 @@ impl<'s, 'a> XaLockIrqGuard<'s, 'a> {
     /// The slot must be empty, and must be stored to again before the lock is released.
     #[inline]
     pub unsafe fn store_retry(&mut self) -> Result {
+        self.at_slot = false;
         // SAFETY: The lock is held and the cursor is where it may be, by the invariants. An entry
         // for readers to retry on is allowed in any array.
         unsafe { bindings::xas_store(self.state.as_raw(), bindings::xa_retry_entry()) };
         self.error()
+    }
+
+    /// Stores `XA_RETRY_ENTRY` in each empty slot from the cursor up to and including index `max`:
+    /// `xas_fill_empty()`.
+    ///
+    /// Allocates nothing, so it stops at the first index that has no slot. Moves the cursor there,
+    /// or to the index after `max`. Returns the number of indices that were filled.
+    ///
+    /// # Safety
+    ///
+    /// The slots must be stored to again before the lock is released.
+    #[inline]
+    pub unsafe fn fill_retry(&mut self, max: usize) -> usize {
+        self.at_slot = false;
+        // SAFETY: The lock is held and the cursor is where it may be, by the type invariants. An
+        // entry for readers to retry on is allowed in any array.
+        unsafe { bindings::xas_fill_empty(self.state.as_raw(), max, bindings::xa_retry_entry()) }
+    }
+
+    /// Empties each slot from the cursor up to and including index `max` that holds
+    /// `XA_RETRY_ENTRY`: `xas_unfill()`.
+    #[inline]
+    pub fn remove_retry(&mut self, max: usize) {
+        self.at_slot = false;
+        // SAFETY: The lock is held and the cursor is where it may be, by the type invariants. A
+        // retry entry owns nothing.
+        unsafe { bindings::xas_unfill(self.state.as_raw(), max, bindings::xa_retry_entry()) };
+    }
+
+    /// Returns the index of the cursor.
+    #[inline]
+    pub fn index(&self) -> usize {
+        self.state.inner.xa_index
     }
 
     /// Empties the slot at the cursor.
@@ -402,6 +455,7 @@ impl<'s, 'a> XaLockIrqGuard<'s, 'a> {
     /// Nothing may be owned by the array through the entry that is removed.
     #[inline]
     pub unsafe fn store_empty(&mut self) {
+        self.at_slot = false;
         // SAFETY: The lock is held and the cursor is where it may be, by the invariants. Storing
         // nothing allocates nothing and so cannot fail.
         unsafe { bindings::xas_store(self.state.as_raw(), core::ptr::null_mut()) };
@@ -419,6 +473,7 @@ impl<'s, 'a> XaLockIrqGuard<'s, 'a> {
     /// entries owned must have been taken over by the caller.
     #[inline]
     pub unsafe fn store(&mut self, entry: *mut c_void) -> Result {
+        self.at_slot = false;
         // SAFETY: The lock is held and the cursor is where it may be, by the invariants; the
         // caller answers for the entry.
         unsafe { bindings::xas_store(self.state.as_raw(), entry) };

@@ -2,15 +2,15 @@
 
 //! A batch of old folios that were found under one hold of the page-cache lock.
 //!
-//! A batch holds references, and locks its folios one after the other. A page fault on a folio
-//! whose turn has not come can therefore finish. If all folios were locked at once, a fault would
-//! take a reference and wait for the lock, and that reference would make the collapse fail.
+//! The batch holds references. Its folios are locked when their turn comes, and a page fault on a
+//! folio whose turn has not come can finish.
 
 use crate::{
     bindings,
-    mm::folio::{Folio, LockedFolio},
+    mm::folio::{Folio, FolioList, LockedFolio},
     sync::aref::ARef, //
 };
+use core::{ops::Range, ptr::NonNull};
 
 /// The number of folios in a batch, the same as in a `struct folio_batch`.
 const SIZE: usize = bindings::FOLIO_BATCH_SIZE as usize;
@@ -22,29 +22,36 @@ const SIZE: usize = bindings::FOLIO_BATCH_SIZE as usize;
 ///
 /// # Invariants
 ///
-/// The first `len` of `folios` are `Some`, and the others `None`. They are in index order. The
-/// object owns the locks of the first `locked`, which is at most `len`.
+/// The object owns a reference to each folio of `folios[begin..len]`, and the locks of those before
+/// `locked`. `begin <= locked <= len <= SIZE`. The folios are in index order. All elements before
+/// `len` are `Some`.
 pub struct Batch {
-    folios: [Option<ARef<Folio>>; SIZE],
-    len: usize,
+    folios: [Option<NonNull<bindings::folio>>; SIZE],
+    /// The folios before it were handed out.
+    begin: usize,
     locked: usize,
+    len: usize,
     /// The index after the last folio and the holes that follow it.
     end: usize,
-    /// The first folio was locked before it was added.
-    came_locked: bool,
+    /// The number of folios at the beginning that were locked before they were added.
+    came_locked: usize,
 }
 
 impl Batch {
+    /// The number of folios that a batch has room for.
+    pub(super) const SIZE: usize = SIZE;
+
     /// Creates an empty batch.
     #[inline]
     pub fn new() -> Self {
         // INVARIANT: There are no folios.
         Self {
-            folios: [const { None }; SIZE],
-            len: 0,
+            folios: [None; SIZE],
+            begin: 0,
             locked: 0,
+            len: 0,
             end: 0,
-            came_locked: false,
+            came_locked: 0,
         }
     }
 
@@ -55,7 +62,7 @@ impl Batch {
         self.end = index;
     }
 
-    /// Returns the number of folios.
+    /// Returns the number of folios, with those that were handed out.
     #[inline]
     pub(super) fn len(&self) -> usize {
         self.len
@@ -85,105 +92,145 @@ impl Batch {
         let nr_pages = folio.nr_pages();
 
         if let Some(slot) = self.folios.get_mut(self.len) {
-            *slot = Some(folio);
-            // INVARIANT: The slot after the last folio has one now.
+            *slot = Some(ARef::into_raw(folio).cast());
+            // INVARIANT: The slot after the last folio has one now, with its reference.
             self.len += 1;
             self.end += nr_pages;
         }
     }
 
-    /// Starts over at `index` with a folio that is locked already.
+    /// Adds a folio that is locked already and has no data of the file system, if all others are
+    /// locked. Drops it if there is no room.
     #[inline]
-    pub(super) fn restart_with(&mut self, index: usize, folio: LockedFolio) {
-        self.restart(index);
-        self.push(folio.into_parts());
-        // INVARIANT: The object takes over the lock of the only folio.
-        self.locked = self.len;
-        self.came_locked = true;
+    pub(super) fn push_locked(&mut self, folio: LockedFolio) {
+        if self.locked == self.len && self.has_room() {
+            self.end += folio.nr_pages();
+            self.folios[self.len] = Some(folio.into_raw());
+            // INVARIANT: The object takes over the lock and the reference of the last folio.
+            self.len += 1;
+            self.locked = self.len;
+            self.came_locked = self.len;
+        }
     }
 
     /// Returns whether folio `n` was locked before it was added.
     #[inline]
     pub(super) fn came_locked(&self, n: usize) -> bool {
-        self.came_locked && n == 0
+        n < self.came_locked
     }
 
-    /// Returns folio `n`, which must be one of the batch.
+    /// Returns folio `n`, if it is one of the batch.
     #[inline]
     pub(super) fn get(&self, n: usize) -> Option<&Folio> {
-        self.folios.get(n)?.as_deref()
+        if !(self.begin..self.len).contains(&n) {
+            return None;
+        }
+        let folio = (*self.folios.get(n)?)?;
+
+        // SAFETY: The batch owns a reference by the type invariant, for as long as it is borrowed.
+        Some(unsafe { Folio::from_raw(folio.as_ptr()) })
     }
 
-    /// Locks folio `n`, the first that is not locked, if its lock is free: `folio_trylock()`.
+    /// Returns folio `n`, and locks it before if its lock is free: `folio_trylock()`.
     ///
-    /// Returns whether it is locked. Returns true if it was locked before.
+    /// Those before it must be locked. Returns `None` if it is not locked.
     #[inline]
-    pub(super) fn try_lock(&mut self, n: usize) -> bool {
-        if n < self.locked {
-            return true;
-        }
-        let Some(folio) = self.get(n).filter(|_| n == self.locked) else {
-            return false;
-        };
-        // SAFETY: The folio is alive, as the batch owns a reference.
-        let locked = unsafe { bindings::folio_trylock(folio.as_raw()) };
+    pub(super) fn lock(&mut self, n: usize) -> Option<&LockedFolio> {
+        if n == self.locked {
+            let folio = self.get(n)?.as_raw();
 
-        // INVARIANT: The lock of the next folio was taken just now, if at all.
-        self.locked += usize::from(locked);
-        locked
+            // SAFETY: The folio is alive, as the batch owns a reference.
+            if !unsafe { bindings::folio_trylock(folio) } {
+                return None;
+            }
+            // INVARIANT: The lock of the next folio was taken just now.
+            self.locked += 1;
+        }
+        self.locked(n)
     }
 
     /// Returns folio `n` if it is locked.
     #[inline]
     pub(super) fn locked(&self, n: usize) -> Option<&LockedFolio> {
-        let folio = self.folios[..self.locked].get(n)?.as_ref()?;
+        if !(self.begin..self.locked).contains(&n) {
+            return None;
+        }
+        let folio = self.folios.get(n)?.as_ref()?;
 
-        // SAFETY: The batch owns the locks of the first `locked` folios by the type invariant. It
-        // keeps them for as long as it is borrowed.
+        // SAFETY: The batch owns the reference and the lock by the type invariant. It keeps them
+        // for as long as it is borrowed.
         Some(unsafe { LockedFolio::from_ref(folio) })
     }
 
-    /// Unlocks the last folio that is locked, and keeps its reference.
+    /// Returns folios of the batch if all of them are locked.
     #[inline]
-    pub(super) fn unlock_last(&mut self) {
-        if let Some(folio) = self.locked(self.locked.wrapping_sub(1)) {
-            let folio = folio.as_raw();
+    pub(super) fn locked_folios(
+        &self,
+        range: Range<usize>,
+    ) -> Option<&[Option<NonNull<bindings::folio>>]> {
+        if range.start < self.begin {
+            return None;
+        }
+        self.folios[..self.locked].get(range)
+    }
 
+    /// Unlocks the folios from `n` on, and keeps their references.
+    ///
+    /// If one of them was unmapped, the TLBs must have been flushed.
+    #[inline]
+    pub(super) fn unlock_from(&mut self, n: usize) {
+        while self.locked > n.max(self.begin) {
             // INVARIANT: The object gives up the lock of the last folio that is locked.
             self.locked -= 1;
-            self.came_locked = false;
-            // SAFETY: The batch owned the lock by the type invariant. Its user has flushed the TLBs
-            // if the folio was unmapped.
-            unsafe { bindings::folio_unlock(folio) };
+            self.came_locked = self.came_locked.min(self.locked);
+            if let Some(folio) = self.get(self.locked) {
+                // SAFETY: The batch owned the lock by the type invariant.
+                unsafe { bindings::folio_unlock(folio.as_raw()) };
+            }
         }
     }
 
-    /// Hands out the locked folios in order.
+    /// Takes the locked folios off the LRU and moves them to `list`.
+    ///
+    /// # Errors
+    ///
+    /// The first folio that is not on the LRU, which stays in the batch, as do those after it.
     #[inline]
-    pub(super) fn drain_locked(&mut self) -> DrainLocked<'_> {
-        let (len, locked) = (self.len, self.locked);
+    pub(super) fn isolate(&mut self, list: &mut FolioList) -> Result<(), &Folio> {
+        let folios = &self.folios[self.begin..self.locked];
 
-        // INVARIANT: There are no folios. The iterator takes over the locks and empties its slots,
-        // and the rest of the slots are emptied here.
-        (self.len, self.locked) = (0, 0);
-        let (locked, rest) = self.folios[..len].split_at_mut(locked);
-        rest.fill_with(|| None);
-        DrainLocked(locked.iter_mut())
+        // SAFETY: The batch owns the locks and the references by the type invariant. It gives up
+        // those that are moved.
+        let moved = unsafe { list.isolate(folios) };
+
+        // INVARIANT: The list owns the folios that were moved.
+        self.begin += moved;
+        if self.begin == self.locked {
+            return Ok(());
+        }
+        self.get(self.begin).map_or(Ok(()), Err)
     }
 
     /// Unlocks the folios and drops the references.
     #[inline]
     pub(super) fn clear(&mut self) {
-        if self.len > 0 {
+        if self.begin < self.len {
             self.drop_all();
         }
-        self.came_locked = false;
+        // INVARIANT: There are no folios.
+        (self.begin, self.locked, self.len) = (0, 0, 0);
+        self.came_locked = 0;
     }
 
     #[cold]
     #[inline(never)]
     fn drop_all(&mut self) {
-        drop(self.drain_locked());
+        self.unlock_from(self.begin);
+        for folio in self.folios[self.begin..self.len].iter().flatten() {
+            // SAFETY: The batch owned a reference by the type invariant. The caller forgets the
+            // folios.
+            unsafe { bindings::folio_put(folio.as_ptr()) };
+        }
     }
 }
 
@@ -197,33 +244,5 @@ impl Drop for Batch {
     #[inline]
     fn drop(&mut self) {
         self.clear();
-    }
-}
-
-/// The locked folios of a [`Batch`], in order.
-///
-/// Dropping it unlocks those that are left.
-///
-/// # Invariants
-///
-/// The object owns the locks of all folios that are left.
-pub(super) struct DrainLocked<'a>(core::slice::IterMut<'a, Option<ARef<Folio>>>);
-
-impl Iterator for DrainLocked<'_> {
-    type Item = LockedFolio;
-
-    #[inline]
-    fn next(&mut self) -> Option<LockedFolio> {
-        let folio = self.0.next()?.take()?;
-
-        // SAFETY: The iterator owns the lock by the type invariant, and hands it over.
-        Some(unsafe { LockedFolio::from_parts(folio) })
-    }
-}
-
-impl Drop for DrainLocked<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        self.by_ref().for_each(drop);
     }
 }

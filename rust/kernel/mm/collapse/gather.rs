@@ -2,9 +2,14 @@
 
 //! Gathering the folios that a collapse replaces.
 //!
-//! Each folio is taken like this, one after the other: lock it, check it, let the file system
-//! release its data, unmap it, check that it has no other users. When a batch is through, its
-//! folios are taken off the LRU together.
+//! Each batch is taken like this:
+//!
+//! 1. Lock its folios one after the other and check them. Let the file system release its data.
+//! 2. Unmap them together. This ends at the first that has other users then.
+//! 3. Check each one for other users, and wait for those that go away.
+//! 4. Take them off the LRU together.
+//!
+//! A folio that cannot be taken ends the batch. Those after it are unlocked, and found again.
 //!
 //! # Other users
 //!
@@ -28,17 +33,17 @@
 //! for, no reference is held to a folio that is not locked: the owner of the lock may be another
 //! collapse, which waits for that reference to go.
 
-use super::{Gathering, NoFolios, OldFolios, Patience, ScanResult};
+use super::{Batch, Gathering, NoFolios, OldFolios, Patience, ScanResult};
 use crate::{
     alloc::flags::GFP_KERNEL,
     mm::{
         folio::{lru_add_drain, Folio, FolioList, LockedFolio},
         mapping::PmdRange,
         mmdebug::vm_bug_on,
-        page_cache::{Cursor, Entry, LockedCursor},
-        rmap::IMmapLock, //
+        page_cache::{Cursor, Entry, LockedCursor}, //
     },
 };
+use core::ops::Range;
 
 /// Why a folio of a batch was not taken.
 enum NotTaken {
@@ -48,6 +53,16 @@ enum NotTaken {
     Moved,
     /// Another task has the folio locked, or waits for its lock with a reference.
     Busy(ScanResult),
+}
+
+/// What [`OldFolios::lock_batch`] has done.
+struct LockedBatch {
+    /// The number of folios that are locked and checked.
+    len: usize,
+    /// A page table maps one of them.
+    mapped: bool,
+    /// Why the next one is not.
+    not_taken: Option<NotTaken>,
 }
 
 impl From<ScanResult> for NotTaken {
@@ -103,11 +118,39 @@ impl<'m> OldFolios<'m, Gathering<'_>> {
         }
     }
 
-    /// Begins a batch with one folio that is locked already, which was found at
-    /// [`next`](Self::next).
+    /// Begins a batch with a folio that is locked already, which was found at [`next`](Self::next).
+    ///
+    /// # Errors
+    ///
+    /// [`ScanResult::PageHasPrivate`] if the file system does not release its data. The folio is
+    /// unlocked then.
     #[inline]
-    pub fn begin_with(&mut self, folio: LockedFolio) {
-        self.state.batch.restart_with(self.next, folio);
+    pub fn begin_with(&mut self, folio: LockedFolio) -> Result<(), ScanResult> {
+        self.state.batch.restart(self.next);
+        self.add_locked(folio)
+    }
+
+    /// Adds a folio that is locked already, which was found after the last one of such a batch.
+    ///
+    /// If there is no room it is unlocked.
+    ///
+    /// # Errors
+    ///
+    /// [`ScanResult::PageHasPrivate`] if the file system does not release its data. The folio is
+    /// unlocked then.
+    #[inline]
+    pub fn add_locked(&mut self, folio: LockedFolio) -> Result<(), ScanResult> {
+        if !folio.release_private(GFP_KERNEL) {
+            return Err(ScanResult::PageHasPrivate);
+        }
+        self.state.batch.push_locked(folio);
+        Ok(())
+    }
+
+    /// Returns how many folios a batch has room for.
+    #[inline]
+    pub fn batch_size(&self) -> usize {
+        Batch::SIZE
     }
 
     /// Takes the folios of the batch, one after the other.
@@ -131,6 +174,7 @@ impl<'m> OldFolios<'m, Gathering<'_>> {
     /// - [`ScanResult::PageDirtyOrWriteback`]: of a regular file, a page table had it dirty.
     ///
     /// The TLBs are flushed, and the folios of the batch unlocked. The collapse cannot go on.
+    #[inline(never)]
     pub fn take(
         &mut self,
         _cursor: &Cursor<'_, 'm>,
@@ -138,35 +182,36 @@ impl<'m> OldFolios<'m, Gathering<'_>> {
         check: impl Fn(&LockedFolio) -> Result<(), ScanResult>,
     ) -> Result<(), (usize, ScanResult)> {
         let begin = self.next;
-        let mapping = self.new.range().mapping();
-        // These do not change, and asking costs a call.
-        let is_shmem = mapping.is_shmem();
-        let release_always = mapping.release_always();
-        let mut i_mmap = IMmapLock::new(mapping);
+        let is_shmem = self.new.range().mapping().is_shmem();
+        let LockedBatch {
+            len: locked,
+            mapped,
+            mut not_taken,
+        } = self.lock_batch(is_shmem, patience, &check);
+        let mut taken = 0;
+        let mut visited = if mapped { 0 } else { locked };
         let mut next = begin;
         let mut end = self.end;
         let mut pages = 0;
-        let mut not_taken = None;
 
-        for n in 0..self.state.batch.len() {
-            if release_always || self.state.batch.get(n).is_some_and(Folio::has_private) {
-                // The file system may wait for its journal.
-                i_mmap.release();
+        while taken < locked {
+            if taken == visited {
+                visited += self.unmap_batch(taken..locked, is_shmem);
             }
-            match self.take_one(n, end, is_shmem, &mut i_mmap, patience, &check) {
+            match self.check_users(taken, is_shmem, patience) {
                 Ok((index, nr_pages)) => {
                     end = index + nr_pages;
                     // A folio that begins before its index counts from there, as in C.
                     next = index.max(begin) + nr_pages;
                     pages += nr_pages;
+                    taken += 1;
                 }
                 Err(reason) => {
-                    not_taken = Some((n, reason));
+                    not_taken = Some(reason);
                     break;
                 }
             }
         }
-        drop(i_mmap);
 
         let pause = match not_taken {
             None => {
@@ -174,22 +219,28 @@ impl<'m> OldFolios<'m, Gathering<'_>> {
                 next = self.state.batch.end().max(begin);
                 false
             }
-            Some((n, NotTaken::Failed(result))) => return Err(self.fail(n, result)),
-            Some((_, NotTaken::Moved)) if patience.try_again() => false,
-            Some((n, NotTaken::Moved)) => return Err(self.fail(n, ScanResult::Truncated)),
-            Some((_, NotTaken::Busy(_))) if !patience.is_spent() => true,
-            Some((n, NotTaken::Busy(result))) => return Err(self.fail(n, result)),
+            Some(NotTaken::Failed(result)) => return Err(self.fail(taken, result)),
+            Some(NotTaken::Moved) if patience.try_again() => false,
+            Some(NotTaken::Moved) => return Err(self.fail(taken, ScanResult::Truncated)),
+            Some(NotTaken::Busy(_)) if !patience.is_spent() => true,
+            Some(NotTaken::Busy(result)) => return Err(self.fail(taken, result)),
         };
+        if taken < self.state.batch.len() {
+            // No folio is unlocked before the flush.
+            self.state.tlb.flush();
+            self.state.batch.unlock_from(taken);
+        }
         self.isolate(begin, patience)?;
         // INVARIANT: `isolate()` has added the folios of the batch that were taken. They are in the
-        // range, in order and after the ones before, as `take_one()` has checked, and have `pages`
+        // range, in order and after the ones before, as `lock_one()` has checked, and have `pages`
         // pages together.
         self.next = next;
         self.end = end;
         self.pages += pages;
+        // No reference is held any more to a folio that is not locked. Another collapse would wait
+        // for it to go.
+        self.state.batch.clear();
         if pause {
-            // No reference is held any more to a folio that is not locked. Another collapse would
-            // wait for it to go.
             patience.pause();
         }
         Ok(())
@@ -227,34 +278,57 @@ impl<'m> OldFolios<'m, Gathering<'_>> {
         (index.max(self.next), result)
     }
 
-    /// Takes folio `n` of the batch: locks, checks and unmaps it.
-    ///
-    /// Returns its index and the number of its pages. `end` is the end of the folio before it.
+    /// Locks and checks the folios of the batch, up to one that cannot be taken.
     #[inline]
-    fn take_one(
+    fn lock_batch(
+        &mut self,
+        is_shmem: bool,
+        patience: &mut Patience,
+        check: &impl Fn(&LockedFolio) -> Result<(), ScanResult>,
+    ) -> LockedBatch {
+        let mut end = self.end;
+        let mut mapped = false;
+
+        for n in 0..self.state.batch.len() {
+            match self.lock_one(n, end, is_shmem, patience, check) {
+                Ok(folio) => {
+                    end = folio.index() + folio.nr_pages();
+                    mapped |= folio.is_mapped();
+                }
+                Err(reason) => {
+                    return LockedBatch {
+                        len: n,
+                        mapped,
+                        not_taken: Some(reason),
+                    }
+                }
+            }
+        }
+        LockedBatch {
+            len: self.state.batch.len(),
+            mapped,
+            not_taken: None,
+        }
+    }
+
+    /// Locks folio `n` of the batch and checks it. `end` is the index after the folio before it.
+    #[inline]
+    fn lock_one(
         &mut self,
         n: usize,
         end: usize,
         is_shmem: bool,
-        i_mmap: &mut IMmapLock<'m>,
         patience: &mut Patience,
         check: &impl Fn(&LockedFolio) -> Result<(), ScanResult>,
-    ) -> Result<(usize, usize), NotTaken> {
+    ) -> Result<&LockedFolio, NotTaken> {
         let range = self.new.range();
-        let mapping = range.mapping();
-        let Gathering { tlb, batch, .. } = &mut self.state;
-
-        if !batch.try_lock(n) {
+        let came_locked = self.state.batch.came_locked(n);
+        let Some(folio) = self.state.batch.lock(n) else {
             return Err(NotTaken::Busy(ScanResult::PageLock));
-        }
-        let came_locked = batch.came_locked(n);
-        let Some(folio) = batch.locked(n) else {
-            return Err(NotTaken::Moved);
         };
 
         // Truncation and reclaim may have been faster.
-        if !came_locked && !mapping.is_mapping_of(folio) {
-            batch.unlock_last();
+        if !came_locked && !range.mapping().is_mapping_of(folio) {
             return Err(NotTaken::Moved);
         }
         check(folio)?;
@@ -268,34 +342,53 @@ impl<'m> OldFolios<'m, Gathering<'_>> {
         if !may_be_added(folio, range, end) {
             return Err(ScanResult::Truncated.into());
         }
-        if !folio.is_on_lru() {
-            i_mmap.release();
-            if !patience.wait(|| folio.is_on_lru()) {
-                return Err(ScanResult::DelPageLru.into());
-            }
+        if !patience.wait(|| folio.is_on_lru()) {
+            return Err(ScanResult::DelPageLru.into());
         }
-        if !folio.release_private(GFP_KERNEL) {
+        // Folios that came locked have none.
+        if !came_locked && !folio.release_private(GFP_KERNEL) {
             return Err(ScanResult::PageHasPrivate.into());
         }
-        if folio.is_mapped() {
-            // SAFETY: The folio is in the mapping and smaller than a PMD, as checked above. It
-            // stays locked in the batch or the list until the flush: both are dropped after `tlb`,
-            // and `tlb` is flushed before a folio is unlocked below, in `fail()`, and in
-            // `isolate()`.
-            unsafe { tlb.unmap(folio, i_mmap.hold()) };
-        }
+        Ok(folio)
+    }
 
-        let in_use = |folio: &Folio| folio.ref_count() != 1 + folio.nr_pages();
+    /// Unmaps folios of the batch, which are locked and checked. Returns how many were visited.
+    #[inline]
+    fn unmap_batch(&mut self, folios: Range<usize>, is_shmem: bool) -> usize {
+        let Gathering { tlb, batch, .. } = &mut self.state;
+        let Some(run) = batch.locked_folios(folios) else {
+            return 0;
+        };
 
-        if in_use(folio) {
-            i_mmap.release();
-            if !patience.wait(|| !in_use(folio) || folio.has_waiters()) {
+        // SAFETY: The folios are in the mapping, in order, and smaller than a PMD, as `lock_one()`
+        // has checked. They stay locked in the batch or the list until the flush: both are dropped
+        // after `tlb`, and `tlb` is flushed before a folio is unlocked in `take()`, `fail()` and
+        // `isolate()`.
+        unsafe { tlb.unmap(run, 1, !is_shmem) }
+    }
+
+    /// Checks that nothing uses folio `n` of the batch, which was unmapped.
+    ///
+    /// Returns its index and the number of its pages.
+    #[inline]
+    fn check_users(
+        &mut self,
+        n: usize,
+        is_shmem: bool,
+        patience: &mut Patience,
+    ) -> Result<(usize, usize), NotTaken> {
+        let Some(folio) = self.state.batch.locked(n) else {
+            return Err(NotTaken::Moved);
+        };
+        let nr_pages = folio.nr_pages();
+        let in_use = || folio.ref_count() != 1 + nr_pages;
+
+        if in_use() {
+            if !patience.wait(|| !in_use() || folio.has_waiters()) {
                 return Err(ScanResult::PageCount.into());
             }
-            if in_use(folio) {
+            if in_use() {
                 // A task waits for the folio lock, and keeps its reference until it gets that.
-                tlb.flush();
-                batch.unlock_last();
                 return Err(NotTaken::Busy(ScanResult::PageCount));
             }
         }
@@ -304,7 +397,7 @@ impl<'m> OldFolios<'m, Gathering<'_>> {
         if !is_shmem && folio.is_dirty() {
             return Err(ScanResult::PageDirtyOrWriteback.into());
         }
-        Ok((folio.index(), folio.nr_pages()))
+        Ok((folio.index(), nr_pages))
     }
 
     /// Takes the locked folios of the batch off the LRU and adds them to the list.
@@ -314,28 +407,23 @@ impl<'m> OldFolios<'m, Gathering<'_>> {
         begin: usize,
         patience: &mut Patience,
     ) -> Result<(), (usize, ScanResult)> {
-        let mut folios = self.state.batch.drain_locked();
-        let mut again = None;
+        let Gathering { tlb, batch, .. } = &mut self.state;
 
-        loop {
-            let mut next = again.take().into_iter().chain(folios.by_ref());
-            let Err(folio) = self.list.isolate(&mut next) else {
-                return Ok(());
-            };
-
+        while let Err(folio) = batch.isolate(&mut self.list) {
             // Another task moves it between lists, or looks whether it can be reclaimed.
             if !patience.wait(|| folio.is_on_lru()) {
                 let index = folio.index().max(begin);
 
                 // No folio is unlocked before the flush.
-                self.state.tlb.flush();
+                tlb.flush();
+                batch.clear();
                 // INVARIANT: The list has folios of this batch that are not counted. No folio may
                 // be added to it any more, so it stays in order.
                 self.end = self.new.range().end();
                 return Err((index, ScanResult::DelPageLru));
             }
-            again = Some(folio);
         }
+        Ok(())
     }
 
     /// Takes the page-cache lock and checks that the holes that were counted are still holes.

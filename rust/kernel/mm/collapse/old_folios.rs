@@ -6,7 +6,7 @@ use super::{batch::Batch, HugeFolio, NewFolio};
 use crate::{
     error::Result as KernelResult,
     mm::{
-        folio::{Folio, FolioList, NodeStat, HPAGE_PMD_NR},
+        folio::{Folio, FolioList, HPAGE_PMD_NR},
         mapping::{AddressSpace, PmdRange},
         page_cache::Cursor,
         rmap::{Flushed, UnmapBatch},
@@ -206,14 +206,11 @@ impl<'m> OldFolios<'m, Copied<'m>> {
     /// taken over the new folio's reference. The caller must own its references to the old folios.
     #[inline]
     pub(super) unsafe fn into_replaced(self) -> (HugeFolio<'m>, ReplacedFolios<'m>) {
-        let is_shmem = self.new.range().mapping().is_shmem();
-
         // SAFETY: The new folio has filled the holes, by the safety contract.
         unsafe { self.state.charge.commit() };
         // INVARIANT: The caller hands over the references, by the safety contract.
         let replaced = ReplacedFolios {
             list: self.list,
-            is_shmem,
             _mapping: PhantomData,
         };
         // SAFETY: The folio was stored with its references, by the safety contract.
@@ -230,11 +227,9 @@ impl<'m> OldFolios<'m, Copied<'m>> {
 /// # Invariants
 ///
 /// The object owns all references that the page cache held. The folios are still counted as pages
-/// of a file, which is shmem if `is_shmem` is set. `folio->mapping` is a mapping that lives for
-/// `'m`.
+/// of a file. `folio->mapping` is a mapping that lives for `'m`.
 pub struct ReplacedFolios<'m> {
     list: FolioList,
-    is_shmem: bool,
     _mapping: PhantomData<&'m AddressSpace>,
 }
 
@@ -247,11 +242,10 @@ impl ReplacedFolios<'_> {
 impl Drop for ReplacedFolios<'_> {
     #[inline]
     fn drop(&mut self) {
-        let stats = &[NodeStat::FilePages, NodeStat::Shmem];
         let list = core::mem::take(&mut self.list);
 
         // SAFETY: The folios were replaced, the object owns the references of the page cache, and
         // the folios are still counted, all by the type invariants.
-        unsafe { list.free_replaced(&stats[..1 + usize::from(self.is_shmem)]) };
+        unsafe { list.free_replaced() };
     }
 }

@@ -10,19 +10,24 @@
 //! A userfaultfd that is registered for missing pages expects an event for each page that its user
 //! has observed to be missing. A collapse fills holes, which suppresses the event. So:
 //!
-//! 1. Store `XA_RETRY_ENTRY` in each empty slot. From now on, a lockless reader waits instead of
-//!    observing a hole.
-//! 2. Compare the number of holes with what was counted before. Pages and holes may have come and
+//! 1. Walk the VMAs of the range, and remember how many registrations there were before. No
+//!    spinlock is held, because there may be any number of VMAs.
+//! 2. Take the page-cache lock, and store `XA_RETRY_ENTRY` in each empty slot. From now on, a
+//!    lockless reader waits instead of observing a hole.
+//! 3. Compare the number of holes with what was counted before. Pages and holes may have come and
 //!    gone without the lock.
-//! 3. Walk the VMAs of the range. If one has a userfaultfd for missing pages, roll back.
-//! 4. Store the huge folio over the whole range, which replaces the retry entries.
+//! 4. Compare the number of registrations. If it has changed, walk the VMAs again. If one has a
+//!    userfaultfd for missing pages, roll back.
+//! 5. Store the huge folio over the whole range, which replaces the retry entries.
 //!
-//! A userfaultfd that is registered after step 1 cannot have observed a hole since, so the race is
-//! indistinguishable from a collapse that finished before the registration.
+//! A userfaultfd that is registered after step 4 cannot have observed a hole since step 2, so the
+//! race is indistinguishable from a collapse that finished before the registration. A VMA can also
+//! get its flags from another VMA, by `fork()` or `mremap()`. It enters the tree with
+//! `i_mmap_rwsem` held for writing. The collapse holds it for reading from step 1 to step 4.
 //!
-//! The two sides hold different locks, so each needs a full barrier: here between steps 1 and 3,
-//! and in `userfaultfd_register()` after the flags were written. Otherwise the collapse could read
-//! the old flags while the user still observes the hole. The litmus tests in
+//! The two sides hold different locks, so each needs a full barrier: here between steps 2 and 4,
+//! and in `userfaultfd_register()` after the flags and the number were written. Otherwise the
+//! collapse could read the old number while the user still observes the hole. The litmus tests in
 //! `tools/testing/collapse_file/litmus/` show that.
 
 use super::{Copied, HugeFolio, OldFolios, ReplacedFolios};
@@ -35,14 +40,18 @@ use crate::{
     ffi::c_int,
     mm::{
         folio::{NodeStat, HPAGE_PMD_NR},
-        mapping::IMmapReadGuard,
+        mapping::{IMmapReadGuard, MissingWalk},
         page_cache::{Cursor, LockedCursor}, //
     },
     sync::barrier::{smp_mb, Full},
 };
 
+/// How often the VMAs are walked without the page-cache lock.
+const WALKS: usize = 3;
+
 impl<'m> OldFolios<'m, Copied<'m>> {
-    /// Takes `i_mmap_rwsem` if there are holes, and then the page-cache lock for the last time.
+    /// Takes `i_mmap_rwsem` and walks the VMAs if there are holes. Then takes the page-cache lock
+    /// for the last time.
     ///
     /// Context: may sleep. Afterwards interrupts are disabled.
     ///
@@ -60,17 +69,45 @@ impl<'m> OldFolios<'m, Copied<'m>> {
         // SAFETY: No preconditions.
         #[cfg(not(CONFIG_SMP))]
         assert!(!unsafe { bindings::irqs_disabled() });
-        let i_mmap = (!self.is_full()).then(|| cursor.i_mmap_read());
-        let locked = cursor.lock();
+        let (locked, missing) = if self.is_full() {
+            (cursor.lock(), None)
+        } else {
+            let i_mmap = cursor.i_mmap_read();
+            let (locked, walk) = Self::walk_and_lock(cursor, &i_mmap);
+            (locked, Some((i_mmap, walk)))
+        };
 
         // INVARIANT: No slot was filled.
         LastLock(Section {
             retry_entries: 0,
             _hold: LastHold::begin(&locked),
             locked,
-            i_mmap,
+            missing,
             old: self,
         })
+    }
+
+    /// Walks the VMAs and takes the page-cache lock.
+    ///
+    /// Walks them again if one was registered meanwhile. After a few times the last section does,
+    /// with the lock held.
+    fn walk_and_lock<'w>(
+        mut cursor: Cursor<'w, 'm>,
+        i_mmap: &IMmapReadGuard<'m>,
+    ) -> (LockedCursor<'w, 'm>, MissingWalk) {
+        let indices = cursor.range().indices();
+
+        for _ in 1..WALKS {
+            let walk = i_mmap.walk_missing(indices.clone());
+            let locked = cursor.lock();
+
+            if walk.is_current() {
+                return (locked, walk);
+            }
+            cursor = locked.unlock();
+        }
+        let walk = i_mmap.walk_missing(indices);
+        (cursor.lock(), walk)
     }
 }
 
@@ -85,7 +122,8 @@ struct Section<'w, 'm> {
     // Dropped in this order: the measurement ends with the lock held.
     _hold: LastHold,
     locked: LockedCursor<'w, 'm>,
-    i_mmap: Option<IMmapReadGuard<'m>>,
+    /// If there are holes: the lock that keeps the set of VMAs, and what a walk over them found.
+    missing: Option<(IMmapReadGuard<'m>, MissingWalk)>,
     old: OldFolios<'m, Copied<'m>>,
 }
 
@@ -104,7 +142,7 @@ impl Drop for Section<'_, '_> {
     #[inline]
     fn drop(&mut self) {
         // Other tasks need not wait for the slots.
-        self.i_mmap = None;
+        self.missing = None;
         if self.retry_entries > 0 {
             self.restore_holes();
         }
@@ -187,11 +225,17 @@ impl<'w, 'm> CountedRange<'w, 'm> {
     pub fn check_userfaultfd(mut self) -> Result<SealedRange<'w, 'm>> {
         let indices = self.0.old.range().indices();
 
-        if let Some(i_mmap) = self.0.i_mmap.take() {
-            // Stores the retry entries before it reads the flags of the VMAs. Pairs with the
+        if let Some((i_mmap, walk)) = self.0.missing.take() {
+            // Stores the retry entries before it reads the number of registrations. Pairs with the
             // barrier in `userfaultfd_register()`.
             smp_mb(Full);
-            if i_mmap.vmas(indices).any(|vma| vma.userfaultfd_missing()) {
+            let found = if walk.is_current() {
+                walk.found()
+            } else {
+                i_mmap.walk_missing(indices).found()
+            };
+
+            if found {
                 return Err(EBUSY);
             }
         }
@@ -242,6 +286,12 @@ impl<'m> SealedRange<'_, 'm> {
             unsafe { bindings::folio_ref_sub(folio.as_raw(), HPAGE_PMD_NR as i32 - 1) };
             return Err(error);
         }
+        // INVARIANT: The store has replaced the retry entries.
+        section.retry_entries = 0;
+        let old = section.into_old();
+        let folio = old.new_folio();
+
+        // Truncation and reclaim wait for the folio lock.
         if is_shmem {
             folio.mod_stat(NodeStat::Shmem, pages);
             folio.mod_stat(NodeStat::ShmemThps, pages);
@@ -249,12 +299,9 @@ impl<'m> SealedRange<'_, 'm> {
             folio.mod_stat(NodeStat::FileThps, pages);
         }
         folio.mod_stat(NodeStat::FilePages, pages);
-        // SAFETY: The folio is alive and not on an LRU. The LRU lock nests in the page-cache lock.
+        // SAFETY: The folio is alive and not on an LRU.
         unsafe { bindings::folio_add_lru(folio.as_raw()) };
 
-        // INVARIANT: The store has replaced the retry entries.
-        section.retry_entries = 0;
-        let old = section.into_old();
         // SAFETY: The store has put the new folio with its references in the page cache. The
         // references to the old folios were the page cache's, which has dropped them.
         Ok(unsafe { old.into_replaced() })
@@ -272,7 +319,7 @@ impl<'m> Section<'_, 'm> {
         unsafe {
             drop(core::ptr::read(&this._hold));
             drop(core::ptr::read(&this.locked));
-            drop(core::ptr::read(&this.i_mmap));
+            drop(core::ptr::read(&this.missing));
             core::ptr::read(&this.old)
         }
     }

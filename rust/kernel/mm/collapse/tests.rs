@@ -227,9 +227,10 @@ mod kunit {
         let mut batch = Batch::new();
         let mut old = begin(range, &mut batch)?;
 
-        old.begin_with(other.lock(0)?);
+        let begun = old.begin_with(other.lock(0)?);
         let taken = old.take(&Cursor::new(&mut walk), &mut patience()?, |_| Ok(()));
         drop(old);
+        assert_eq!(begun, Ok(()));
         assert_eq!(taken, Err((0, ScanResult::Truncated)));
         assert_eq!(other.folio(0)?.ref_count(), 2);
         Ok(())

@@ -2,26 +2,27 @@
 
 //! Lists of isolated folios, and how replaced folios are freed.
 
-use super::{lru::LruLock, Folio, IsolatedFolio, LockedFolio, NodeStat};
+use super::{Folio, LockedFolio};
 use crate::{
     bindings,
-    ffi::{c_int, c_uint},
+    ffi::c_uint,
     types::NotThreadSafe, //
 };
 use core::{
     marker::PhantomData,
-    mem::{ManuallyDrop, MaybeUninit},
-    ptr::NonNull, //
+    ptr::{self, NonNull}, //
 };
 
-/// Isolated folios, linked through `lru` in the order they were added.
+/// Locked folios that the task has taken off the LRU, linked through `lru` in the order they were
+/// added.
 ///
-/// The folios form a ring of their own. There is no list head, so the object can move.
+/// The folios form a ring of their own. There is no list head, so the object can move. Dropping it
+/// puts the folios back on their LRU, unlocks them, and drops the references.
 ///
 /// # Invariants
 ///
-/// `first` is `None`, or an isolated folio in a ring that is linked through `lru`. The list owns
-/// each folio of the ring as an [`IsolatedFolio`].
+/// `first` is `None`, or a folio in a ring that is linked through `lru`. The list owns the lock and
+/// the isolation of each folio of the ring, and two references: one comes with the isolation.
 pub struct FolioList {
     first: Option<NonNull<bindings::folio>>,
     _not_send: NotThreadSafe,
@@ -38,32 +39,9 @@ impl FolioList {
         }
     }
 
-    /// Appends a folio.
+    /// Removes the first folio, and hands it over with all that the list owns of it.
     #[inline]
-    pub fn push(&mut self, folio: IsolatedFolio) {
-        let folio = ManuallyDrop::new(folio);
-
-        match self.first {
-            None => {
-                // SAFETY: The `lru` field of an isolated folio is not in use.
-                unsafe { bindings::INIT_LIST_HEAD(folio.lru()) };
-                // INVARIANT: The folio is a ring of one, and the list owns it.
-                self.first = NonNull::new(folio.as_raw());
-            }
-            Some(first) => {
-                // SAFETY: `first` is alive and in a ring by the type invariant. The entry before
-                // the first one is the last one. The `lru` field of an isolated folio is not in
-                // use.
-                unsafe {
-                    bindings::list_add_tail(folio.lru(), bindings::folio_lru(first.as_ptr()))
-                };
-            }
-        }
-    }
-
-    /// Removes the first folio.
-    #[inline]
-    pub fn pop(&mut self) -> Option<IsolatedFolio> {
+    fn pop(&mut self) -> Option<NonNull<bindings::folio>> {
         let first = self.first?;
         // SAFETY: `first` is in a ring of folios by the type invariant.
         let (lru, next) = unsafe {
@@ -80,83 +58,91 @@ impl FolioList {
         };
         // SAFETY: `first` is in a ring by the type invariant.
         unsafe { bindings::list_del(lru) };
-        // SAFETY: The list owned the folio lock and its reference. The new object takes over both.
-        let folio = unsafe { LockedFolio::from_raw(first) };
-        // INVARIANT: The list owned the isolation. `lru` is not in use after `list_del()`.
-        Some(IsolatedFolio(folio))
+        Some(first)
     }
 
-    /// Takes locked folios off the LRU and appends them, as `folio_isolate_lru()` does one by one.
+    /// Takes folios off the LRU and appends them: `folios_isolate_lru()`.
     ///
-    /// The LRU lock is taken once for all consecutive folios of one LRU.
+    /// Returns the number of folios that were moved. The first that was not on the LRU ends it.
     ///
     /// Context: does not sleep.
     ///
-    /// # Errors
+    /// # Safety
     ///
-    /// Returns the first folio that is not on the LRU. The ones after it stay in `folios`.
+    /// The elements must be `Some`. The caller must own the lock and a reference of each folio, and
+    /// hands over those of the folios that are moved.
     #[inline]
-    pub(in crate::mm) fn isolate(
+    pub(in crate::mm) unsafe fn isolate(
         &mut self,
-        folios: &mut impl Iterator<Item = LockedFolio>,
-    ) -> Result<(), LockedFolio> {
-        let mut lock = LruLock::new();
-
-        for folio in folios {
-            self.push(lock.isolate(folio)?);
-        }
-        Ok(())
+        folios: &[Option<NonNull<bindings::folio>>],
+    ) -> usize {
+        // INVARIANT: The call links folios that it has isolated. The caller hands over the rest of
+        // what a list owns.
+        self.with_head(|head| {
+            // SAFETY: The caller has references to the folios. `Option<NonNull<_>>` has the layout
+            // of a pointer, and the function only reads the array. `head` is a list of isolated
+            // folios, whose `lru` field is not in use otherwise.
+            let nr = unsafe {
+                bindings::folios_isolate_lru(
+                    folios.as_ptr().cast_mut().cast(),
+                    folios.len() as c_uint,
+                    head,
+                )
+            };
+            nr as usize
+        })
     }
 
-    /// Drops all references to the folios, which another folio has replaced in the page cache.
+    /// Drops all references to the folios, which another folio has replaced in the page cache:
+    /// `filemap_free_replaced()`.
     ///
-    /// The folios are no longer counted in `stats`.
+    /// They are no longer counted as pages of a file.
     ///
     /// Context: may sleep; no page-cache lock is held.
     ///
     /// # Safety
     ///
-    /// The folios must have been replaced in the page cache. The caller must own the references
-    /// that the page cache held. The folios must still be counted in `stats`.
-    pub(in crate::mm) unsafe fn free_replaced(self, stats: &[NodeStat]) {
-        let mut refs = [0; bindings::FOLIO_BATCH_SIZE as usize];
-        let list = ManuallyDrop::new(self);
-        // The iterator advances before a folio is freed, and does not go back to it.
-        let mut folios = list.iter();
+    /// The folios must have been replaced in the page cache, and must still be counted as pages of
+    /// a file. The caller must own the references that the page cache held.
+    #[inline]
+    pub(in crate::mm) unsafe fn free_replaced(mut self) {
+        // SAFETY: The list owns the locks, the isolation and a reference of each folio. The caller
+        // owns the others. The function empties the list.
+        self.with_head(|head| unsafe { bindings::filemap_free_replaced(head) });
+    }
 
-        while folios.next.is_some() {
-            let mut batch = MaybeUninit::uninit();
-            // SAFETY: `batch` is valid for a write.
-            unsafe { bindings::folio_batch_init(batch.as_mut_ptr()) };
-            let mut run = StatRun::new(stats);
+    /// Calls `f` with a list head, which C code may add folios to, or empty.
+    #[inline]
+    fn with_head<R>(&mut self, f: impl FnOnce(*mut bindings::list_head) -> R) -> R {
+        let mut head = bindings::list_head {
+            next: ptr::null_mut(),
+            prev: ptr::null_mut(),
+        };
+        let head = &raw mut head;
 
-            for (refs, folio) in refs.iter_mut().zip(folios.by_ref()) {
-                let raw = folio.as_raw();
-                let nr_pages = folio.nr_pages();
-
-                run.sub(folio, nr_pages);
-                // SAFETY: The folio is alive and off the LRU, as the list owns its isolation. It is
-                // no longer in the page cache, by the safety contract. A lockless lookup that found
-                // it earlier checks the page cache again. `mapping` changes only under the folio
-                // lock, which the list owns. The flags are changed atomically.
-                unsafe {
-                    bindings::folio_clear_mapping(raw);
-                    bindings::folio_clear_active(raw);
-                    bindings::folio_clear_unevictable(raw);
-                }
-                // SAFETY: The list owned the folio lock.
-                unsafe { bindings::folio_unlock(raw) };
-                // One reference is from locking, one from the isolation, the others are those of
-                // the page cache.
-                *refs = 2 + nr_pages as c_uint;
-                // SAFETY: `batch` was initialized above. `refs` has as many elements as `batch`.
-                unsafe { bindings::folio_batch_add(batch.as_mut_ptr(), raw) };
-            }
-            drop(run);
-            // SAFETY: `refs` has the number of references to each folio in `batch` that the list
-            // and, by the safety contract, the caller own. Neither uses them again.
-            unsafe { bindings::folios_put_refs(batch.as_mut_ptr(), refs.as_mut_ptr()) };
+        match self.first {
+            // SAFETY: `head` is valid for a write.
+            None => unsafe { bindings::INIT_LIST_HEAD(head) },
+            // SAFETY: `first` is in a ring of folios by the type invariant. The head comes before
+            // it, that is after the last one.
+            Some(first) => unsafe {
+                bindings::list_add_tail(head, bindings::folio_lru(first.as_ptr()))
+            },
         }
+        let result = f(head);
+        // SAFETY: `head` is in a ring.
+        let next = unsafe { (*head).next };
+
+        // INVARIANT: The first entry after the head, if there is one.
+        self.first = if next == head {
+            None
+        } else {
+            // SAFETY: Each entry but the head is the `lru` field of a folio.
+            NonNull::new(unsafe { bindings::lru_folio(next) })
+        };
+        // SAFETY: `head` is in a ring. The others remain linked.
+        unsafe { bindings::list_del(head) };
+        result
     }
 
     /// Iterates over the folios in order.
@@ -174,7 +160,12 @@ impl FolioList {
     #[cold]
     #[inline(never)]
     fn put_back_all(&mut self) {
-        while self.pop().is_some() {}
+        while let Some(folio) = self.pop() {
+            // SAFETY: The list owned the isolation and its reference.
+            unsafe { bindings::folio_putback_lru(folio.as_ptr()) };
+            // SAFETY: The list owned the folio lock and another reference.
+            drop(unsafe { LockedFolio::from_raw(folio) });
+        }
     }
 }
 
@@ -190,56 +181,6 @@ impl Drop for FolioList {
         if self.first.is_some() {
             self.put_back_all();
         }
-    }
-}
-
-/// Subtracts folios from counters, consecutive ones of the same node and memory cgroup together.
-struct StatRun<'a> {
-    stats: &'a [NodeStat],
-    last: Option<&'a Folio>,
-    pages: c_int,
-}
-
-impl<'a> StatRun<'a> {
-    #[inline]
-    fn new(stats: &'a [NodeStat]) -> Self {
-        Self {
-            stats,
-            last: None,
-            pages: 0,
-        }
-    }
-
-    #[inline]
-    fn sub(&mut self, folio: &'a Folio, pages: usize) {
-        // SAFETY: Both folios are alive by the type invariant of `Folio`.
-        let same =
-            |last: &Folio| unsafe { bindings::folio_same_lruvec(last.as_raw(), folio.as_raw()) };
-
-        if !self.last.is_some_and(same) {
-            self.settle();
-        }
-        self.last = Some(folio);
-        // A run has the pages of one PMD range at most.
-        self.pages += pages as c_int;
-    }
-
-    #[inline]
-    fn settle(&mut self) {
-        let Some(folio) = self.last.take() else {
-            return;
-        };
-        for &stat in self.stats {
-            folio.mod_stat(stat, -self.pages);
-        }
-        self.pages = 0;
-    }
-}
-
-impl Drop for StatRun<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        self.settle();
     }
 }
 

@@ -178,6 +178,9 @@ pub fn seek(first: usize, last: usize) {
 pub fn register(vma: usize) {
     world::wait_until(Wait::NoFaults);
     with(|w| w.vmas[vma].uffd_missing.set(true));
+    log(What::Registering(vma));
+    world::point();
+    with(|w| w.registrations += 1);
     log(What::Register(vma));
 }
 

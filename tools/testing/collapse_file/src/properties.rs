@@ -435,9 +435,10 @@ fn all_is_balanced() {
         if w.lock_owner.is_some() || !w.i_mmap_readers.is_empty() || w.i_mmap_writer.is_some() {
             wrong.push("a lock is left locked".into());
         }
-        if w.tasks.iter().any(|t| {
-            t.irqs_disabled > 0 || t.lru_locked.is_some() || t.rcu > 0 || !t.unflushed.is_empty()
-        }) {
+        if w.tasks
+            .iter()
+            .any(|t| t.irqs_disabled > 0 || t.rcu > 0 || !t.unflushed.is_empty())
+        {
             wrong.push(
                 "a task ends with interrupts off, in an RCU section, or with flushes to make"
                     .into(),

@@ -178,24 +178,27 @@ impl Window<'_> {
         self.range().any(|i| self.history.before(i, at).is_none())
     }
 
-    /// Whether there was a time with a hole and a userfaultfd that waits for it; and one without
-    /// such a pair.
+    /// Whether there was a time with a hole and a userfaultfd that may wait for it; and one without
+    /// such a pair, or with a registration that had not returned.
     fn holes_and_userfaultfds(&self) -> (bool, bool) {
         let end = START + HPAGE_PMD_NR - 1;
-        let mut registered = Vec::new();
+        let reaches = |vma: usize| with(|w| w.vmas[vma].reaches(START, end));
+        let (mut set, mut registered) = (Vec::new(), Vec::new());
         let (mut both, mut not_both) = (false, false);
         for (at, event) in self.events.iter().enumerate() {
             match event.what {
-                What::Register(vma) if with(|w| w.vmas[vma].reaches(START, end)) => {
-                    registered.push(vma)
+                What::Registering(vma) if reaches(vma) => set.push(vma),
+                What::Register(vma) if reaches(vma) => registered.push(vma),
+                What::Unregister(vma) | What::Munmap(vma) => {
+                    set.retain(|&v| v != vma);
+                    registered.retain(|&v| v != vma);
                 }
-                What::Unregister(vma) | What::Munmap(vma) => registered.retain(|&v| v != vma),
                 _ => (),
             }
             if at >= self.begin && !(both && not_both) {
-                let now = !registered.is_empty() && self.hole_at(at + 1);
-                both |= now;
-                not_both |= !now;
+                let hole = self.hole_at(at + 1);
+                both |= !set.is_empty() && hole;
+                not_both |= registered.is_empty() || !hole;
             }
         }
         (both, not_both)
@@ -216,7 +219,7 @@ impl Window<'_> {
                 self.others().any(|e| matches!(e.what, What::FolioLock(_)))
             }
             scan_result_SCAN_DEL_PAGE_LRU => {
-                self.injected("folio_test_clear_lru")
+                self.injected("folios_isolate_lru")
                     || self.others().any(|e| {
                         matches!(
                             e.what,
@@ -225,7 +228,7 @@ impl Window<'_> {
                     })
             }
             scan_result_SCAN_PAGE_COUNT => {
-                self.injected("try_to_unmap")
+                self.injected("try_to_unmap_file_run")
                     || self
                         .others()
                         .any(|e| matches!(e.what, What::Get(_) | What::Alloc(..)))

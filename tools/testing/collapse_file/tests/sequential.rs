@@ -271,7 +271,7 @@ fn without_a_race(cases: &mut Cases) {
     let unpin = || unsafe { folio_put(mapping::cached(START + 2).expect("there is a page")) };
     shmem("4.4", pinned, unpin);
     let stays_mapped: Prepare = |model| {
-        fail("try_to_unmap");
+        fail("try_to_unmap_file_run");
         model.pages[1] = Page::Used;
     };
     shmem("4m.", stays_mapped, nothing);
@@ -414,7 +414,7 @@ fn with_a_race(cases: &mut Cases) {
         scan_result_SCAN_SUCCEED,
     );
     if XA_CHUNK_SHIFT < HPAGE_PMD_ORDER {
-        // The node of holes only is gone with a page that came and went, and there is no other.
+        // The node of holes is gone with a page that came and went. Filling needs no other.
         race(
             "44.",
             "shmem_charge",
@@ -423,7 +423,7 @@ fn with_a_race(cases: &mut Cases) {
                 punch(START + LAST, START + LAST);
                 fail("node");
             },
-            scan_result_SCAN_STORE_FAILED,
+            scan_result_SCAN_SUCCEED,
         );
     }
 }
@@ -465,7 +465,6 @@ fn each_result() {
             scan_result_SCAN_CGROUP_CHARGE_FAIL,
             scan_result_SCAN_TRUNCATED,
             scan_result_SCAN_PAGE_HAS_PRIVATE,
-            scan_result_SCAN_STORE_FAILED,
             scan_result_SCAN_COPY_MC,
             scan_result_SCAN_PAGE_FILLED,
             scan_result_SCAN_PAGE_DIRTY_OR_WRITEBACK,
@@ -513,8 +512,8 @@ fn each_call_fails_once() {
             let right = match failed {
                 "shmem_get_folio" | "read" => trouble(Page::Unavailable),
                 // The folio is on the LRU, so it is tried again.
-                "folio_test_clear_lru" => predict(&model) == (result, index),
-                "try_to_unmap" => trouble(Page::Used),
+                "folios_isolate_lru" => predict(&model) == (result, index),
+                "try_to_unmap_file_run" => trouble(Page::Used),
                 "copy_mc_highpage" => trouble(Page::Poisoned),
                 other => {
                     model.memory = other != "alloc_charge_folio";
@@ -761,7 +760,7 @@ fn lock_at(index: usize) -> LockedFolio {
 fn folio_that_does_not_belong() {
     let take = |old: &mut OldFolios<'static, Gathering<'_>>, folio| {
         let mut walk = range_at(START).walk();
-        old.begin_with(folio);
+        old.begin_with(folio).expect("there is no private data");
         old.take(&Cursor::new(&mut walk), &mut patience(), |_| Ok(()))
     };
     let truncated = |index| Err((index, ScanResult::Truncated));
@@ -791,7 +790,8 @@ fn folio_that_does_not_belong() {
     file(true, "4");
     let mut batch = Batch::new();
     let mut old = begin_at(START, &mut batch);
-    old.begin_with(lock_at(START));
+    old.begin_with(lock_at(START))
+        .expect("there is no private data");
     page(START).mapping.set(core::ptr::null_mut());
     let mut walk = range_at(START).walk();
     let taken = old.take(&Cursor::new(&mut walk), &mut patience(), |_| Ok(()));
@@ -933,14 +933,15 @@ fn steps_in_wrong_order() {
     let mut locked = Cursor::new(&mut walk).lock();
     old.find(&mut locked, |_| true);
     let cursor = locked.unlock();
-    at_call("folio_test_clear_lru", || ());
-    at_call("folio_test_clear_lru", || {
+    at_call("folios_isolate_lru", || ());
+    at_call("folios_isolate_lru", || {
         page(START + 1).lru_state.set(Lru::Isolated(somebody()))
     });
     let failed = old.take(&cursor, &mut patience(), |_| Ok(()));
     assert_eq!(failed, Err((START + 1, ScanResult::DelPageLru)));
     page(START + 1).lru_state.set(Lru::Listed);
-    old.begin_with(lock_at(START + 1));
+    old.begin_with(lock_at(START + 1))
+        .expect("there is no private data");
     let refused = old.take(&cursor, &mut patience(), |_| Ok(()));
     assert_eq!(refused, Err((START + 1, ScanResult::Truncated)));
     drop(old);

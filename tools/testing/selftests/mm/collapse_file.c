@@ -604,12 +604,12 @@ static long cpu_ms(pthread_t thread)
 }
 
 /*
- * Registered when its VMA had been looked at already: too late to matter, as no hole
- * is to be seen any more. A thread that touches one has to wait, and there is no event.
+ * A registration right before the commit is too late to matter, because no hole is visible any
+ * more. A thread that touches one has to wait, and there is no event.
  */
 TEST_F_TIMEOUT(collapse_file, uffd_registered_too_late_sees_no_holes, 300)
 {
-	static const char next[] = "mapping_rmap_tree_iter_next";
+	static const char last[] = "folio_mark_dirty";
 	bool waited = false;
 
 	if (!inject_available())
@@ -636,7 +636,6 @@ TEST_F_TIMEOUT(collapse_file, uffd_registered_too_late_sees_no_holes, 300)
 		ASSERT_EQ(fallocate(self->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, HUGE,
 				    HUGE), 0);
 		fill(self->base, true);
-		/* This VMA begins before the range, so it is looked at first. */
 		alias = mmap(NULL, 2 * HUGE, PROT_READ | PROT_WRITE, MAP_SHARED, self->fd, 0);
 		ASSERT_NE(alias, MAP_FAILED);
 		touch.at = alias + HUGE + 16 * PAGE;
@@ -647,9 +646,9 @@ TEST_F_TIMEOUT(collapse_file, uffd_registered_too_late_sees_no_holes, 300)
 		ASSERT_TRUE(run_on(0));
 		ASSERT_EQ(pthread_create(&thread, NULL, toucher, &touch), 0);
 		ASSERT_NE(parked, NULL);
-		ASSERT_EQ(inject("%s stall 2 1 %d", next, parked_tid(parked)), 0);
+		ASSERT_EQ(inject("%s stall 1 1 %d", last, parked_tid(parked)), 0);
 		ASSERT_EQ(inject("shmem_charge go"), 0);
-		parked_gets_to(parked, next);
+		parked_gets_to(parked, last);
 		EXPECT_EQ(register_range(self->uffd, alias, 2 * HUGE,
 					 UFFDIO_REGISTER_MODE_MISSING), 0);
 		begun = cpu_ms(thread);
@@ -657,10 +656,10 @@ TEST_F_TIMEOUT(collapse_file, uffd_registered_too_late_sees_no_holes, 300)
 		do {
 			EXPECT_EQ(poll(&poller, 1, 10), 0);
 			done = __atomic_load_n(&touch.done, __ATOMIC_ACQUIRE);
-			waited = inject_is_parked(next);
+			waited = inject_is_parked(last);
 			EXPECT_FALSE(waited && done);
 		} while (waited && !done && cpu_ms(thread) - begun < 20);
-		inject("%s go", next);
+		inject("%s go", last);
 		EXPECT_EQ(collapse_resume(parked).err, 0);
 		EXPECT_EQ(poll(&poller, 1, 0), 0);
 		/* Whoever waits for an event nevertheless is let go. */
@@ -672,6 +671,55 @@ TEST_F_TIMEOUT(collapse_file, uffd_registered_too_late_sees_no_holes, 300)
 		ASSERT_GE(self->uffd, 0);
 	}
 	EXPECT_TRUE(waited);
+}
+
+/*
+ * The VMAs are looked at before the page-cache lock is taken. A registration after that and before
+ * the holes are filled is noticed, and its user gets the event.
+ */
+TEST_F_TIMEOUT(collapse_file, uffd_registered_after_the_walk_is_noticed, 300)
+{
+	static const char fill_empty[] = "xas_fill_empty";
+	bool noticed = false;
+
+	if (!inject_available())
+		SKIP(return, "no collapse_file_inject in debugfs");
+	if (strcmp(implementation(), "rust"))
+		SKIP(return, "collapse_file() in C walks the VMAs with the lock held");
+	/* If the stall ends by itself before the registration, try again. */
+	for (int tries = 0; tries < 10 && !noticed; tries++) {
+		struct outcome outcome;
+		struct parked *parked;
+		char *alias;
+
+		ASSERT_EQ(fallocate(self->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+				    HUGE), 0);
+		fill(self->base, true);
+		alias = map_range(self->fd, 0, PROT_READ | PROT_WRITE, MAP_SHARED);
+		ASSERT_NE(alias, NULL);
+		if (!run_on(1))
+			SKIP(return, "there is one CPU only");
+		parked = collapse_parked(self->base, "shmem_charge", "park", 1);
+		ASSERT_TRUE(run_on(0));
+		ASSERT_NE(parked, NULL);
+		ASSERT_EQ(inject("%s stall 1 1 %d", fill_empty, parked_tid(parked)), 0);
+		ASSERT_EQ(inject("shmem_charge go"), 0);
+		parked_gets_to(parked, fill_empty);
+		EXPECT_EQ(register_range(self->uffd, alias, HUGE, UFFDIO_REGISTER_MODE_MISSING), 0);
+		noticed = inject_is_parked(fill_empty);
+		inject("%s go", fill_empty);
+		outcome = collapse_resume(parked);
+		if (noticed) {
+			EXPECT_EQ(outcome.err, EBUSY);
+			EXPECT_TRUE(event_comes(self->uffd, alias + 16 * PAGE));
+		}
+		close(self->uffd);
+		EXPECT_TRUE(content_is_right(self->base, true));
+		munmap(alias, HUGE);
+		self->uffd = open_uffd();
+		ASSERT_GE(self->uffd, 0);
+	}
+	EXPECT_TRUE(noticed);
 }
 
 struct writer {

@@ -204,12 +204,12 @@ static long now(void)
 }
 
 /*
- * It is the last hold that is measured, and all of it: there the VMAs are looked at. A
- * collapse waits there until the clock of the guest has moved on far enough.
+ * The last hold is measured, and all of it. A collapse waits there, when it is about to commit,
+ * until the clock of the guest has moved on far enough.
  */
 TEST_F_TIMEOUT(stats, length_of_the_last_hold, 300)
 {
-	static const char next[] = "mapping_rmap_tree_iter_next";
+	static const char last[] = "folio_mark_dirty";
 	const long long_hold = 1L << 26;
 	long length = 0;
 
@@ -230,19 +230,19 @@ TEST_F_TIMEOUT(stats, length_of_the_last_hold, 300)
 		parked = collapse_parked(self->base, "shmem_charge", "park", 1);
 		ASSERT_TRUE(run_on(0));
 		ASSERT_NE(parked, NULL);
-		ASSERT_EQ(inject("%s stall 1 1 %d", next, parked_tid(parked)), 0);
+		ASSERT_EQ(inject("%s stall 1 1 %d", last, parked_tid(parked)), 0);
 		ASSERT_EQ(inject("shmem_charge go"), 0);
-		parked_gets_to(parked, next);
+		parked_gets_to(parked, last);
 		begun = now();
 		/* If it is still there after the look at the clock, it has been for so long. */
 		do {
 			usleep(10000);
 			passed = now() - begun;
-			if (!inject_is_parked(next))
+			if (!inject_is_parked(last))
 				break;
 			length = passed;
 		} while (length < long_hold);
-		inject("%s go", next);
+		inject("%s go", last);
 		EXPECT_EQ(collapse_resume(parked).err, 0);
 		EXPECT_ONE(self->impl, "pte_mapped_hugepage", 1);
 	}

@@ -89,6 +89,8 @@ pub enum What {
     IMmapUnlock,
     /// A VMA was asked for a userfaultfd.
     CheckVma(usize, bool),
+    /// The flag of a VMA is set, for a registration that has not returned yet.
+    Registering(usize),
     /// A userfaultfd was registered for missing pages of a VMA.
     Register(usize),
     /// It was unregistered.
@@ -148,6 +150,7 @@ impl fmt::Display for What {
             What::IMmapUnlock => write!(f, "unlock i_mmap"),
             What::CheckVma(vma, false) => write!(f, "vma {vma}: no uffd"),
             What::CheckVma(vma, true) => write!(f, "vma {vma}: uffd"),
+            What::Registering(vma) => write!(f, "set the flag of vma {vma}"),
             What::Register(vma) => write!(f, "register vma {vma}"),
             What::Unregister(vma) => write!(f, "unregister vma {vma}"),
             What::Munmap(vma) => write!(f, "munmap vma {vma}"),

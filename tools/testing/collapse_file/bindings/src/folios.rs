@@ -8,7 +8,9 @@
 
 use crate::{
     event::What,
-    mapping::address_space,
+    mapping::{
+        address_space, lruvec_stat_mod_folio, node_stat_item_NR_FILE_PAGES, node_stat_item_NR_SHMEM,
+    },
     world::{self, check, fails, log, might_sleep, point, stop, violation, with, Task, Wait},
 };
 use std::{
@@ -283,10 +285,6 @@ folio_fns! {
         check(!folio.cached.get(), "folio->mapping is cleared of a folio in the page cache");
         folio.mapping.set(core::ptr::null_mut());
     }
-    /// Clears the flag.
-    fn folio_clear_active(folio) { folio.active.set(false); }
-    /// Clears the flag.
-    fn folio_clear_unevictable(folio) { folio.unevictable.set(false); }
     /// Declares the content valid.
     fn folio_mark_uptodate(folio) {
         if folio.pages.iter().any(|p| p.content.get() == GARBAGE) {
@@ -325,75 +323,6 @@ folio_fns! {
 
 /// `FOLIO_BATCH_SIZE`: few, so that small ranges are more than one batch.
 pub const FOLIO_BATCH_SIZE: u32 = 3;
-
-/// `struct folio_batch`.
-#[repr(C)]
-pub struct folio_batch {
-    nr: u8,
-    folios: [*mut folio; FOLIO_BATCH_SIZE as usize],
-}
-
-/// Empties a batch.
-///
-/// # Safety
-///
-/// `batch` can be written to.
-pub unsafe fn folio_batch_init(batch: *mut folio_batch) {
-    // SAFETY: As the caller says.
-    unsafe {
-        batch.write(folio_batch {
-            nr: 0,
-            folios: [core::ptr::null_mut(); FOLIO_BATCH_SIZE as usize],
-        })
-    };
-}
-
-/// Adds a folio. Returns how many there is room for.
-///
-/// # Safety
-///
-/// `batch` is a batch, and `folio` one of this world.
-pub unsafe fn folio_batch_add(batch: *mut folio_batch, folio: *mut folio) -> u32 {
-    // SAFETY: As the caller says.
-    let batch = unsafe { &mut *batch };
-
-    check(
-        (batch.nr as u32) < FOLIO_BATCH_SIZE,
-        "folio_batch_add() to a full batch",
-    );
-    batch.folios[batch.nr as usize] = folio;
-    batch.nr += 1;
-    FOLIO_BATCH_SIZE - batch.nr as u32
-}
-
-/// Gives up references to the folios of a batch.
-///
-/// # Safety
-///
-/// `batch` is a batch, and `refs` has a number for each of its folios.
-pub unsafe fn folios_put_refs(batch: *mut folio_batch, refs: *mut u32) {
-    might_sleep("folios_put_refs");
-    // SAFETY: As the caller says.
-    let batch = unsafe { &mut *batch };
-
-    for n in 0..batch.nr as usize {
-        // SAFETY: As the caller says.
-        let (folio, refs) = unsafe { (live(batch.folios[n], "folios_put_refs"), *refs.add(n)) };
-        put(folio, refs as c_int);
-    }
-    batch.nr = 0;
-}
-
-/// Whether two folios count as the same node's and memcg's.
-///
-/// # Safety
-///
-/// Both are folios of this world.
-pub unsafe fn folio_same_lruvec(a: *mut folio, b: *mut folio) -> bool {
-    // SAFETY: As the caller says.
-    let (a, b) = unsafe { (live(a, "folio_same_lruvec"), live(b, "folio_same_lruvec")) };
-    a.lruvec == b.lruvec
-}
 
 fn acquired(folio: &folio) {
     folio.locked.set(Some(with(|w| w.current)));
@@ -537,146 +466,78 @@ pub unsafe fn folio_lock(folio: *mut folio) {
     acquired(this);
 }
 
+/// Takes folios off the LRU up to the first that is not on it, and adds them to `list`.
+///
 /// # Safety
 ///
-/// The folio is one of this world.
-pub unsafe fn folio_test_clear_lru(folio: *mut folio) -> bool {
-    point();
-    let refuse = fails("folio_test_clear_lru");
+/// `folios` has `nr` folios of this world.
+pub unsafe fn folios_isolate_lru(folios: *mut *mut folio, nr: u32, list: *mut list_head) -> u32 {
     // SAFETY: As the caller says.
-    let folio = unsafe { live(folio, "folio_test_clear_lru") };
-    let isolated = !refuse && folio.lru_state.get() == Lru::Listed;
-    if isolated {
-        folio.lru_state.set(Lru::Isolated(with(|w| w.current)));
-    }
-    log(What::Isolate(folio.id, isolated));
-    isolated
-}
+    let folios = unsafe { core::slice::from_raw_parts(folios, nr as usize) };
 
-/// The LRU of a node and memory cgroup.
-pub struct lruvec {
-    /// Only to have an address.
-    _address: u8,
-}
-static LRUVEC: [lruvec; LRUVECS] = [const { lruvec { _address: 0 } }; LRUVECS];
-
-pub type lru_list = u32;
-pub type zone_type = u32;
-/// What is not evictable is counted, and on no list.
-pub const lru_list_LRU_UNEVICTABLE: lru_list = 4;
-
-fn lruvec_of(folio: &folio) -> *mut lruvec {
-    (&raw const LRUVEC[folio.lruvec]).cast_mut()
-}
-
-/// Complains unless the task has the lock of the LRU that the folio is on.
-fn check_lru_lock(folio: &folio, lruvec: *mut lruvec, call: &str) {
-    if lruvec != lruvec_of(folio) || with(|w| w.me().lru_locked) != Some(folio.lruvec) {
-        violation(format!("{call}() without the lock of the folio's LRU"));
-    }
-}
-
-/// # Safety
-///
-/// The folio is one of this world.
-pub unsafe fn folio_matches_lruvec(folio: *mut folio, lruvec: *mut lruvec) -> bool {
-    // SAFETY: As the caller says.
-    let folio = unsafe { live(folio, "folio_matches_lruvec") };
-    check(!lruvec.is_null(), "folio_matches_lruvec() without an LRU");
-    lruvec == lruvec_of(folio)
-}
-
-/// # Safety
-///
-/// The folio is one of this world.
-pub unsafe fn folio_lruvec_lock_irqsave(folio: *mut folio, flags: *mut usize) -> *mut lruvec {
-    // SAFETY: As the caller says.
-    let folio = unsafe { live(folio, "folio_lruvec_lock_irqsave") };
-    check(
-        with(|w| w.me().lru_locked.is_none()),
-        "two LRU locks are held",
-    );
-    with(|w| {
+    for (n, &ptr) in folios.iter().enumerate() {
+        point();
+        let refuse = fails("folios_isolate_lru");
         // SAFETY: As the caller says.
-        unsafe { *flags = w.me().irqs_disabled };
-        w.me().lru_locked = Some(folio.lruvec);
-        w.me().irqs_disabled += 1;
-    });
-    lruvec_of(folio)
-}
-
-/// # Safety
-///
-/// None.
-pub unsafe fn lruvec_unlock_irqrestore(lruvec: *mut lruvec, flags: usize) {
-    let locked = with(|w| w.me().lru_locked.take());
-    check(
-        locked.is_some_and(|n| core::ptr::eq(&raw const LRUVEC[n], lruvec)),
-        "an LRU lock is released by who has it not",
-    );
-    check(
-        with(|w| std::mem::take(&mut w.me().lru_excess))
-            .values()
-            .all(|&pages| pages == 0),
-        "an LRU lock is released with wrong sizes of the lists",
-    );
-    check(
-        with(|w| w.me().irqs_disabled) == flags + 1,
-        "an LRU lock is released with another interrupt state than it was taken with",
-    );
-    with(|w| w.me().irqs_disabled = flags);
-}
-
-/// # Safety
-///
-/// The folio is one of this world.
-pub unsafe fn folio_lru_list(folio: *mut folio) -> lru_list {
-    // SAFETY: As the caller says.
-    let folio = unsafe { live(folio, "folio_lru_list") };
-    if folio.unevictable.get() {
-        return lru_list_LRU_UNEVICTABLE;
+        let folio = unsafe { live(ptr, "folios_isolate_lru") };
+        let isolated = !refuse && folio.lru_state.get() == Lru::Listed;
+        log(What::Isolate(folio.id, isolated));
+        if !isolated {
+            return n as u32;
+        }
+        folio.lru_state.set(Lru::Isolated(with(|w| w.current)));
+        folio.refs.set(folio.refs.get() + 1);
+        folio.take_off_list();
+        // SAFETY: As the caller says.
+        unsafe { list_add_tail(folio_lru(ptr), list) };
     }
-    u32::from(folio.active.get()) + 2 * u32::from(!folio.swapbacked.get())
+    nr
 }
 
+/// Frees folios that another one has replaced in the page cache.
+///
 /// # Safety
 ///
-/// The folio is one of this world.
-pub unsafe fn folio_zonenum(folio: *mut folio) -> zone_type {
-    // SAFETY: As the caller says.
-    let folio = unsafe { live(folio, "folio_zonenum") };
-    (folio.id / 3 % 2) as zone_type
-}
+/// `list` has folios of this world.
+pub unsafe fn filemap_free_replaced(list: *mut list_head) {
+    might_sleep("filemap_free_replaced");
+    loop {
+        // SAFETY: As the caller says.
+        let next = unsafe { (*list).next };
+        if next == list {
+            return;
+        }
+        // SAFETY: As the caller says.
+        let folio = unsafe { locked(lru_folio(next), "filemap_free_replaced") };
 
-/// # Safety
-///
-/// The folio is one of this world.
-pub unsafe fn lru_gen_del_folio(lruvec: *mut lruvec, ptr: *mut folio, _reclaiming: bool) -> bool {
-    // SAFETY: As the caller says.
-    let folio = unsafe { live(ptr, "lru_gen_del_folio") };
-    check_lru_lock(folio, lruvec, "lru_gen_del_folio");
-    check(
-        folio.lru_state.get() == Lru::Isolated(with(|w| w.current)),
-        "lru_gen_del_folio() by who has not cleared the flag",
-    );
-    if folio.has_generation() {
-        return true;
+        check(
+            !folio.cached.get(),
+            "filemap_free_replaced() of a folio in the page cache",
+        );
+        if folio.lru_state.get() != Lru::Isolated(with(|w| w.current)) {
+            violation(format!(
+                "folio {} is freed by who has not isolated it",
+                folio.id
+            ));
+        }
+        let pages = folio.nr() as c_int;
+        // SAFETY: As the caller says.
+        unsafe {
+            lruvec_stat_mod_folio(lru_folio(next), node_stat_item_NR_FILE_PAGES, -pages);
+            if folio.swapbacked.get() {
+                lruvec_stat_mod_folio(lru_folio(next), node_stat_item_NR_SHMEM, -pages);
+            }
+        }
+        folio.mapping.set(core::ptr::null_mut());
+        folio.active.set(false);
+        folio.unevictable.set(false);
+        // SAFETY: As the caller says.
+        unsafe {
+            list_del(next);
+            folio_unlock(lru_folio(next));
+        }
+        put(folio, 2 + folio.nr() as c_int);
     }
-    // SAFETY: As the caller says.
-    let from = unsafe { (folio_lru_list(ptr), folio_zonenum(ptr)) };
-    with(|w| *w.me().lru_excess.entry(from).or_default() += folio.nr() as isize);
-    false
-}
-
-/// # Safety
-///
-/// `lruvec` is one of this world.
-pub unsafe fn update_lru_size(lruvec: *mut lruvec, lru: lru_list, zone: zone_type, pages: isize) {
-    check(
-        with(|w| w.me().lru_locked).is_some_and(|n| core::ptr::eq(&raw const LRUVEC[n], lruvec)),
-        "update_lru_size() without the LRU lock",
-    );
-    with(|w| *w.me().lru_excess.entry((lru, zone)).or_default() += pages);
 }
 
 /// # Safety
@@ -776,14 +637,6 @@ pub unsafe fn list_del(entry: *mut list_head) {
         (*entry).next = core::ptr::null_mut();
         (*entry).prev = core::ptr::null_mut();
     }
-}
-
-/// # Safety
-///
-/// As in C. There the entry stays as it was, and here it tells that it is on no list.
-pub unsafe fn __list_del_entry(entry: *mut list_head) {
-    // SAFETY: As the caller says.
-    unsafe { list_del(entry) };
 }
 
 /// # Safety

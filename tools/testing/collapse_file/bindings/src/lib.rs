@@ -25,9 +25,7 @@ pub use khugepaged::*;
 pub use mapping::*;
 pub use rmap::*;
 pub use shmem::*;
-pub use world::{
-    cond_resched, cpu_relax, fatal_signal_pending, get_current, ktime_get, need_resched,
-};
+pub use world::{cond_resched, cpu_relax, fatal_signal_pending, get_current, ktime_get};
 pub use xa::*;
 
 include!(concat!(env!("OUT_DIR"), "/sizes.rs"));

@@ -33,7 +33,6 @@ const ENOENT: isize = 2;
 #[repr(C)]
 pub struct address_space {
     pub i_pages: xarray,
-    pub i_mmap_rwsem: crate::rmap::rw_semaphore,
     pub host: *mut inode,
     pub nrpages: usize,
     pub is_shmem: bool,
@@ -48,7 +47,6 @@ impl address_space {
     pub fn new(is_shmem: bool) -> Box<Self> {
         Box::new(Self {
             i_pages: xarray::default(),
-            i_mmap_rwsem: crate::rmap::rw_semaphore::new(),
             host: core::ptr::null_mut(),
             nrpages: 0,
             is_shmem,
@@ -507,13 +505,6 @@ pub unsafe fn shmem_mapping(mapping: *mut address_space) -> bool {
 pub unsafe fn mapping_pmd_folio_support(mapping: *const address_space) -> bool {
     // SAFETY: As the caller says.
     unsafe { (*mapping).pmd_folios }
-}
-
-/// # Safety
-///
-/// `mapping` is that of the world.
-pub unsafe fn mapping_release_always(_mapping: *const address_space) -> bool {
-    false
 }
 
 /// # Safety

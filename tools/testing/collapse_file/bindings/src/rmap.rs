@@ -8,12 +8,13 @@ use crate::{
     mapping::address_space,
     world::{self, check, fails, log, might_sleep, point, stop, violation, with, Wait},
 };
-use std::cell::Cell;
+use std::{
+    cell::Cell,
+    ffi::c_int, //
+};
 
 pub type ttu_flags = u32;
-pub const ttu_flags_TTU_IGNORE_MLOCK: ttu_flags = 0x8;
 pub const ttu_flags_TTU_BATCH_FLUSH: ttu_flags = 0x40;
-pub const ttu_flags_TTU_RMAP_LOCKED: ttu_flags = 0x80;
 pub const ttu_flags_TTU_KEEP_RWP: ttu_flags = 0x100;
 
 /// `struct vm_area_struct`.
@@ -93,27 +94,6 @@ pub unsafe fn i_mmap_unlock_read(_mapping: *mut address_space) {
     log(What::IMmapUnlock);
 }
 
-/// `struct rw_semaphore`.
-#[repr(C)]
-pub struct rw_semaphore(u8);
-
-impl rw_semaphore {
-    /// Makes one. Who holds it is in the world.
-    #[allow(clippy::new_without_default)]
-    pub fn new() -> Self {
-        Self(0)
-    }
-}
-
-/// Whether a writer waits.
-///
-/// # Safety
-///
-/// None.
-pub unsafe fn rwsem_is_contended(_sem: *mut rw_semaphore) -> bool {
-    with(|w| w.tasks.iter().any(|t| t.wait == Some(Wait::IMmapWrite)))
-}
-
 /// Takes `i_mmap_rwsem` and releases it, as who looks for page tables does.
 pub fn walk() {
     // SAFETY: The mapping is not looked at.
@@ -176,7 +156,22 @@ pub unsafe fn mapping_rmap_tree_iter_next(
 
 /// A full barrier. All orders that are explored are sequentially consistent, so it is only noted.
 pub fn smp_mb() {
-    with(|w| w.unordered = false);
+    with(|w| w.me().unordered = false);
+}
+
+/// The number of registrations.
+///
+/// # Safety
+///
+/// None.
+pub unsafe fn read_userfaultfd_register_seq() -> c_int {
+    // To register takes no lock that the caller holds.
+    point();
+    check(
+        with(|w| !w.me().unordered),
+        "the number of registrations may be read before a retry entry is visible",
+    );
+    with(|w| w.registrations)
 }
 
 /// # Safety
@@ -190,7 +185,7 @@ pub unsafe fn userfaultfd_missing(vma: *mut vm_area_struct) -> bool {
         "a VMA of the file is looked at without i_mmap_rwsem",
     );
     check(
-        with(|w| !w.unordered),
+        with(|w| !w.me().unordered),
         "the flags of a VMA may be read before a retry entry is visible",
     );
     // SAFETY: As the caller says.
@@ -293,42 +288,87 @@ pub fn unmap(which: impl Fn(usize, usize, *mut folio) -> bool) -> Vec<*mut folio
     cleared
 }
 
+/// Unmaps folios up to the first that has further references or is dirty.
+///
 /// # Safety
 ///
-/// `folio` is one of this world.
-pub unsafe fn try_to_unmap(folio: *mut folio, flags: ttu_flags) {
+/// `folios` has `nr` folios of this world.
+pub unsafe fn try_to_unmap_file_run(
+    folios: *mut *mut folio,
+    nr: u32,
+    flags: ttu_flags,
+    refs: c_int,
+    clean: bool,
+) -> u32 {
     // SAFETY: As the caller says.
-    let this = unsafe { live(folio, "try_to_unmap") };
-    if this.locked.get() != Some(with(|w| w.current)) {
-        violation(format!(
-            "try_to_unmap() of folio {}, which the task has not locked",
-            this.id
-        ));
+    let ptrs = unsafe { core::slice::from_raw_parts(folios, nr as usize) };
+    let run: Vec<&folio> = ptrs
+        .iter()
+        // SAFETY: As the caller says.
+        .map(|&folio| unsafe { live(folio, "try_to_unmap_file_run") })
+        .collect();
+    let ends = |folio: &folio, mapcount| {
+        folio.refs.get() != folio.nr() as c_int + refs + mapcount || clean && folio.dirty.get()
+    };
+    let mut len = run.len();
+
+    for folio in &run {
+        if folio.locked.get() != Some(with(|w| w.current)) {
+            violation(format!(
+                "try_to_unmap_file_run() of folio {}, which the task has not locked",
+                folio.id
+            ));
+        }
     }
     check(
-        flags & ttu_flags_TTU_BATCH_FLUSH != 0,
-        "try_to_unmap() of a file's folio without batching the flush",
+        run.windows(2).all(|two| {
+            two[0].mapping == two[1].mapping
+                && two[0].index.get() + two[0].nr() <= two[1].index.get()
+        }),
+        "try_to_unmap_file_run() of folios that are not of one file, in order",
     );
-    if flags & ttu_flags_TTU_RMAP_LOCKED == 0 {
-        walk();
-    } else {
-        check(
-            with(|w| w.i_mmap_readers.contains(&w.current)),
-            "try_to_unmap() says that i_mmap_rwsem is held",
-        );
+    check(
+        flags & ttu_flags_TTU_BATCH_FLUSH != 0,
+        "try_to_unmap_file_run() without batching the flush",
+    );
+    // SAFETY: The mapping is that of the world.
+    unsafe { i_mmap_lock_read(run[0].mapping.get()) };
+    let (first, last) = (
+        run[0].index.get(),
+        run[len - 1].index.get() + run[len - 1].nr() - 1,
+    );
+    let several = with(|w| w.vmas.iter().filter(|v| v.overlaps(first, last)).count() > 1);
+    if several {
+        let end = run.iter().position(|f| ends(f, f.mapcount.get()));
+        len = end.map_or(len, |n| n + 1);
     }
-    if (this.mlocked.get() && flags & ttu_flags_TTU_IGNORE_MLOCK == 0) || fails("try_to_unmap") {
-        return;
+    for n in 0..len {
+        let folio = run[n];
+
+        // Others take references meanwhile.
+        point();
+        if folio.mapcount.get() > 0 && !fails("try_to_unmap_file_run") {
+            log(What::Unmap(folio.id));
+            unmap(|_, _, f| core::ptr::eq(f, ptrs[n]));
+            if folio.pte_dirty.take() {
+                folio.dirty.set(true);
+            }
+            with(|w| {
+                folio.stale.set(Some(w.current));
+                w.me().unflushed.push(ptrs[n]);
+            });
+        }
+        if !several && ends(folio, 0) {
+            len = n + 1;
+            break;
+        }
     }
-    log(What::Unmap(this.id));
-    unmap(|_, _, f| core::ptr::eq(f, folio));
-    if this.pte_dirty.take() {
-        this.dirty.set(true);
-    }
-    with(|w| {
-        this.stale.set(Some(w.current));
-        w.me().unflushed.push(folio);
-    });
+    // SAFETY: The mapping is that of the world.
+    unsafe { i_mmap_unlock_read(run[0].mapping.get()) };
+    run[..len]
+        .iter()
+        .position(|folio| ends(folio, 0))
+        .map_or(len, |n| n + 1) as u32
 }
 
 /// # Safety

@@ -26,7 +26,7 @@
 
 use crate::{
     event::{place, Event, Slot, What},
-    folios::{folio, lru_list, zone_type, LRUVECS},
+    folios::{folio, LRUVECS},
     mapping::{address_space, file, file_ra_state, inode},
     rmap::vm_area_struct,
     xa::Nodes,
@@ -34,6 +34,7 @@ use crate::{
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    ffi::c_int,
 };
 
 /// Who: 0 is the test itself.
@@ -67,10 +68,8 @@ pub struct TaskState {
     pub wait: Option<Wait>,
     /// How often it has disabled interrupts.
     pub irqs_disabled: usize,
-    /// The LRU whose lock it has.
-    pub lru_locked: Option<usize>,
-    /// By how many pages the sizes of that one's lists are too large.
-    pub lru_excess: BTreeMap<(lru_list, zone_type), isize>,
+    /// A retry entry was stored, and no full barrier has come since.
+    pub unordered: bool,
     /// Nesting of RCU read-side critical sections.
     pub rcu: usize,
     /// Whether it has ended.
@@ -110,6 +109,8 @@ pub struct World {
     pub violation: Option<String>,
     /// Who holds the page-cache lock.
     pub lock_owner: Option<Task>,
+    /// How often a userfaultfd was registered.
+    pub registrations: c_int,
     /// Who holds `i_mmap_rwsem` for reading.
     pub i_mmap_readers: Vec<Task>,
     /// Who holds it for writing.
@@ -154,12 +155,8 @@ pub struct World {
     pub failed: Option<&'static str>,
     /// What others do when a call of a name is made: for races without a scheduler.
     pub at_call: VecDeque<(&'static str, usize, fn())>,
-    /// A retry entry was stored, and no full barrier has come since.
-    pub unordered: bool,
     /// State of the generator of random numbers.
     pub random: u64,
-    /// The CPU is needed elsewhere.
-    pub resched: bool,
     /// All tasks were killed.
     pub killed: bool,
     /// The time, in ns.
@@ -206,6 +203,7 @@ impl World {
             inode,
             swap: Vec::new(),
             disk: Vec::new(),
+            registrations: 0,
             stat: [[0; 4]; LRUVECS],
             memcg: 0,
             room: usize::MAX / 2,
@@ -214,9 +212,7 @@ impl World {
             fail_all: None,
             failed: None,
             at_call: VecDeque::new(),
-            unordered: false,
             random: seed,
-            resched: false,
             killed: false,
             clock: 0,
             // Longer than any budget: a loop that waits looks once more, and gives up.
@@ -408,13 +404,6 @@ pub unsafe fn cpu_relax() {
 /// None.
 pub unsafe fn cond_resched() {
     might_sleep("cond_resched");
-}
-
-/// # Safety
-///
-/// None.
-pub unsafe fn need_resched() -> bool {
-    with(|w| w.resched)
 }
 
 /// `struct task_struct`.

@@ -89,6 +89,11 @@ extern "C" {
     #[link_name = "xas_store"]
     fn real_xas_store(xas: *mut xa_state, entry: *mut c_void) -> *mut c_void;
 
+    #[link_name = "xas_fill_empty"]
+    fn real_xas_fill_empty(xas: *mut xa_state, max: usize, entry: *mut c_void) -> usize;
+    #[link_name = "xas_unfill"]
+    fn real_xas_unfill(xas: *mut xa_state, max: usize, entry: *mut c_void);
+
     fn xa_destroy(xa: *mut xarray);
     fn sim_xa_init(xa: *mut xarray);
     fn sim_has_update(xas: *const xa_state) -> bool;
@@ -212,10 +217,51 @@ pub unsafe fn xas_store(xas: *mut xa_state, entry: *mut c_void) -> *mut c_void {
         with(|w| w.events[at].what = What::Note("cannot store"));
         mapping::not_stored(stored, &replaced);
     } else {
-        with(|w| w.unordered |= matches!(stored, Slot::Retry));
+        with(|w| w.me().unordered |= matches!(stored, Slot::Retry));
         log(What::Stored);
     }
     old
+}
+
+/// Logs the slots up to `max` that a call changes as if each was stored to.
+fn changes<R>(xas: *mut xa_state, max: usize, call: impl FnOnce() -> R) -> R {
+    // SAFETY: Reads the cursor.
+    let first = unsafe { sim_xas_index(xas) as usize };
+    let slots = || -> Vec<Slot> {
+        (first..=max)
+            .map(|index| slot(mapping::Cursor::new(index, 0).load()))
+            .collect()
+    };
+
+    let before = slots();
+    let result = call();
+    for (n, (before, after)) in before.into_iter().zip(slots()).enumerate() {
+        if before != after {
+            mapping::check_store(first + n, 1, after);
+            with(|w| w.me().unordered |= matches!(after, Slot::Retry));
+            log(What::Store(first + n, 0, after));
+            log(What::Stored);
+        }
+    }
+    result
+}
+
+/// # Safety
+///
+/// As in C.
+pub unsafe fn xas_fill_empty(xas: *mut xa_state, max: usize, entry: *mut c_void) -> usize {
+    check_change(xas, "xas_fill_empty");
+    // SAFETY: As the caller says.
+    changes(xas, max, || unsafe { real_xas_fill_empty(xas, max, entry) })
+}
+
+/// # Safety
+///
+/// As in C.
+pub unsafe fn xas_unfill(xas: *mut xa_state, max: usize, entry: *mut c_void) {
+    check_change(xas, "xas_unfill");
+    // SAFETY: As the caller says.
+    changes(xas, max, || unsafe { real_xas_unfill(xas, max, entry) })
 }
 
 /// Frees the nodes that an inode has at its eviction, and reports those that nothing frees.
@@ -451,6 +497,8 @@ extern "C" fn sim_unlock(_lock: *mut c_void, _irq: bool) {
     with(|w| {
         w.lock_owner = None;
         w.me().irqs_disabled -= 1;
+        // No retry entry is left.
+        w.me().unordered = false;
     });
     world::called("unlocked");
 }

@@ -6,11 +6,11 @@
 
 use kernel::mm::{
     collapse::{Gathering, OldFolios},
-    folio::IsolatedFolio,
+    folio::FolioList,
 };
 
-fn add(old: &mut OldFolios<'_, Gathering<'_>>, folio: IsolatedFolio) {
-    old.list.push(folio);
+fn add(old: &mut OldFolios<'_, Gathering<'_>>, list: FolioList) {
+    old.list = list;
 }
 
 fn main() {}

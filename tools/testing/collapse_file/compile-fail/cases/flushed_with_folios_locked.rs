@@ -12,7 +12,7 @@ use kernel::mm::{
 
 fn flush<'m>(old: &mut OldFolios<'m, Gathering<'_>>, cursor: &Cursor<'_, 'm>, folio: LockedFolio) {
     let none = old.put_back(cursor);
-    old.begin_with(folio);
+    let _ = old.begin_with(folio);
     cursor.filemap_flush(&none);
 }
 

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The list puts the folio back. Putting it back on the LRU a second time corrupts the list and the
-//! reference count.
+//! The collapse unlocks the folio and drops its reference. The second time corrupts both.
 
 #![forbid(unsafe_code)]
 
-use kernel::mm::folio::{FolioList, IsolatedFolio};
+use kernel::mm::{
+    collapse::{Gathering, OldFolios},
+    folio::LockedFolio,
+};
 
-fn gather(list: &mut FolioList, folio: IsolatedFolio) {
-    list.push(folio);
+fn gather(old: &mut OldFolios<'_, Gathering<'_>>, folio: LockedFolio) {
+    let _ = old.begin_with(folio);
     drop(folio);
 }
 

@@ -19,7 +19,7 @@ fn read<'m>(
     folio: LockedFolio,
 ) {
     let none = old.put_back(cursor);
-    old.begin_with(folio);
+    let _ = old.begin_with(folio);
     cursor.readahead(file, 0, &none);
 }
 

@@ -9,7 +9,7 @@ use kernel::mm::{
     collapse::{
         Batch, Charged, Copied, Flushed, Gathering, NewFolio, OldFolios, Patience, SealedRange,
     },
-    folio::{FolioList, IsolatedFolio, LockedFolio},
+    folio::LockedFolio,
     mapping::{FileRef, IMmapReadGuard, PmdRange},
     page_cache::{Cursor, Entry, LockedCursor},
 };
@@ -50,12 +50,7 @@ pub fn read<'m>(
     let none = old.put_back(cursor);
     cursor.readahead(file, 0, &none);
     cursor.filemap_flush(&none);
-    old.begin_with(folio);
-}
-
-/// The list takes the folio over.
-pub fn gather(list: &mut FolioList, folio: IsolatedFolio) {
-    list.push(folio);
+    let _ = old.begin_with(folio);
 }
 
 /// Folios are found under the lock, and taken without it.

@@ -1,0 +1,26 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# lib/test_xarray.c, with our cases, in the harness of the kernel for it, which uses ASAN
+# and UBSAN.
+
+. "$(dirname "${BASH_SOURCE[0]}")/tap.sh"
+
+copy=$BUILD/xarray
+log=$LOGS/xarray.log
+
+builds() {
+	mkdir -p "$copy"
+	(cd "$BUILD/linux" && rsync -aR --delete tools/testing/radix-tree tools/testing/shared tools/scripts tools/include \
+		tools/lib tools/arch/x86/include lib include/linux "$copy/") &&
+		make -C "$copy/tools/testing/radix-tree" xarray >"$log" 2>&1
+}
+
+passes() {
+	"$copy/tools/testing/radix-tree/xarray" >>"$log" 2>&1 && return
+	tail -n 5 "$log"
+	return 1
+}
+
+tap "test_xarray builds" builds
+tap "test_xarray passes" passes
+tap_end
