@@ -116,6 +116,7 @@ fn replace_range(
 }
 
 /// Gathers the old folios and copies them.
+// Out of line, as are `commit()` and `gather()`, so that their stack frames are not one.
 #[inline(never)]
 fn copy<'w, 'm>(
     new: NewFolio<'m>,
@@ -198,7 +199,7 @@ fn gather<'w, 'm>(
             }
             entry if is_shmem && is_missing(&entry) => {
                 let mut end = index + 1;
-                let last = range.end().min(index + old.batch_size());
+                let last = range.end().min(index + Batch::SIZE);
 
                 while end < last && is_missing(&locked.load(end)) {
                     end += 1;

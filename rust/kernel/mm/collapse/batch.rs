@@ -12,9 +12,6 @@ use crate::{
 };
 use core::{ops::Range, ptr::NonNull};
 
-/// The number of folios in a batch, the same as in a `struct folio_batch`.
-const SIZE: usize = bindings::FOLIO_BATCH_SIZE as usize;
-
 /// Folios that [`OldFolios`](super::OldFolios) has found, with holes between and after them.
 ///
 /// Its user keeps it on the stack, because it is large. `OldFolios` only borrows it while it moves
@@ -26,7 +23,7 @@ const SIZE: usize = bindings::FOLIO_BATCH_SIZE as usize;
 /// `locked`. `begin <= locked <= len <= SIZE`. The folios are in index order. All elements before
 /// `len` are `Some`.
 pub struct Batch {
-    folios: [Option<NonNull<bindings::folio>>; SIZE],
+    folios: [Option<NonNull<bindings::folio>>; Self::SIZE],
     /// The folios before it were handed out.
     begin: usize,
     locked: usize,
@@ -38,15 +35,15 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// The number of folios that a batch has room for.
-    pub(super) const SIZE: usize = SIZE;
+    /// The number of folios that a batch has room for, the same as in a `struct folio_batch`.
+    pub const SIZE: usize = bindings::FOLIO_BATCH_SIZE as usize;
 
     /// Creates an empty batch.
     #[inline]
     pub fn new() -> Self {
         // INVARIANT: There are no folios.
         Self {
-            folios: [None; SIZE],
+            folios: [None; Self::SIZE],
             begin: 0,
             locked: 0,
             len: 0,
@@ -71,7 +68,7 @@ impl Batch {
     /// Returns whether there is room for one more folio.
     #[inline]
     pub(super) fn has_room(&self) -> bool {
-        self.len < SIZE
+        self.len < Self::SIZE
     }
 
     /// Returns the index after the last folio and the holes that follow it.

@@ -21,9 +21,8 @@
 //!   clears the entry and then drops the reference of the page table, which is a full barrier. The
 //!   check reads the reference count after that. One of the two sees the other.
 //! - A lookup in the page cache may take a reference later. A reader may use it: the content is the
-//!   same in the new folio. `write()` and faults lock the folio, and find out that it was replaced.
-//!   `memfd_pin_folios()` does neither, so a device may write to the old folio. C has the same
-//!   window.
+//!   same in the new folio. `write()`, faults and `memfd_pin_folios()` lock the folio, and find
+//!   out that it was replaced.
 //! - Reclaim, compaction and memory failure find the folio by the LRU or by its frame number. They
 //!   lock it before they change anything.
 //!
@@ -33,7 +32,7 @@
 //! for, no reference is held to a folio that is not locked: the owner of the lock may be another
 //! collapse, which waits for that reference to go.
 
-use super::{Batch, Gathering, NoFolios, OldFolios, Patience, ScanResult};
+use super::{Gathering, NoFolios, OldFolios, Patience, ScanResult};
 use crate::{
     alloc::flags::GFP_KERNEL,
     mm::{
@@ -147,20 +146,14 @@ impl<'m> OldFolios<'m, Gathering<'_>> {
         Ok(())
     }
 
-    /// Returns how many folios a batch has room for.
-    #[inline]
-    pub fn batch_size(&self) -> usize {
-        Batch::SIZE
-    }
-
-    /// Takes the folios of the batch, one after the other.
+    /// Takes the folios of the batch.
     ///
-    /// Each is locked, passed to `check`, unmapped, and checked for other users. Then all are taken
-    /// off the LRU. The batch ends before a folio that has left the page cache since it was found,
-    /// or that another task uses for a moment. [`next`](Self::next) says where to go on.
+    /// Each is locked and passed to `check`. Then they are unmapped together, each is checked for
+    /// other users, and all are taken off the LRU. The batch ends before a folio that has left the
+    /// page cache since it was found, or that another task uses for a moment.
+    /// [`next`](Self::next) says where to go on.
     ///
-    /// Context: may sleep; takes `i_mmap_rwsem`. `check` may be called with `i_mmap_rwsem` held, so
-    /// it takes neither that nor a lock that comes before it, such as a folio lock.
+    /// Context: may sleep; takes `i_mmap_rwsem`. `check` is called with folio locks held.
     ///
     /// # Errors
     ///
