@@ -34,7 +34,6 @@ use kernel::mm::{
     collapse::{
         export_collapse_file,
         trace_collapse_file,
-        Batch,
         CollapseControl,
         Copied,
         Gathering,
@@ -42,11 +41,12 @@ use kernel::mm::{
         NoFolios,
         OldFolios,
         Patience,
-        ScanResult, //
+        ScanResult,
+        BATCH_SIZE, //
     },
-    folio::{lru_add_drain, LockedFolio},
+    folio::lru_add_drain,
     mapping::{AddressSpace, FileRef, PmdRange},
-    mmdebug::{vm_bug_on, vm_warn_on_once},
+    mmdebug::vm_warn_on_once,
     page_cache::{Cursor, Entry, LockedCursor},
     Mm, //
 };
@@ -116,17 +116,15 @@ fn replace_range(
 }
 
 /// Gathers the old folios and copies them.
-// Out of line, as are `commit()` and `gather()`, so that their stack frames are not one.
-#[inline(never)]
+#[inline]
 fn copy<'w, 'm>(
     new: NewFolio<'m>,
     cursor: Cursor<'w, 'm>,
     file: &FileRef,
     cc: &CollapseControl,
     progress: &mut Progress,
-) -> Result<(OldFolios<'m, Copied<'m>>, Cursor<'w, 'm>), ScanResult> {
-    let mut batch = Batch::new();
-    let mut old = OldFolios::new(new, &mut batch);
+) -> Result<(OldFolios<'m, Copied>, Cursor<'w, 'm>), ScanResult> {
+    let mut old = OldFolios::new(new).map_err(|_| ScanResult::AllocHugePageFail)?;
 
     // Almost always all slots exist, because most of the pages do.
     let locked = cursor
@@ -144,8 +142,9 @@ fn copy<'w, 'm>(
 }
 
 /// Replaces the old folios in the page cache, under one hold of its lock.
+// Out of line, as is `gather()`, so that their stack frames are not one.
 #[inline(never)]
-fn commit<'m>(old: OldFolios<'m, Copied<'m>>, cursor: Cursor<'_, 'm>) -> Result<(), ScanResult> {
+fn commit<'m>(old: OldFolios<'m, Copied>, cursor: Cursor<'_, 'm>) -> Result<(), ScanResult> {
     let (huge, replaced) = old
         .lock_for_commit(cursor)
         .fill_holes()
@@ -172,14 +171,13 @@ fn commit<'m>(old: OldFolios<'m, Copied<'m>>, cursor: Cursor<'_, 'm>) -> Result<
 #[inline(never)]
 fn gather<'w, 'm>(
     mut locked: LockedCursor<'w, 'm>,
-    old: &mut OldFolios<'m, Gathering<'_>>,
+    old: &mut OldFolios<'m, Gathering>,
     file: &FileRef,
     cc: &CollapseControl,
     progress: &mut Progress,
 ) -> Result<Cursor<'w, 'm>, ScanResult> {
     let range = locked.range();
-    let mapping = range.mapping();
-    let is_shmem = mapping.is_shmem();
+    let is_shmem = range.mapping().is_shmem();
     let mut patience = Patience::new(cc);
     let mut unread = range.start();
     let mut failed = None;
@@ -199,12 +197,15 @@ fn gather<'w, 'm>(
             }
             entry if is_shmem && is_missing(&entry) => {
                 let mut end = index + 1;
-                let last = range.end().min(index + Batch::SIZE);
+                let last = range.end().min(index + BATCH_SIZE);
 
                 while end < last && is_missing(&locked.load(end)) {
                     end += 1;
                 }
-                instantiate(locked.unlock(), index..end, old, &mut failed)?
+                let cursor = locked.unlock();
+
+                failed = instantiate(&cursor, index..end, old);
+                cursor
             }
             Entry::Empty | Entry::Value => {
                 // Another task may have taken away what was read.
@@ -242,9 +243,7 @@ fn gather<'w, 'm>(
             }
         };
 
-        let taken = old.take(&cursor, &mut patience, |folio| {
-            check(folio, mapping, is_shmem)
-        });
+        let taken = old.take(&cursor, &mut patience);
         if let Some((at, result)) = taken.err().or(failed.take()) {
             progress.index = at;
             return Err(result);
@@ -258,32 +257,6 @@ fn gather<'w, 'm>(
     Ok(locked.unlock())
 }
 
-/// Checks a locked folio before it is unmapped.
-fn check(folio: &LockedFolio, mapping: &AddressSpace, is_shmem: bool) -> Result<(), ScanResult> {
-    // Truncation takes the folio lock, so the folio stays in the page cache from here on.
-    vm_bug_on!(!folio.is_locked());
-
-    if !folio.is_uptodate() {
-        return Err(ScanResult::Fail);
-    }
-
-    // The range may have been truncated and filled with a huge folio before the first folio was
-    // locked. The first folio shows that.
-    if folio.is_pmd_order() {
-        return Err(ScanResult::PteMappedHugepage);
-    }
-
-    if !mapping.contains(folio) {
-        return Err(ScanResult::Truncated);
-    }
-
-    if !is_shmem && (folio.is_dirty() || folio.is_under_writeback()) {
-        return Err(ScanResult::PageDirtyOrWriteback);
-    }
-
-    Ok(())
-}
-
 /// Returns whether a shmem page was swapped out, or allocated by `fallocate()` and never written.
 fn is_missing(entry: &Entry<'_>) -> bool {
     match entry {
@@ -295,38 +268,32 @@ fn is_missing(entry: &Entry<'_>) -> bool {
 
 /// Gets and locks shmem folios that are missing, as a batch.
 ///
-/// If it fails for another page than the first, the pages before are a batch. `failed` is the index
-/// and the result then.
-fn instantiate<'w, 'm>(
-    cursor: Cursor<'w, 'm>,
+/// If it fails for a page, the pages before are a batch. `failed` is the index and the result then.
+#[inline(never)]
+fn instantiate<'m>(
+    cursor: &Cursor<'_, 'm>,
     indices: Range<usize>,
-    old: &mut OldFolios<'m, Gathering<'_>>,
-    failed: &mut Option<(usize, ScanResult)>,
-) -> Result<Cursor<'w, 'm>, ScanResult> {
-    let get = |index| cursor.shmem_get_folio(index).map_err(|_| ScanResult::Fail);
-    let first = get(indices.start)?;
-    let mut next = indices.start + first.nr_pages();
+    old: &mut OldFolios<'m, Gathering>,
+) -> Option<(usize, ScanResult)> {
+    let mut next = indices.start;
+    let mut failed = None;
 
-    old.begin_with(first)?;
+    old.begin_batch();
     while next < indices.end {
         // Folio locks are waited for in ascending order.
-        let added = get(next).and_then(|folio| {
-            let nr_pages = folio.nr_pages();
+        let folio = cursor.shmem_get_folio(next).map_err(|_| ScanResult::Fail);
 
-            old.add_locked(folio).map(|()| nr_pages)
-        });
-
-        match added {
+        match folio.and_then(|folio| old.add_locked(folio)) {
             Ok(nr_pages) => next += nr_pages,
             Err(result) => {
-                *failed = Some((next, result));
+                failed = Some((next, result));
                 break;
             }
         }
     }
     // New folios may still be in an LRU batch of this CPU.
     lru_add_drain();
-    Ok(cursor)
+    failed
 }
 
 /// Reads a regular file from `index` on, and waits for the page at `index`.

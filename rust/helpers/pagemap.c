@@ -49,6 +49,11 @@ __rust_helper void rust_helper_mapping_set_update(struct xa_state *xas,
 	mapping_set_update(xas, mapping);
 }
 
+__rust_helper bool rust_helper_mapping_release_always(const struct address_space *mapping)
+{
+	return mapping_release_always(mapping);
+}
+
 __rust_helper bool rust_helper_mapping_pmd_folio_support(const struct address_space *mapping)
 {
 	return mapping_pmd_folio_support(mapping);

@@ -43,11 +43,6 @@ __rust_helper void *rust_helper_xas_next(struct xa_state *xas)
 	return xas_next(xas);
 }
 
-__rust_helper void *rust_helper_xas_next_entry(struct xa_state *xas, unsigned long max)
-{
-	return xas_next_entry(xas, max);
-}
-
 __rust_helper bool rust_helper_xa_is_value(const void *entry)
 {
 	return xa_is_value(entry);

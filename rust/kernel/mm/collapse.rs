@@ -43,12 +43,12 @@
 //!
 //! # Examples
 //!
-//! A shmem file consists of its first page and holes, and becomes one huge folio. The checks of
+//! A shmem file consists of its first page and holes, and becomes one huge folio. The cases of
 //! `mm/collapse_file.rs` are left out.
 //!
 //! ```
 //! use kernel::mm::{
-//!     collapse::{Batch, NewFolio, OldFolios, Patience},
+//!     collapse::{NewFolio, OldFolios, Patience},
 //!     mapping::AddressSpace,
 //!     page_cache::Cursor,
 //! };
@@ -59,8 +59,7 @@
 //! # let (mm, cc) = (mm()?, Control::new()?);
 //! let range = AddressSpace::of(&file).pmd_range(0);
 //! let new = NewFolio::alloc_charged(&mm, &cc, range).map_err(|_| ENOMEM)?;
-//! let mut batch = Batch::new();
-//! let mut old = OldFolios::new(new, &mut batch);
+//! let mut old = OldFolios::new(new)?;
 //! let mut patience = Patience::new(&cc);
 //! let mut walk = range.walk();
 //!
@@ -68,7 +67,7 @@
 //! let mut locked = Cursor::new(&mut walk).lock_with_slots()?;
 //! old.find(&mut locked, |folio| folio.is_uptodate());
 //! let cursor = locked.unlock();
-//! old.take(&cursor, &mut patience, |_| Ok(())).map_err(|_| EAGAIN)?;
+//! old.take(&cursor, &mut patience).map_err(|_| EAGAIN)?;
 //! let cursor = old.lock(cursor).map_err(|_| EAGAIN)?.unlock();
 //!
 //! let old = old.flush(&cursor).charge_holes(&cursor)?;
@@ -103,19 +102,17 @@ mod patience;
 mod replace;
 
 pub use {
-    batch::Batch,
+    batch::BATCH_SIZE,
     control::{trace_collapse_file, CollapseControl, ScanResult},
     missing::NoFolios,
     new_folio::{HugeFolio, NewFolio},
-    old_folios::{Charged, Copied, Gathering, OldFolios, ReplacedFolios},
+    old_folios::{Charged, Copied, Flushed, Gathering, OldFolios, ReplacedFolios},
     patience::Patience,
     replace::{CountedRange, FilledRange, LastLock, SealedRange},
 };
 
 // The macro that exports the algorithm to C.
 pub use control::export_collapse_file;
-
-pub use crate::mm::rmap::Flushed;
 
 #[cfg(CONFIG_RUST_COLLAPSE_FILE_KUNIT_TEST)]
 mod tests;

@@ -311,7 +311,7 @@ impl Deref for LockedFolio {
 }
 
 impl Drop for LockedFolio {
-    #[inline]
+    #[inline(never)]
     fn drop(&mut self) {
         // SAFETY: The object owns the folio lock and a reference by the type invariant. Neither is
         // used after it is given up.

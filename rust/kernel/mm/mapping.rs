@@ -22,7 +22,7 @@ use crate::{
     error::{code::EINVAL, Result},
     ffi::c_int,
     fs::file::LocalFile,
-    mm::folio::{Folio, LockedFolio, HPAGE_PMD_NR},
+    mm::folio::{Folio, HPAGE_PMD_NR},
     types::{NotThreadSafe, Opaque},
     xarray::state::XaState, //
 };
@@ -135,21 +135,19 @@ impl AddressSpace {
         unsafe { bindings::mapping_pmd_folio_support(self.as_raw()) }
     }
 
-    /// Returns whether `folio` belongs to this mapping: `folio_mapping()`.
+    /// Returns whether the file system wants to know of each folio that is released:
+    /// `mapping_release_always()`.
+    #[inline]
+    pub fn release_always(&self) -> bool {
+        // SAFETY: The mapping is alive by the type invariant.
+        unsafe { bindings::mapping_release_always(self.as_raw()) }
+    }
+
+    /// Returns whether `folio` is in this mapping: `folio->mapping`.
     ///
     /// The answer stays true while the folio is locked.
     #[inline]
-    pub fn contains(&self, folio: &LockedFolio) -> bool {
-        // SAFETY: The folio is alive and locked by its type invariant.
-        unsafe { bindings::folio_mapping(folio.as_raw()) == self.as_raw() }
-    }
-
-    /// Returns whether `folio->mapping` is this mapping.
-    ///
-    /// Unlike [`contains`](Self::contains) this does not go through `folio_mapping()`, and so does
-    /// not recognize swap-cache folios.
-    #[inline]
-    pub(super) fn is_mapping_of(&self, folio: &Folio) -> bool {
+    pub fn contains(&self, folio: &Folio) -> bool {
         // SAFETY: The folio is alive by its type invariant.
         unsafe { bindings::folio_mapping_is(folio.as_raw(), self.as_raw()) }
     }
@@ -200,13 +198,16 @@ impl AddressSpace {
     /// The pages must be counted in `nrpages`.
     #[inline]
     pub(super) unsafe fn sub_nrpages(&self, pages: usize) {
-        // SAFETY: Nothing is stored through the cursor.
-        let mut state = unsafe { self.xa_state(0) };
-        let _guard = state.lock_irq();
+        // SAFETY: The mapping is alive by the type invariant, so its array is initialized. The lock
+        // is taken and released as `XaLockIrqGuard` does it. The pages are counted, by the safety
+        // contract.
+        unsafe {
+            let lock = &raw mut (*bindings::mapping_i_pages(self.as_raw())).xa_lock;
 
-        // SAFETY: The mapping is alive by the type invariant, and its lock is held. The pages are
-        // counted, by the safety contract.
-        unsafe { bindings::mapping_sub_nrpages(self.as_raw(), pages) };
+            bindings::spin_lock_irq_disable(lock);
+            bindings::mapping_sub_nrpages(self.as_raw(), pages);
+            bindings::spin_unlock_irq_enable(lock);
+        }
     }
 
     /// Takes `i_mmap_rwsem` for reading: `i_mmap_lock_read()`.
@@ -497,7 +498,10 @@ mod tests {
     use super::*;
     use crate::{
         error::code::EAGAIN,
-        mm::kunit::{directory, ShmemFile},
+        mm::{
+            folio::LockedFolio,
+            kunit::{directory, ShmemFile}, //
+        },
         page::PAGE_SIZE, //
     };
 
@@ -653,16 +657,16 @@ mod tests {
         let in_each = |locked: &LockedFolio| {
             [&file, &other].map(|file| {
                 let mapping = file.mapping();
-                (mapping.contains(locked), mapping.is_mapping_of(locked))
+                mapping.contains(locked)
             })
         };
 
         let locked = folio.try_lock().ok_or(EAGAIN)?;
-        assert_eq!(in_each(&locked), [(true, true), (false, false)]);
+        assert_eq!(in_each(&locked), [true, false]);
         drop(locked);
         file.punch(0);
         let locked = folio.try_lock().ok_or(EAGAIN)?;
-        assert_eq!(in_each(&locked), [(false, false); 2]);
+        assert_eq!(in_each(&locked), [false; 2]);
         Ok(())
     }
 }

@@ -88,7 +88,7 @@ pub enum Entry<'a> {
 /// `state` is over the pages of `range`'s mapping.
 pub struct Cursor<'w, 'm> {
     state: &'w mut XaState<'m>,
-    range: PmdRange<'m>,
+    range: &'w PmdRange<'m>,
 }
 
 impl<'w, 'm> Cursor<'w, 'm> {
@@ -98,7 +98,7 @@ impl<'w, 'm> Cursor<'w, 'm> {
         // INVARIANT: The state and the range belong together by the type invariant of `Walk`.
         Self {
             state: &mut walk.state,
-            range: walk.range,
+            range: &walk.range,
         }
     }
 
@@ -150,7 +150,7 @@ impl<'w, 'm> Cursor<'w, 'm> {
     /// Returns the range.
     #[inline]
     pub fn range(&self) -> PmdRange<'m> {
-        self.range
+        *self.range
     }
 
     /// Takes the `i_mmap_rwsem` of the file for reading: `i_mmap_lock_read()`.
@@ -173,7 +173,7 @@ impl<'w, 'm> Cursor<'w, 'm> {
 #[must_use = "the lock is released as soon as this is dropped"]
 pub struct LockedCursor<'w, 'm> {
     guard: XaLockIrqGuard<'w, 'm>,
-    range: PmdRange<'m>,
+    range: &'w PmdRange<'m>,
 }
 
 impl<'w, 'm> LockedCursor<'w, 'm> {
@@ -191,7 +191,7 @@ impl<'w, 'm> LockedCursor<'w, 'm> {
     /// Returns the range.
     #[inline]
     pub fn range(&self) -> PmdRange<'m> {
-        self.range
+        *self.range
     }
 
     /// Proof that interrupts are disabled.
@@ -224,8 +224,14 @@ impl<'w, 'm> LockedCursor<'w, 'm> {
     }
 
     /// Looks up `index`: `xas_load()`.
-    #[inline]
+    #[inline(never)]
     pub fn load(&mut self, index: usize) -> Entry<'_> {
+        self.load_inline(index)
+    }
+
+    /// [`load()`](Self::load) for loops over many indices.
+    #[inline(always)]
+    pub(super) fn load_inline(&mut self, index: usize) -> Entry<'_> {
         let entry = self.guard.load_at(index);
 
         // SAFETY: `load_at()` has found the entry just now.
@@ -330,7 +336,9 @@ impl<'w, 'm> LockedCursor<'w, 'm> {
     /// Returns whether the range has no entry after the index last loaded, which was empty.
     #[inline]
     pub fn rest_is_empty(&mut self) -> bool {
-        self.guard.next_entry(self.range.end() - 1).is_empty()
+        let next = self.guard.index() + 1;
+
+        self.guard.find(next, self.range.end() - 1).is_none()
     }
 }
 

@@ -41,12 +41,6 @@ impl UnmapBatch {
         unsafe { bindings::try_to_unmap_flush() };
     }
 
-    /// Flushes the TLBs, and returns a witness of that.
-    #[inline]
-    pub fn finish(self) -> Flushed {
-        Flushed(())
-    }
-
     /// Clears all page-table entries that map `folios`: `try_to_unmap_file_run()`.
     ///
     /// Mlocked folios are unmapped too. Dirty bits move from the page tables to the folios. A folio
@@ -103,9 +97,6 @@ impl Drop for UnmapBatch {
     }
 }
 
-/// Witness that no CPU can reach the folios of an [`UnmapBatch`] any more.
-pub struct Flushed(());
-
 #[cfg(CONFIG_RUST_COLLAPSE_FILE_KUNIT_TEST)]
 #[macros::kunit_tests(rust_kernel_mm_rmap)]
 mod tests {
@@ -116,9 +107,11 @@ mod tests {
     };
 
     #[test]
-    fn batch_can_be_finished_or_dropped() {
-        let Flushed(()) = UnmapBatch::new().finish();
-        drop(UnmapBatch::new());
+    fn batch_can_be_flushed_and_dropped() {
+        let mut tlb = UnmapBatch::new();
+
+        tlb.flush();
+        drop(tlb);
     }
 
     #[test]

@@ -34,7 +34,14 @@ pub struct Charge<'m> {
 }
 
 impl<'m> Charge<'m> {
-    /// Charges `mapping` for `pages` pages: `shmem_charge()`.
+    /// Charges nothing yet.
+    #[inline]
+    pub(super) fn none(mapping: &'m AddressSpace) -> Self {
+        // INVARIANT: There are no pages.
+        Self { mapping, pages: 0 }
+    }
+
+    /// Charges the file for `pages` more pages: `shmem_charge()`.
     ///
     /// Context: may sleep; takes the page-cache lock.
     ///
@@ -43,20 +50,22 @@ impl<'m> Charge<'m> {
     /// [`ENOSPC`] if the file system or a quota has fewer pages left, [`EINVAL`] if the file is not
     /// shmem.
     #[inline]
-    pub(super) fn new(mapping: &'m AddressSpace, pages: usize) -> Result<Self> {
-        if pages > 0 {
-            if !mapping.is_shmem() {
-                return Err(EINVAL);
-            }
-            let pages = isize::try_from(pages).map_err(|_| ENOSPC)?;
-
-            // SAFETY: The mapping is alive by its type invariant, and shmem by the check above.
-            if !unsafe { bindings::shmem_charge(mapping.host(), pages) } {
-                return Err(ENOSPC);
-            }
+    pub(super) fn add(&mut self, pages: usize) -> Result {
+        if pages == 0 {
+            return Ok(());
         }
-        // INVARIANT: The pages were charged above, unless there are none.
-        Ok(Self { mapping, pages })
+        if !self.mapping.is_shmem() {
+            return Err(EINVAL);
+        }
+        let nr = isize::try_from(pages).map_err(|_| ENOSPC)?;
+
+        // SAFETY: The mapping is alive by its type invariant, and shmem by the check above.
+        if !unsafe { bindings::shmem_charge(self.mapping.host(), nr) } {
+            return Err(ENOSPC);
+        }
+        // INVARIANT: The pages were charged above.
+        self.pages += pages;
+        Ok(())
     }
 
     /// Keeps the charge.
@@ -71,7 +80,7 @@ impl<'m> Charge<'m> {
 }
 
 impl Drop for Charge<'_> {
-    #[inline]
+    #[inline(never)]
     fn drop(&mut self) {
         if self.pages == 0 {
             return;
@@ -123,12 +132,19 @@ mod tests {
     use super::*;
     use crate::mm::kunit::{directory, ShmemFile};
 
+    fn charged(mapping: &AddressSpace, pages: usize) -> Result<Charge<'_>> {
+        let mut charge = Charge::none(mapping);
+
+        charge.add(pages)?;
+        Ok(charge)
+    }
+
     #[test]
     fn charge_is_given_back_when_dropped() -> Result {
         let file = ShmemFile::new(8)?;
         file.fill(0..1)?;
 
-        let charge = Charge::new(file.mapping(), 5)?;
+        let charge = charged(file.mapping(), 5)?;
         assert_eq!(file.pages(), 6);
         drop(charge);
         assert_eq!(file.pages(), 1);
@@ -140,7 +156,7 @@ mod tests {
         let file = ShmemFile::new(8)?;
 
         // SAFETY: The pages are uncharged below, as if they had been added.
-        unsafe { Charge::new(file.mapping(), 5)?.commit() };
+        unsafe { charged(file.mapping(), 5)?.commit() };
         let kept = file.pages();
         // The pages have not been added, and are not going to be.
         //
@@ -159,7 +175,7 @@ mod tests {
         let file = ShmemFile::new(8)?;
 
         // More pages than any machine has.
-        assert_eq!(Charge::new(file.mapping(), 1 << 50).err(), Some(ENOSPC));
+        assert_eq!(charged(file.mapping(), 1 << 50).err(), Some(ENOSPC));
         assert_eq!(file.pages(), 0);
         Ok(())
     }
@@ -169,9 +185,9 @@ mod tests {
         let directory = directory()?;
         let mapping = AddressSpace::of(&**directory);
 
-        assert_eq!(Charge::new(mapping, 1).err(), Some(EINVAL));
+        assert_eq!(charged(mapping, 1).err(), Some(EINVAL));
         // No pages are no charge.
-        assert!(Charge::new(mapping, 0).is_ok());
+        assert!(charged(mapping, 0).is_ok());
         Ok(())
     }
 

@@ -120,8 +120,10 @@ impl XaEntry {
 /// - `inner.xa` points to an initialized XArray that lives for `'a`.
 /// - Unless a [`XaLockIrqGuard`] of this cursor exists, `inner.xa_node` is not used to reach a
 ///   node: it is reset when the lock is taken.
+/// - If `at_slot` is set while a guard exists, a step leads to the slot of the next index.
 pub struct XaState<'a> {
     inner: bindings::xa_state,
+    at_slot: bool,
     _array: PhantomData<&'a bindings::xarray>,
 }
 
@@ -149,6 +151,7 @@ impl<'a> XaState<'a> {
         Self {
             // SAFETY: `xas_init_order` initialized every field.
             inner: unsafe { inner.assume_init() },
+            at_slot: false,
             _array: PhantomData,
         }
     }
@@ -163,7 +166,7 @@ impl<'a> XaState<'a> {
     ///
     /// Context: does not sleep. Taking the lock of an array that this task has already locked is a
     /// deadlock.
-    #[inline]
+    #[inline(never)]
     pub fn lock_irq(&mut self) -> XaLockIrqGuard<'_, 'a> {
         // SAFETY: `inner.xa` points to an initialized array by the type invariant, so its lock is
         // initialized too. Any task may take it in any context, since that disables interrupts. A
@@ -172,11 +175,11 @@ impl<'a> XaState<'a> {
         unsafe { bindings::spin_lock_irq_disable(&raw mut (*self.inner.xa).xa_lock) };
         // SAFETY: `inner` is initialized. `xas_reset()` writes to the cursor only.
         unsafe { bindings::xas_reset(self.as_raw()) };
+        self.at_slot = false;
         // INVARIANT: The lock was taken above, with interrupts disabled until it is released. The
         // cursor is on no node, by the reset.
         XaLockIrqGuard {
             state: self,
-            at_slot: false,
             _not_send: NotThreadSafe,
         }
     }
@@ -216,11 +219,9 @@ impl Drop for XaState<'_> {
 ///
 /// - The guard owns the lock of the array and one count of `local_interrupt_disable()`.
 /// - `state` is on no node, or at a slot of a node that it reached since the lock was taken.
-/// - If `at_slot` is set, a step leads to the slot of the next index.
 #[must_use = "the lock is released as soon as the guard is dropped"]
 pub struct XaLockIrqGuard<'s, 'a> {
     state: &'s mut XaState<'a>,
-    at_slot: bool,
     _not_send: NotThreadSafe,
 }
 
@@ -242,7 +243,7 @@ impl<'s, 'a> XaLockIrqGuard<'s, 'a> {
     /// # Safety
     ///
     /// The guard must own the lock. It must not be used afterwards.
-    #[inline]
+    #[inline(never)]
     unsafe fn release(&mut self) {
         // SAFETY: `inner.xa` points to an initialized array by the type invariant of `XaState`. The
         // caller owns the lock, which was taken by `spin_lock_irq_disable()`.
@@ -269,7 +270,7 @@ impl<'s, 'a> XaLockIrqGuard<'s, 'a> {
     /// [`XaState::nomem`] and try again.
     #[inline]
     pub fn create_range(&mut self) -> Result {
-        self.at_slot = false;
+        self.state.at_slot = false;
         // SAFETY: `inner` is initialized.
         unsafe { bindings::xas_reset(self.state.as_raw()) };
         // SAFETY: The lock is held, and the cursor begins at the root. A cursor that is at a slot
@@ -281,7 +282,7 @@ impl<'s, 'a> XaLockIrqGuard<'s, 'a> {
     /// Moves the cursor to `index`: `xas_set()`. The next operation walks there.
     #[inline]
     pub fn set(&mut self, index: usize) {
-        self.at_slot = false;
+        self.state.at_slot = false;
         // SAFETY: Writes to fields of the cursor only.
         unsafe { bindings::xas_set(self.state.as_raw(), index) };
     }
@@ -294,7 +295,7 @@ impl<'s, 'a> XaLockIrqGuard<'s, 'a> {
     #[inline]
     pub fn set_order(&mut self, index: usize, order: u32) {
         assert!(order < usize::BITS);
-        self.at_slot = false;
+        self.state.at_slot = false;
         // SAFETY: Writes to fields of the cursor only. Multi-index entries are built in, as
         // `TRANSPARENT_HUGEPAGE` selects them.
         unsafe { bindings::xas_set_order(self.state.as_raw(), index, order) };
@@ -305,7 +306,7 @@ impl<'s, 'a> XaLockIrqGuard<'s, 'a> {
     /// If the cursor is for entries of an order above 0, that may be a node.
     #[inline]
     pub fn load(&mut self) -> XaEntry {
-        self.at_slot = false;
+        self.state.at_slot = false;
         // SAFETY: The lock is held and the cursor is where it may be, by the type invariants.
         XaEntry(unsafe { bindings::xas_load(self.state.as_raw()) })
     }
@@ -316,7 +317,7 @@ impl<'s, 'a> XaLockIrqGuard<'s, 'a> {
     /// before was loaded last.
     #[inline]
     pub fn load_at(&mut self, index: usize) -> XaEntry {
-        if self.at_slot && self.state.inner.xa_index.wrapping_add(1) == index {
+        if self.state.at_slot && self.state.inner.xa_index.wrapping_add(1) == index {
             let entry = self.next_slot();
 
             // An internal entry is a slot after the first one of a multi-index entry.
@@ -335,7 +336,7 @@ impl<'s, 'a> XaLockIrqGuard<'s, 'a> {
         // INVARIANT: The call says whether the cursor is at the slot of its index.
         //
         // SAFETY: Reads the cursor and its node, which is not stale by the type invariants.
-        self.at_slot =
+        self.state.at_slot =
             index != usize::MAX && unsafe { bindings::xas_is_at_slot(self.state.as_raw()) };
         entry
     }
@@ -353,27 +354,6 @@ impl<'s, 'a> XaLockIrqGuard<'s, 'a> {
         XaEntry(unsafe { bindings::xas_next(self.state.as_raw()) })
     }
 
-    /// Moves to the next entry up to and including index `max`, past empty slots:
-    /// `xas_next_entry()`. The result is empty if there is none.
-    #[inline]
-    pub fn next_entry(&mut self, max: usize) -> XaEntry {
-        self.at_slot = false;
-        // SAFETY: The lock is held and the cursor is where it may be, by the type invariants.
-        let entry = XaEntry(unsafe { bindings::xas_next_entry(self.state.as_raw(), max) });
-
-        self.forget_end(entry);
-        entry
-    }
-
-    /// After a search that has found nothing, the cursor may be past the last slot of a node.
-    #[inline]
-    fn forget_end(&mut self, found: XaEntry) {
-        if found.is_empty() {
-            // INVARIANT: On no node, and where the search has ended.
-            self.set(self.state.inner.xa_index);
-        }
-    }
-
     /// Finds the first entry for `index` or above, up to and including `max`, past empty slots:
     /// `xas_find()`.
     ///
@@ -385,8 +365,9 @@ impl<'s, 'a> XaLockIrqGuard<'s, 'a> {
         // SAFETY: The lock is held and the cursor is where it may be, by the type invariants.
         let entry = XaEntry(unsafe { bindings::xas_find(self.state.as_raw(), max) });
 
-        self.forget_end(entry);
         if entry.is_empty() {
+            // INVARIANT: On no node. The search may have left the cursor past the last slot of one.
+            self.set(self.state.inner.xa_index);
             return None;
         }
         // SAFETY: The cursor is on an entry, as it has just found it.
@@ -408,7 +389,7 @@ impl<'s, 'a> XaLockIrqGuard<'s, 'a> {
     /// The slot must be empty, and must be stored to again before the lock is released.
     #[inline]
     pub unsafe fn store_retry(&mut self) -> Result {
-        self.at_slot = false;
+        self.state.at_slot = false;
         // SAFETY: The lock is held and the cursor is where it may be, by the invariants. An entry
         // for readers to retry on is allowed in any array.
         unsafe { bindings::xas_store(self.state.as_raw(), bindings::xa_retry_entry()) };
@@ -426,7 +407,7 @@ impl<'s, 'a> XaLockIrqGuard<'s, 'a> {
     /// The slots must be stored to again before the lock is released.
     #[inline]
     pub unsafe fn fill_retry(&mut self, max: usize) -> usize {
-        self.at_slot = false;
+        self.state.at_slot = false;
         // SAFETY: The lock is held and the cursor is where it may be, by the type invariants. An
         // entry for readers to retry on is allowed in any array.
         unsafe { bindings::xas_fill_empty(self.state.as_raw(), max, bindings::xa_retry_entry()) }
@@ -436,7 +417,7 @@ impl<'s, 'a> XaLockIrqGuard<'s, 'a> {
     /// `XA_RETRY_ENTRY`: `xas_unfill()`.
     #[inline]
     pub fn remove_retry(&mut self, max: usize) {
-        self.at_slot = false;
+        self.state.at_slot = false;
         // SAFETY: The lock is held and the cursor is where it may be, by the type invariants. A
         // retry entry owns nothing.
         unsafe { bindings::xas_unfill(self.state.as_raw(), max, bindings::xa_retry_entry()) };
@@ -455,7 +436,7 @@ impl<'s, 'a> XaLockIrqGuard<'s, 'a> {
     /// Nothing may be owned by the array through the entry that is removed.
     #[inline]
     pub unsafe fn store_empty(&mut self) {
-        self.at_slot = false;
+        self.state.at_slot = false;
         // SAFETY: The lock is held and the cursor is where it may be, by the invariants. Storing
         // nothing allocates nothing and so cannot fail.
         unsafe { bindings::xas_store(self.state.as_raw(), core::ptr::null_mut()) };
@@ -473,7 +454,7 @@ impl<'s, 'a> XaLockIrqGuard<'s, 'a> {
     /// entries owned must have been taken over by the caller.
     #[inline]
     pub unsafe fn store(&mut self, entry: *mut c_void) -> Result {
-        self.at_slot = false;
+        self.state.at_slot = false;
         // SAFETY: The lock is held and the cursor is where it may be, by the invariants; the
         // caller answers for the entry.
         unsafe { bindings::xas_store(self.state.as_raw(), entry) };
@@ -523,13 +504,11 @@ mod tests {
         let loaded = [guard.load_at(0), guard.load_at(1), guard.load_at(NR)];
         guard.set(7);
         let next = guard.next_slot();
-        guard.set(0);
-        let entry = guard.next_entry(usize::MAX);
         let found = guard.find(0, usize::MAX).is_some();
         drop(guard);
 
         assert!(loaded.iter().all(|entry| entry.is_empty()));
-        assert!(next.is_empty() && entry.is_empty() && !found);
+        assert!(next.is_empty() && !found);
         Ok(())
     }
 
@@ -588,15 +567,12 @@ mod tests {
     }
 
     #[test]
-    fn next_entry_is_not_beyond_the_last_index() -> Result {
+    fn search_does_not_go_beyond_the_last_index() -> Result {
         let array = IrqArray::new()?;
         array.store(100, 0, 1)?;
 
         let mut state = array.state(0, 0);
         let mut guard = state.lock_irq();
-        let before = guard.next_entry(99);
-        guard.set(0);
-        let at = guard.next_entry(100);
         let found = [
             guard.find(3, 99).map(|(start, ..)| start),
             guard.find(3, 100).map(|(start, ..)| start),
@@ -604,8 +580,6 @@ mod tests {
         ];
         drop(guard);
 
-        assert!(before.is_empty());
-        assert_eq!(at.to_value(), Some(1));
         assert!(found == [None, Some(100), None]);
         Ok(())
     }
@@ -813,15 +787,11 @@ mod tests {
         let mut state = array.state(0, 0);
         let mut guard = state.lock_irq();
         // To the end of the node, whose last slot it is.
-        guard.load_at(511);
-        let next = guard.next_entry(511);
-        let behind_next = guard.load_at(513).to_value();
         let found = guard.find(449, 511).is_some();
-        let behind_find = guard.load_at(513).to_value();
+        let after = guard.load_at(513).to_value();
         drop(guard);
 
-        assert!(next.is_empty() && !found);
-        assert!(behind_next == Some(2) && behind_find == Some(2));
+        assert!(!found && after == Some(2));
         Ok(())
     }
 
@@ -855,8 +825,8 @@ mod tests {
         let mut state = array.state(0, 0);
         loop {
             let mut guard = state.lock_irq();
+            guard.find(0, usize::MAX);
             guard.set_order(0, ORDER);
-            guard.next_entry(usize::MAX);
             if guard.create_range().is_ok() {
                 break;
             }

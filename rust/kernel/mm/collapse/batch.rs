@@ -12,43 +12,43 @@ use crate::{
 };
 use core::{ops::Range, ptr::NonNull};
 
+/// The number of folios that a batch has room for, the same as in a `struct folio_batch`.
+pub const BATCH_SIZE: usize = if cfg!(CONFIG_RUST_COLLAPSE_FILE_ONE_BY_ONE) {
+    1
+} else {
+    bindings::FOLIO_BATCH_SIZE as usize
+};
+
 /// Folios that [`OldFolios`](super::OldFolios) has found, with holes between and after them.
 ///
-/// Its user keeps it on the stack, because it is large. `OldFolios` only borrows it while it moves
-/// from one state to another. Dropping it unlocks the folios and drops the references.
+/// Dropping it unlocks the folios and drops the references.
 ///
 /// # Invariants
 ///
 /// The object owns a reference to each folio of `folios[begin..len]`, and the locks of those before
-/// `locked`. `begin <= locked <= len <= SIZE`. The folios are in index order. All elements before
+/// `locked`. `begin <= locked <= len <= BATCH_SIZE`. The folios are in index order. All elements before
 /// `len` are `Some`.
-pub struct Batch {
-    folios: [Option<NonNull<bindings::folio>>; Self::SIZE],
+pub(super) struct Batch {
+    folios: [Option<NonNull<bindings::folio>>; BATCH_SIZE],
     /// The folios before it were handed out.
     begin: usize,
     locked: usize,
     len: usize,
     /// The index after the last folio and the holes that follow it.
     end: usize,
-    /// The number of folios at the beginning that were locked before they were added.
-    came_locked: usize,
 }
 
 impl Batch {
-    /// The number of folios that a batch has room for, the same as in a `struct folio_batch`.
-    pub const SIZE: usize = bindings::FOLIO_BATCH_SIZE as usize;
-
     /// Creates an empty batch.
     #[inline]
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         // INVARIANT: There are no folios.
         Self {
-            folios: [None; Self::SIZE],
+            folios: [None; BATCH_SIZE],
             begin: 0,
             locked: 0,
             len: 0,
             end: 0,
-            came_locked: 0,
         }
     }
 
@@ -68,7 +68,7 @@ impl Batch {
     /// Returns whether there is room for one more folio.
     #[inline]
     pub(super) fn has_room(&self) -> bool {
-        self.len < Self::SIZE
+        self.len < BATCH_SIZE
     }
 
     /// Returns the index after the last folio and the holes that follow it.
@@ -106,14 +106,7 @@ impl Batch {
             // INVARIANT: The object takes over the lock and the reference of the last folio.
             self.len += 1;
             self.locked = self.len;
-            self.came_locked = self.len;
         }
-    }
-
-    /// Returns whether folio `n` was locked before it was added.
-    #[inline]
-    pub(super) fn came_locked(&self, n: usize) -> bool {
-        n < self.came_locked
     }
 
     /// Returns folio `n`, if it is one of the batch.
@@ -128,35 +121,53 @@ impl Batch {
         Some(unsafe { Folio::from_raw(folio.as_ptr()) })
     }
 
-    /// Returns folio `n`, and locks it before if its lock is free: `folio_trylock()`.
-    ///
-    /// Those before it must be locked. Returns `None` if it is not locked.
+    /// Returns whether all folios are locked.
     #[inline]
-    pub(super) fn lock(&mut self, n: usize) -> Option<&LockedFolio> {
-        if n == self.locked {
-            let folio = self.get(n)?.as_raw();
-
-            // SAFETY: The folio is alive, as the batch owns a reference.
-            if !unsafe { bindings::folio_trylock(folio) } {
-                return None;
-            }
-            // INVARIANT: The lock of the next folio was taken just now.
-            self.locked += 1;
-        }
-        self.locked(n)
+    pub(super) fn is_locked(&self) -> bool {
+        self.locked == self.len
     }
 
-    /// Returns folio `n` if it is locked.
+    /// Locks one folio after the other, if its lock is free, and passes it to `accept`:
+    /// `folio_trylock()`.
+    ///
+    /// Passes `None` if the lock is not free. `accept` returns whether to go on. Returns the number
+    /// of folios that were accepted.
     #[inline]
-    pub(super) fn locked(&self, n: usize) -> Option<&LockedFolio> {
-        if !(self.begin..self.locked).contains(&n) {
-            return None;
-        }
-        let folio = self.folios.get(n)?.as_ref()?;
+    pub(super) fn lock_while(
+        &mut self,
+        mut accept: impl FnMut(Option<&LockedFolio>) -> bool,
+    ) -> usize {
+        let (mut accepted, mut locked) = (self.begin, self.locked);
 
-        // SAFETY: The batch owns the reference and the lock by the type invariant. It keeps them
-        // for as long as it is borrowed.
-        Some(unsafe { LockedFolio::from_ref(folio) })
+        for folio in self.folios[..self.len].iter().skip(accepted).flatten() {
+            // SAFETY: The folio is alive, as the batch owns a reference.
+            if accepted == locked && unsafe { bindings::folio_trylock(folio.as_ptr()) } {
+                locked += 1;
+            }
+            // SAFETY: The batch owns the reference by the type invariant, and the lock by that or
+            // since now. It keeps them while `accept` runs.
+            let folio = (accepted < locked).then(|| unsafe { LockedFolio::from_ref(folio) });
+
+            if !accept(folio) {
+                break;
+            }
+            accepted += 1;
+        }
+        // INVARIANT: The locks of these folios were taken in the loop.
+        self.locked = locked;
+        accepted
+    }
+
+    /// Iterates over folios of the batch if all of them are locked.
+    #[inline]
+    pub(super) fn locked(&self, range: Range<usize>) -> impl Iterator<Item = &LockedFolio> {
+        let folios = self.locked_folios(range).unwrap_or(&[]);
+
+        folios.iter().flatten().map(|folio| {
+            // SAFETY: The batch owns the reference and the lock by the type invariant. It keeps
+            // them for as long as it is borrowed.
+            unsafe { LockedFolio::from_ref(folio) }
+        })
     }
 
     /// Returns folios of the batch if all of them are locked.
@@ -179,7 +190,6 @@ impl Batch {
         while self.locked > n.max(self.begin) {
             // INVARIANT: The object gives up the lock of the last folio that is locked.
             self.locked -= 1;
-            self.came_locked = self.came_locked.min(self.locked);
             if let Some(folio) = self.get(self.locked) {
                 // SAFETY: The batch owned the lock by the type invariant.
                 unsafe { bindings::folio_unlock(folio.as_raw()) };
@@ -216,7 +226,6 @@ impl Batch {
         }
         // INVARIANT: There are no folios.
         (self.begin, self.locked, self.len) = (0, 0, 0);
-        self.came_locked = 0;
     }
 
     #[cold]
@@ -228,12 +237,6 @@ impl Batch {
             // folios.
             unsafe { bindings::folio_put(folio.as_ptr()) };
         }
-    }
-}
-
-impl Default for Batch {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

@@ -32,11 +32,11 @@
 //! for, no reference is held to a folio that is not locked: the owner of the lock may be another
 //! collapse, which waits for that reference to go.
 
-use super::{Gathering, NoFolios, OldFolios, Patience, ScanResult};
+use super::{old_folios::Collapse, Gathering, NoFolios, OldFolios, Patience, ScanResult};
 use crate::{
     alloc::flags::GFP_KERNEL,
     mm::{
-        folio::{lru_add_drain, Folio, FolioList, LockedFolio},
+        folio::{lru_add_drain, Folio, FolioList, LockedFolio, HPAGE_PMD_NR},
         mapping::PmdRange,
         mmdebug::vm_bug_on,
         page_cache::{Cursor, Entry, LockedCursor}, //
@@ -58,6 +58,10 @@ enum NotTaken {
 struct LockedBatch {
     /// The number of folios that are locked and checked.
     len: usize,
+    /// The number of their pages.
+    pages: usize,
+    /// The index after the last of them.
+    end: usize,
     /// A page table maps one of them.
     mapped: bool,
     /// Why the next one is not.
@@ -71,17 +75,17 @@ impl From<ScanResult> for NotTaken {
     }
 }
 
-impl<'m> OldFolios<'m, Gathering<'_>> {
+impl<'m> OldFolios<'m, Gathering> {
     /// Returns the index that is to be gathered next.
     #[inline]
     pub fn next(&self) -> usize {
-        self.next
+        self.collapse.next
     }
 
     /// Counts a hole at [`next`](Self::next).
     #[inline]
     pub fn add_hole(&mut self) {
-        self.next += 1;
+        self.collapse.next += 1;
     }
 
     /// Begins a batch with the folios at [`next`](Self::next) and after it.
@@ -92,20 +96,20 @@ impl<'m> OldFolios<'m, Gathering<'_>> {
     /// Context: the page-cache lock is held, also by `wanted`.
     ///
     /// Does nothing if `locked` is a cursor over another range.
-    #[inline]
+    #[inline(never)]
     pub fn find(&mut self, locked: &mut LockedCursor<'_, 'm>, wanted: impl Fn(&Folio) -> bool) {
-        let range = self.new.range();
+        let range = self.range();
         let is_shmem = range.mapping().is_shmem();
-        let batch = &mut *self.state.batch;
+        let Collapse { batch, next, .. } = &mut *self.collapse;
 
-        batch.restart(self.next);
+        batch.restart(*next);
         if locked.range() != range {
             return;
         }
         while batch.has_room() && batch.end() < range.end() {
             let index = batch.end();
 
-            match locked.load(index) {
+            match locked.load_inline(index) {
                 Entry::Empty if is_shmem => batch.add_hole(),
                 Entry::Folio(folio)
                     if batch.len() == 0 || (folio.index() == index && wanted(folio)) =>
@@ -117,122 +121,147 @@ impl<'m> OldFolios<'m, Gathering<'_>> {
         }
     }
 
-    /// Begins a batch with a folio that is locked already, which was found at [`next`](Self::next).
-    ///
-    /// # Errors
-    ///
-    /// [`ScanResult::PageHasPrivate`] if the file system does not release its data. The folio is
-    /// unlocked then.
+    /// Begins a batch of folios that are locked already, at [`next`](Self::next).
     #[inline]
-    pub fn begin_with(&mut self, folio: LockedFolio) -> Result<(), ScanResult> {
-        self.state.batch.restart(self.next);
-        self.add_locked(folio)
+    pub fn begin_batch(&mut self) {
+        let Collapse { batch, next, .. } = &mut *self.collapse;
+
+        batch.restart(*next);
     }
 
-    /// Adds a folio that is locked already, which was found after the last one of such a batch.
+    /// Adds a folio that is locked already, which was found at the end of such a batch.
     ///
-    /// If there is no room it is unlocked.
+    /// Returns the number of its pages. If there is no room it is unlocked.
     ///
     /// # Errors
     ///
     /// [`ScanResult::PageHasPrivate`] if the file system does not release its data. The folio is
     /// unlocked then.
-    #[inline]
-    pub fn add_locked(&mut self, folio: LockedFolio) -> Result<(), ScanResult> {
+    pub fn add_locked(&mut self, folio: LockedFolio) -> Result<usize, ScanResult> {
+        let nr_pages = folio.nr_pages();
+
         if !folio.release_private(GFP_KERNEL) {
             return Err(ScanResult::PageHasPrivate);
         }
-        self.state.batch.push_locked(folio);
-        Ok(())
+        self.collapse.batch.push_locked(folio);
+        Ok(nr_pages)
     }
 
     /// Takes the folios of the batch.
     ///
-    /// Each is locked and passed to `check`. Then they are unmapped together, each is checked for
-    /// other users, and all are taken off the LRU. The batch ends before a folio that has left the
-    /// page cache since it was found, or that another task uses for a moment.
-    /// [`next`](Self::next) says where to go on.
+    /// Each is locked and checked. Then they are unmapped together, each is checked for other
+    /// users, and all are taken off the LRU. The batch ends before a folio that has left the page
+    /// cache since it was found, or that another task uses for a moment. [`next`](Self::next) says
+    /// where to go on.
     ///
-    /// Context: may sleep; takes `i_mmap_rwsem`. `check` is called with folio locks held.
+    /// Context: may sleep; takes `i_mmap_rwsem`.
     ///
     /// # Errors
     ///
-    /// The index that failed, and why: the result of `check`, or
+    /// The index that failed, and why:
     ///
     /// - [`ScanResult::PageLock`]: another task keeps the folio locked;
-    /// - [`ScanResult::Truncated`]: the folio is not in the range, or changes all the time;
+    /// - [`ScanResult::Fail`]: the folio is not uptodate;
+    /// - [`ScanResult::PteMappedHugepage`]: it is a huge folio;
+    /// - [`ScanResult::Truncated`]: it is not in the range, or changes all the time;
     /// - [`ScanResult::DelPageLru`]: it is not on the LRU;
     /// - [`ScanResult::PageHasPrivate`]: the file system does not release its data;
     /// - [`ScanResult::PageCount`]: it has other users;
-    /// - [`ScanResult::PageDirtyOrWriteback`]: of a regular file, a page table had it dirty.
+    /// - [`ScanResult::PageDirtyOrWriteback`]: it is dirty or under writeback, and of a regular file.
     ///
     /// The TLBs are flushed, and the folios of the batch unlocked. The collapse cannot go on.
-    #[inline(never)]
+    #[inline]
     pub fn take(
         &mut self,
         _cursor: &Cursor<'_, 'm>,
         patience: &mut Patience,
-        check: impl Fn(&LockedFolio) -> Result<(), ScanResult>,
     ) -> Result<(), (usize, ScanResult)> {
-        let begin = self.next;
-        let is_shmem = self.new.range().mapping().is_shmem();
+        // Two functions, so that their stack frames are not one.
+        let locked = self.lock_batch(patience);
+
+        self.take_locked(locked, patience)
+    }
+
+    /// Unmaps, checks and isolates the folios of the batch that are locked.
+    #[inline(never)]
+    fn take_locked(
+        &mut self,
+        batch: LockedBatch,
+        patience: &mut Patience,
+    ) -> Result<(), (usize, ScanResult)> {
         let LockedBatch {
             len: locked,
+            mut pages,
+            mut end,
             mapped,
             mut not_taken,
-        } = self.lock_batch(is_shmem, patience, &check);
+        } = batch;
+        let begin = self.collapse.next;
+        let is_shmem = self.range().mapping().is_shmem();
         let mut taken = 0;
-        let mut visited = if mapped { 0 } else { locked };
-        let mut next = begin;
-        let mut end = self.end;
-        let mut pages = 0;
 
         while taken < locked {
-            if taken == visited {
-                visited += self.unmap_batch(taken..locked, is_shmem);
+            let mut last = locked;
+
+            if mapped {
+                let visited = self.unmap_batch(taken..locked, is_shmem).max(1);
+
+                last = locked.min(taken + visited);
             }
-            match self.check_users(taken, is_shmem, patience) {
-                Ok((index, nr_pages)) => {
-                    end = index + nr_pages;
-                    // A folio that begins before its index counts from there, as in C.
-                    next = index.max(begin) + nr_pages;
-                    pages += nr_pages;
-                    taken += 1;
-                }
-                Err(reason) => {
+            for folio in self.collapse.batch.locked(taken..last) {
+                if let Err(reason) = check_users(folio, is_shmem, patience) {
                     not_taken = Some(reason);
                     break;
                 }
+                taken += 1;
+            }
+            if taken < last {
+                break;
             }
         }
 
-        let pause = match not_taken {
-            None => {
-                // With the holes after the last folio.
-                next = self.state.batch.end().max(begin);
-                false
-            }
-            Some(NotTaken::Failed(result)) => return Err(self.fail(taken, result)),
-            Some(NotTaken::Moved) if patience.try_again() => false,
-            Some(NotTaken::Moved) => return Err(self.fail(taken, ScanResult::Truncated)),
-            Some(NotTaken::Busy(_)) if !patience.is_spent() => true,
-            Some(NotTaken::Busy(result)) => return Err(self.fail(taken, result)),
+        let (result, pause) = match not_taken {
+            None => (None, false),
+            Some(NotTaken::Failed(result)) => (Some(result), false),
+            Some(NotTaken::Moved) if patience.try_again() => (None, false),
+            Some(NotTaken::Moved) => (Some(ScanResult::Truncated), false),
+            Some(NotTaken::Busy(_)) if !patience.is_spent() => (None, true),
+            Some(NotTaken::Busy(result)) => (Some(result), false),
         };
-        if taken < self.state.batch.len() {
+        if let Some(result) = result {
+            return Err((self.give_up_batch(taken), result));
+        }
+        let Collapse {
+            tlb,
+            batch,
+            end: list_end,
+            ..
+        } = &mut *self.collapse;
+        // With the holes after the last folio.
+        let mut next = batch.end().max(begin);
+
+        if taken < batch.len() {
             // No folio is unlocked before the flush.
-            self.state.tlb.flush();
-            self.state.batch.unlock_from(taken);
+            tlb.flush();
+            batch.unlock_from(taken);
+            (next, end, pages) = (begin, *list_end, 0);
+            for folio in batch.locked(0..taken) {
+                end = folio.index() + folio.nr_pages();
+                // A folio that begins before its index counts from there, as in C.
+                next = folio.index().max(begin) + folio.nr_pages();
+                pages += folio.nr_pages();
+            }
         }
         self.isolate(begin, patience)?;
         // INVARIANT: `isolate()` has added the folios of the batch that were taken. They are in the
-        // range, in order and after the ones before, as `lock_one()` has checked, and have `pages`
-        // pages together.
-        self.next = next;
-        self.end = end;
-        self.pages += pages;
+        // range, in order and after the ones before, as `check()` has seen, and have `pages` pages
+        // together.
+        self.collapse.next = next;
+        self.collapse.end = end;
+        self.collapse.pages += pages;
         // No reference is held any more to a folio that is not locked. Another collapse would wait
         // for it to go.
-        self.state.batch.clear();
+        self.collapse.batch.clear();
         if pause {
             patience.pause();
         }
@@ -246,151 +275,90 @@ impl<'m> OldFolios<'m, Gathering<'_>> {
     /// Context: may sleep.
     #[cold]
     pub fn put_back(&mut self, _cursor: &Cursor<'_, 'm>) -> NoFolios<'_> {
-        let start = self.new.range().start();
+        let start = self.range().start();
 
         // No folio is unlocked before the flush.
-        self.state.tlb.flush();
-        self.state.batch.clear();
+        self.collapse.tlb.flush();
+        self.collapse.batch.clear();
         // INVARIANT: There are no folios.
-        self.list = FolioList::new();
-        (self.next, self.end, self.pages) = (start, start, 0);
-        (self.state.checked, self.state.checked_pages) = (start, 0);
+        self.collapse.list = FolioList::new();
+        (self.collapse.next, self.collapse.end, self.collapse.pages) = (start, start, 0);
+        (self.collapse.checked, self.collapse.checked_pages) = (start, 0);
         // The folios are in an LRU batch of this CPU. They could not be taken off the LRU again.
         lru_add_drain();
         NoFolios::new()
     }
 
     /// Gives up the batch because of folio `n`. Returns the index to report.
-    #[cold]
-    fn fail(&mut self, n: usize, result: ScanResult) -> (usize, ScanResult) {
-        let index = self.state.batch.get(n).map_or(self.next, Folio::index);
+    #[inline]
+    fn give_up_batch(&mut self, n: usize) -> usize {
+        let Collapse {
+            tlb, batch, next, ..
+        } = &mut *self.collapse;
+        let index = batch.get(n).map_or(*next, Folio::index);
 
         // No folio is unlocked before the flush.
-        self.state.tlb.flush();
-        self.state.batch.clear();
-        (index.max(self.next), result)
+        tlb.flush();
+        batch.clear();
+        index.max(*next)
     }
 
     /// Locks and checks the folios of the batch, up to one that cannot be taken.
-    #[inline]
-    fn lock_batch(
-        &mut self,
-        is_shmem: bool,
-        patience: &mut Patience,
-        check: &impl Fn(&LockedFolio) -> Result<(), ScanResult>,
-    ) -> LockedBatch {
-        let mut end = self.end;
+    #[inline(never)]
+    fn lock_batch(&mut self, patience: &mut Patience) -> LockedBatch {
+        let range = self.range();
+        let is_shmem = range.mapping().is_shmem();
+        let Collapse { batch, end, .. } = &mut *self.collapse;
+        let came_locked = batch.is_locked();
+        // Most folios have nothing to release. Test kernels inject failures into the function, so
+        // they call it for each folio.
+        let release =
+            !came_locked && (cfg!(CONFIG_COLLAPSE_FILE_INJECT) || range.mapping().release_always());
+        let mut end = *end;
+        let mut pages = 0;
         let mut mapped = false;
+        let mut not_taken = None;
 
-        for n in 0..self.state.batch.len() {
-            match self.lock_one(n, end, is_shmem, patience, check) {
-                Ok(folio) => {
-                    end = folio.index() + folio.nr_pages();
+        let len = batch.lock_while(|folio| {
+            let checked = match folio {
+                None => Err(NotTaken::Busy(ScanResult::PageLock)),
+                Some(folio) => {
                     mapped |= folio.is_mapped();
+                    check(folio, range, is_shmem, came_locked, release, end, patience)
                 }
-                Err(reason) => {
-                    return LockedBatch {
-                        len: n,
-                        mapped,
-                        not_taken: Some(reason),
-                    }
+            };
+
+            match checked {
+                Ok((index, nr_pages)) => {
+                    end = index + nr_pages;
+                    pages += nr_pages;
                 }
+                Err(reason) => not_taken = Some(reason),
             }
-        }
+            not_taken.is_none()
+        });
         LockedBatch {
-            len: self.state.batch.len(),
+            len,
+            pages,
+            end,
             mapped,
-            not_taken: None,
+            not_taken,
         }
-    }
-
-    /// Locks folio `n` of the batch and checks it. `end` is the index after the folio before it.
-    #[inline]
-    fn lock_one(
-        &mut self,
-        n: usize,
-        end: usize,
-        is_shmem: bool,
-        patience: &mut Patience,
-        check: &impl Fn(&LockedFolio) -> Result<(), ScanResult>,
-    ) -> Result<&LockedFolio, NotTaken> {
-        let range = self.new.range();
-        let came_locked = self.state.batch.came_locked(n);
-        let Some(folio) = self.state.batch.lock(n) else {
-            return Err(NotTaken::Busy(ScanResult::PageLock));
-        };
-
-        // Truncation and reclaim may have been faster.
-        if !came_locked && !range.mapping().is_mapping_of(folio) {
-            return Err(NotTaken::Moved);
-        }
-        check(folio)?;
-        // The copy and the commit rely on these, whatever `check` says.
-        if !folio.is_uptodate() {
-            return Err(ScanResult::Fail.into());
-        }
-        if !is_shmem && folio.is_under_writeback() {
-            return Err(ScanResult::PageDirtyOrWriteback.into());
-        }
-        if !may_be_added(folio, range, end) {
-            return Err(ScanResult::Truncated.into());
-        }
-        if !patience.wait(|| folio.is_on_lru()) {
-            return Err(ScanResult::DelPageLru.into());
-        }
-        // Folios that came locked have none.
-        if !came_locked && !folio.release_private(GFP_KERNEL) {
-            return Err(ScanResult::PageHasPrivate.into());
-        }
-        Ok(folio)
     }
 
     /// Unmaps folios of the batch, which are locked and checked. Returns how many were visited.
     #[inline]
     fn unmap_batch(&mut self, folios: Range<usize>, is_shmem: bool) -> usize {
-        let Gathering { tlb, batch, .. } = &mut self.state;
+        let Collapse { tlb, batch, .. } = &mut *self.collapse;
         let Some(run) = batch.locked_folios(folios) else {
             return 0;
         };
 
-        // SAFETY: The folios are in the mapping, in order, and smaller than a PMD, as `lock_one()`
-        // has checked. They stay locked in the batch or the list until the flush: both are dropped
+        // SAFETY: The folios are in the mapping, in order, and smaller than a PMD, as `check()`
+        // has seen. They stay locked in the batch or the list until the flush: both are dropped
         // after `tlb`, and `tlb` is flushed before a folio is unlocked in `take()`, `fail()` and
         // `isolate()`.
         unsafe { tlb.unmap(run, 1, !is_shmem) }
-    }
-
-    /// Checks that nothing uses folio `n` of the batch, which was unmapped.
-    ///
-    /// Returns its index and the number of its pages.
-    #[inline]
-    fn check_users(
-        &mut self,
-        n: usize,
-        is_shmem: bool,
-        patience: &mut Patience,
-    ) -> Result<(usize, usize), NotTaken> {
-        let Some(folio) = self.state.batch.locked(n) else {
-            return Err(NotTaken::Moved);
-        };
-        let nr_pages = folio.nr_pages();
-        let in_use = || folio.ref_count() != 1 + nr_pages;
-
-        if in_use() {
-            if !patience.wait(|| !in_use() || folio.has_waiters()) {
-                return Err(ScanResult::PageCount.into());
-            }
-            if in_use() {
-                // A task waits for the folio lock, and keeps its reference until it gets that.
-                return Err(NotTaken::Busy(ScanResult::PageCount));
-            }
-        }
-        // Unmapping has moved the dirty bits of the page tables to the folio. A clean folio stays
-        // clean, because to write takes the folio lock.
-        if !is_shmem && folio.is_dirty() {
-            return Err(ScanResult::PageDirtyOrWriteback.into());
-        }
-        Ok((folio.index(), nr_pages))
     }
 
     /// Takes the locked folios of the batch off the LRU and adds them to the list.
@@ -400,9 +368,16 @@ impl<'m> OldFolios<'m, Gathering<'_>> {
         begin: usize,
         patience: &mut Patience,
     ) -> Result<(), (usize, ScanResult)> {
-        let Gathering { tlb, batch, .. } = &mut self.state;
+        let range = self.range();
+        let Collapse {
+            tlb,
+            batch,
+            list,
+            end,
+            ..
+        } = &mut *self.collapse;
 
-        while let Err(folio) = batch.isolate(&mut self.list) {
+        while let Err(folio) = batch.isolate(list) {
             // Another task moves it between lists, or looks whether it can be reclaimed.
             if !patience.wait(|| folio.is_on_lru()) {
                 let index = folio.index().max(begin);
@@ -412,7 +387,7 @@ impl<'m> OldFolios<'m, Gathering<'_>> {
                 batch.clear();
                 // INVARIANT: The list has folios of this batch that are not counted. No folio may
                 // be added to it any more, so it stays in order.
-                self.end = self.new.range().end();
+                *end = range.end();
                 return Err((index, ScanResult::DelPageLru));
             }
         }
@@ -431,27 +406,29 @@ impl<'m> OldFolios<'m, Gathering<'_>> {
     /// # Panics
     ///
     /// Panics if `cursor` is over another range. The lock is not held then.
-    #[inline]
+    #[inline(never)]
     pub fn lock<'w>(
         &mut self,
         cursor: Cursor<'w, 'm>,
     ) -> Result<LockedCursor<'w, 'm>, Cursor<'w, 'm>> {
-        assert!(cursor.range() == self.new.range());
+        assert!(cursor.range() == self.range());
         // The holes are counted with the lock held.
-        if self.next > self.new.range().end() {
+        if self.collapse.next > self.range().end() {
             return Err(cursor);
         }
-        let Gathering {
+        let Collapse {
             checked,
             checked_pages,
+            next,
+            pages: all_pages,
+            list,
             ..
-        } = &mut self.state;
-        let indices = *checked..self.next;
-        let pages = self.pages - *checked_pages;
+        } = &mut *self.collapse;
+        let indices = *checked..*next;
+        let pages = *all_pages - *checked_pages;
 
         // Faults wait for the folio locks.
-        vm_bug_on!(self
-            .list
+        vm_bug_on!(list
             .iter()
             .any(|folio| folio.is_mapped() || !folio.is_locked()));
         let mut locked = cursor.lock();
@@ -460,16 +437,86 @@ impl<'m> OldFolios<'m, Gathering<'_>> {
         if indices.len() != pages && locked.count_empty(indices.clone()) + pages != indices.len() {
             return Err(locked.unlock());
         }
-        (*checked, *checked_pages) = (self.next, self.pages);
+        (*checked, *checked_pages) = (*next, *all_pages);
         Ok(locked)
     }
 }
 
-/// Returns whether `folio` can be added after the folios that end before `end`.
+/// Checks a locked folio before it is unmapped, and lets the file system release its data.
+///
+/// `end` is the index after the folio before it. Returns its index and the number of its pages.
 #[inline]
-fn may_be_added(folio: &Folio, range: PmdRange<'_>, end: usize) -> bool {
-    range.mapping().is_mapping_of(folio)
-        && !folio.is_pmd_order()
-        && (end..range.end()).contains(&folio.index())
-        && folio.nr_pages() <= range.end() - folio.index()
+fn check(
+    folio: &LockedFolio,
+    range: PmdRange<'_>,
+    is_shmem: bool,
+    came_locked: bool,
+    release: bool,
+    end: usize,
+    patience: &mut Patience,
+) -> Result<(usize, usize), NotTaken> {
+    let index = folio.index();
+    let nr_pages = folio.nr_pages();
+    let mapping = range.mapping();
+
+    // Truncation and reclaim may have been faster. They take the folio lock, so the folio stays in
+    // the page cache from here on.
+    if !mapping.contains(folio) {
+        return Err(if came_locked {
+            ScanResult::Truncated.into()
+        } else {
+            NotTaken::Moved
+        });
+    }
+    vm_bug_on!(!folio.is_locked());
+
+    // The copy and the commit rely on all of these.
+    if !folio.is_uptodate() {
+        return Err(ScanResult::Fail.into());
+    }
+    // The range may have been truncated and filled with a huge folio before the first folio was
+    // locked. The first folio shows that.
+    if nr_pages == HPAGE_PMD_NR {
+        return Err(ScanResult::PteMappedHugepage.into());
+    }
+    if !is_shmem && (folio.is_dirty() || folio.is_under_writeback()) {
+        return Err(ScanResult::PageDirtyOrWriteback.into());
+    }
+    if index < end || index >= range.end() || nr_pages > range.end() - index {
+        return Err(ScanResult::Truncated.into());
+    }
+    if !patience.wait(|| folio.is_on_lru()) {
+        return Err(ScanResult::DelPageLru.into());
+    }
+    if (release || folio.has_private()) && !folio.release_private(GFP_KERNEL) {
+        return Err(ScanResult::PageHasPrivate.into());
+    }
+    Ok((index, nr_pages))
+}
+
+/// Checks that nothing uses a folio that was unmapped.
+#[inline]
+fn check_users(
+    folio: &LockedFolio,
+    is_shmem: bool,
+    patience: &mut Patience,
+) -> Result<(), NotTaken> {
+    let refs = 1 + folio.nr_pages();
+    let in_use = || folio.ref_count() != refs;
+
+    if in_use() {
+        if !patience.wait(|| !in_use() || folio.has_waiters()) {
+            return Err(ScanResult::PageCount.into());
+        }
+        if in_use() {
+            // A task waits for the folio lock, and keeps its reference until it gets that.
+            return Err(NotTaken::Busy(ScanResult::PageCount));
+        }
+    }
+    // Unmapping has moved the dirty bits of the page tables to the folio. A clean folio stays clean,
+    // because to write takes the folio lock.
+    if !is_shmem && folio.is_dirty() {
+        return Err(ScanResult::PageDirtyOrWriteback.into());
+    }
+    Ok(())
 }

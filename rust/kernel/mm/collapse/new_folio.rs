@@ -14,6 +14,7 @@ use crate::{
 };
 use core::{
     mem::ManuallyDrop,
+    ops::Range,
     ptr::NonNull, //
 };
 
@@ -113,14 +114,13 @@ impl<'m> NewFolio<'m> {
 
         for from in old.iter() {
             let offset = from.index().wrapping_sub(start);
+            let nr_pages = from.nr_pages();
 
-            vm_bug_on!(offset < written || offset + from.nr_pages() > HPAGE_PMD_NR);
-            for n in written..offset {
-                // SAFETY: `n` is less than the number of pages, because `from` is in the range.
-                // No other task uses the content of the new folio.
-                unsafe { bindings::clear_highpage(self.page(n)) };
+            vm_bug_on!(offset < written || offset + nr_pages > HPAGE_PMD_NR);
+            if written < offset {
+                self.clear(written..offset);
             }
-            for n in 0..from.nr_pages() {
+            for n in 0..nr_pages {
                 // SAFETY: Both pages exist, because `from` is in the range. The kernel maps both:
                 // memory that it does not map, such as that of secretmem, is never in large folios.
                 // No other task uses the content of the new folio.
@@ -135,16 +135,21 @@ impl<'m> NewFolio<'m> {
                     return Err(start + offset + n);
                 }
             }
-            written = offset + from.nr_pages();
+            written = offset + nr_pages;
         }
-        for n in written..HPAGE_PMD_NR {
-            // SAFETY: `n` is less than the number of pages. No other task uses the content of the
-            // new folio.
-            unsafe { bindings::clear_highpage(self.page(n)) };
-        }
+        self.clear(written..HPAGE_PMD_NR);
         // SAFETY: The folio is alive.
         unsafe { bindings::folio_mark_uptodate(self.folio.as_raw()) };
         Ok(())
+    }
+
+    /// Clears pages, as far as the folio has them.
+    #[inline(never)]
+    fn clear(&mut self, pages: Range<usize>) {
+        for n in pages.start..pages.end.min(HPAGE_PMD_NR) {
+            // SAFETY: The folio has this page. No other task uses its content.
+            unsafe { bindings::clear_highpage(self.page(n)) };
+        }
     }
 
     /// Returns page `n` of the folio.

@@ -4,49 +4,36 @@
 
 use super::{batch::Batch, HugeFolio, NewFolio};
 use crate::{
+    alloc::{flags::GFP_KERNEL, KBox},
     error::Result as KernelResult,
     mm::{
         folio::{Folio, FolioList, HPAGE_PMD_NR},
         mapping::{AddressSpace, PmdRange},
         page_cache::Cursor,
-        rmap::{Flushed, UnmapBatch},
+        rmap::UnmapBatch,
         shmem::Charge, //
     },
 };
-use core::marker::PhantomData;
+use core::{marker::PhantomData, mem::MaybeUninit};
 
 /// State of [`OldFolios`]: folios are being gathered.
 ///
-/// CPUs may still write to the folios through their TLBs. Dropping it flushes.
-pub struct Gathering<'b> {
-    pub(super) tlb: UnmapBatch,
-    pub(super) batch: &'b mut Batch,
-    /// The holes before this index were still holes when the page-cache lock was last taken.
-    pub(super) checked: usize,
-    /// The number of pages before `checked`.
-    pub(super) checked_pages: usize,
-}
+/// CPUs may still write to the folios through their TLBs.
+pub struct Gathering(());
+
+/// State of [`OldFolios`]: no CPU has a translation any more, so the content is stable.
+pub struct Flushed(());
 
 /// State of [`OldFolios`]: the content is stable, and the file is charged for the holes.
-///
-/// Dropping it uncharges the holes.
-pub struct Charged<'m> {
-    charge: Charge<'m>,
-}
+pub struct Charged(());
 
 /// State of [`OldFolios`]: the new folio is uptodate, with the content of the old ones.
-///
-/// Dropping it uncharges the holes.
-pub struct Copied<'m> {
-    charge: Charge<'m>,
-}
+pub struct Copied(());
 
-/// A collapse in progress: the new folio, and the old folios in index order.
+/// What a collapse has.
 ///
 /// Dropping it flushes the TLBs, uncharges the holes, puts the old folios back, and frees the new
 /// folio.
-///
-/// Context: dropping it may sleep; no page-cache lock is held.
 ///
 /// # Invariants
 ///
@@ -54,78 +41,119 @@ pub struct Copied<'m> {
 ///   together. `end` is the index after the last one.
 /// - When a folio was added, it was uptodate, locked, isolated and unmapped, and had no other
 ///   users. If the file is regular, the folio was neither dirty nor under writeback.
-/// - A folio that was unmapped through the `tlb` of [`Gathering`] is in `list`. While
-///   [`take()`](Self::take) runs, it may be in `batch` instead.
-pub struct OldFolios<'m, S> {
+/// - A folio that was unmapped through `tlb` is in `list`. While [`OldFolios::take()`] runs, it may
+///   be in `batch` instead.
+pub(super) struct Collapse<'m> {
     // Dropped in this order.
-    pub(super) state: S,
+    pub(super) tlb: UnmapBatch,
+    charge: Charge<'m>,
+    pub(super) batch: Batch,
     pub(super) list: FolioList,
     pub(super) new: NewFolio<'m>,
     pub(super) next: usize,
     /// The index after the last folio of `list`.
     pub(super) end: usize,
     pub(super) pages: usize,
+    /// The holes before this index were still holes when the page-cache lock was last taken.
+    pub(super) checked: usize,
+    /// The number of pages before `checked`.
+    pub(super) checked_pages: usize,
 }
 
-impl<'b, 'm> OldFolios<'m, Gathering<'b>> {
-    /// Begins a collapse. It uses `batch` until the folios are gathered.
-    #[inline]
-    pub fn new(new: NewFolio<'m>, batch: &'b mut Batch) -> Self {
-        let start = new.range().start();
+/// A collapse in progress: the new folio, and the old folios in index order.
+///
+/// It is on the heap, because it is large, and moves from one state to another. Dropping it flushes
+/// the TLBs, uncharges the holes, puts the old folios back, and frees the new folio.
+///
+/// Context: dropping it may sleep; no page-cache lock is held.
+///
+/// # Invariants
+///
+/// `collapse` is in the state `S`. Each state has what the ones before have:
+///
+/// - [`Flushed`]: the TLBs were flushed since the last folio was unmapped.
+/// - [`Charged`]: `charge` is for the holes.
+/// - [`Copied`]: the new folio is uptodate, with the content of the folios of `list` and zeroes for
+///   the holes.
+pub struct OldFolios<'m, S> {
+    pub(super) collapse: KBox<Collapse<'m>>,
+    _state: PhantomData<S>,
+}
 
-        // Another collapse may have left an end in it.
-        batch.restart(start);
-        // INVARIANT: There are no folios yet.
-        Self {
-            state: Gathering {
+impl<'m> OldFolios<'m, Gathering> {
+    /// Begins a collapse.
+    ///
+    /// Context: may sleep.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`](crate::error::code::ENOMEM) if there is no memory.
+    // Out of line, because the object is on the stack before it is moved.
+    #[inline(never)]
+    pub fn new(new: NewFolio<'m>) -> KernelResult<Self> {
+        let start = new.range().start();
+        let charge = Charge::none(new.range().mapping());
+
+        let memory = KBox::new_uninit(GFP_KERNEL)?;
+
+        // INVARIANT: There are no folios yet, and the first state asks for nothing.
+        Ok(Self::in_state(KBox::write(
+            memory,
+            Collapse {
                 tlb: UnmapBatch::new(),
-                batch,
+                charge,
+                batch: Batch::new(),
+                list: FolioList::new(),
+                new,
+                next: start,
+                end: start,
+                pages: 0,
                 checked: start,
                 checked_pages: 0,
             },
-            list: FolioList::new(),
-            new,
-            next: start,
-            end: start,
-            pages: 0,
-        }
+        )))
     }
 
     /// Flushes the TLBs, after which the content of the old folios is stable.
     ///
     /// Context: may sleep.
     #[inline]
-    pub fn flush(self, _cursor: &Cursor<'_, 'm>) -> OldFolios<'m, Flushed> {
-        OldFolios {
-            state: self.state.tlb.finish(),
-            list: self.list,
-            new: self.new,
-            next: self.next,
-            end: self.end,
-            pages: self.pages,
-        }
+    pub fn flush(mut self, _cursor: &Cursor<'_, 'm>) -> OldFolios<'m, Flushed> {
+        self.collapse.tlb.flush();
+        // INVARIANT: The TLBs were flushed above. Folios are unmapped while gathering only.
+        OldFolios::in_state(self.collapse)
     }
 }
 
 impl<'m, S> OldFolios<'m, S> {
+    /// Changes the state.
+    #[inline]
+    fn in_state(collapse: KBox<Collapse<'m>>) -> Self {
+        Self {
+            collapse,
+            _state: PhantomData,
+        }
+    }
+
     /// Returns the number of holes in the range, as far as it was gathered.
     #[inline]
     pub fn holes(&self) -> usize {
-        self.next
-            .saturating_sub(self.new.range().start())
-            .saturating_sub(self.pages)
+        self.collapse
+            .next
+            .saturating_sub(self.range().start())
+            .saturating_sub(self.collapse.pages)
     }
 
     /// Returns the new folio.
     #[inline]
     pub fn new_folio(&self) -> &Folio {
-        self.new.folio()
+        self.collapse.new.folio()
     }
 
     /// Returns the range.
     #[inline]
     pub(super) fn range(&self) -> PmdRange<'m> {
-        self.new.range()
+        self.collapse.new.range()
     }
 
     /// Returns whether the folios are all of the range, so that there is no hole.
@@ -134,13 +162,13 @@ impl<'m, S> OldFolios<'m, S> {
     /// was counted there.
     #[inline]
     pub(super) fn is_full(&self) -> bool {
-        self.pages == HPAGE_PMD_NR && self.holes() == 0
+        self.make_up_range_with(0)
     }
 
     /// Returns whether the folios and `holes` holes make up the whole range.
-    #[inline]
+    #[inline(never)]
     pub(super) fn make_up_range_with(&self, holes: usize) -> bool {
-        self.holes() == holes && self.pages + holes == HPAGE_PMD_NR
+        self.holes() == holes && self.collapse.pages + holes == HPAGE_PMD_NR
     }
 }
 
@@ -154,23 +182,18 @@ impl<'m> OldFolios<'m, Flushed> {
     /// [`ENOSPC`](crate::error::code::ENOSPC) if the file system or a quota has no room.
     #[inline]
     pub fn charge_holes(
-        self,
+        mut self,
         _cursor: &Cursor<'_, 'm>,
-    ) -> KernelResult<OldFolios<'m, Charged<'m>>> {
-        let charge = Charge::new(self.new.range().mapping(), self.holes())?;
+    ) -> KernelResult<OldFolios<'m, Charged>> {
+        let holes = self.holes();
 
-        Ok(OldFolios {
-            state: Charged { charge },
-            list: self.list,
-            new: self.new,
-            next: self.next,
-            end: self.end,
-            pages: self.pages,
-        })
+        self.collapse.charge.add(holes)?;
+        // INVARIANT: The holes were charged above.
+        Ok(OldFolios::in_state(self.collapse))
     }
 }
 
-impl<'m> OldFolios<'m, Charged<'m>> {
+impl<'m> OldFolios<'m, Charged> {
     /// Copies the old folios to the new one, clears the holes, and marks the new folio uptodate.
     ///
     /// Context: may sleep.
@@ -179,25 +202,19 @@ impl<'m> OldFolios<'m, Charged<'m>> {
     ///
     /// The index of the first page whose memory is failing.
     #[inline]
-    pub fn copy(mut self, _cursor: &Cursor<'_, 'm>) -> Result<OldFolios<'m, Copied<'m>>, usize> {
+    pub fn copy(mut self, _cursor: &Cursor<'_, 'm>) -> Result<OldFolios<'m, Copied>, usize> {
+        let Collapse { new, list, .. } = &mut *self.collapse;
+
         // SAFETY: The folios are in the range, in index order, without overlap, locked and without
         // other users by the type invariants. The TLBs were flushed, by the state. So the content
         // does not change.
-        unsafe { self.new.fill(&self.list) }?;
-        Ok(OldFolios {
-            state: Copied {
-                charge: self.state.charge,
-            },
-            list: self.list,
-            new: self.new,
-            next: self.next,
-            end: self.end,
-            pages: self.pages,
-        })
+        unsafe { new.fill(list) }?;
+        // INVARIANT: The call has copied the folios and marked the new one uptodate.
+        Ok(OldFolios::in_state(self.collapse))
     }
 }
 
-impl<'m> OldFolios<'m, Copied<'m>> {
+impl<'m> OldFolios<'m, Copied> {
     /// Completes the collapse after the new folio has replaced the old ones.
     ///
     /// # Safety
@@ -206,15 +223,29 @@ impl<'m> OldFolios<'m, Copied<'m>> {
     /// taken over the new folio's reference. The caller must own its references to the old folios.
     #[inline]
     pub(super) unsafe fn into_replaced(self) -> (HugeFolio<'m>, ReplacedFolios<'m>) {
+        let collapse = KBox::into_raw(self.collapse);
+        // SAFETY: The object is valid. Below, its memory is freed and nothing of it is dropped. So
+        // each field is moved out once. The batch is empty after gathering.
+        let (charge, list, new) = unsafe {
+            (
+                core::ptr::read(&raw const (*collapse).charge),
+                core::ptr::read(&raw const (*collapse).list),
+                core::ptr::read(&raw const (*collapse).new),
+            )
+        };
+
+        // SAFETY: The memory is that of the box above. `MaybeUninit` has the same layout, and
+        // dropping it drops no field.
+        drop(unsafe { KBox::<MaybeUninit<Collapse<'m>>>::from_raw(collapse.cast()) });
         // SAFETY: The new folio has filled the holes, by the safety contract.
-        unsafe { self.state.charge.commit() };
+        unsafe { charge.commit() };
         // INVARIANT: The caller hands over the references, by the safety contract.
         let replaced = ReplacedFolios {
-            list: self.list,
+            list,
             _mapping: PhantomData,
         };
         // SAFETY: The folio was stored with its references, by the safety contract.
-        (unsafe { self.new.into_inserted() }, replaced)
+        (unsafe { new.into_inserted() }, replaced)
     }
 }
 

@@ -35,6 +35,7 @@ use crate::{
     bindings,
     error::{
         code::{EAGAIN, EBUSY},
+        Error,
         Result, //
     },
     ffi::c_int,
@@ -49,7 +50,7 @@ use crate::{
 /// How often the VMAs are walked without the page-cache lock.
 const WALKS: usize = 3;
 
-impl<'m> OldFolios<'m, Copied<'m>> {
+impl<'m> OldFolios<'m, Copied> {
     /// Takes `i_mmap_rwsem` and walks the VMAs if there are holes. Then takes the page-cache lock
     /// for the last time.
     ///
@@ -97,17 +98,18 @@ impl<'m> OldFolios<'m, Copied<'m>> {
     ) -> (LockedCursor<'w, 'm>, MissingWalk) {
         let indices = cursor.range().indices();
 
-        for _ in 1..WALKS {
+        let mut walks = 1;
+
+        loop {
             let walk = i_mmap.walk_missing(indices.clone());
             let locked = cursor.lock();
 
-            if walk.is_current() {
+            if walks == WALKS || walk.is_current() {
                 return (locked, walk);
             }
             cursor = locked.unlock();
+            walks += 1;
         }
-        let walk = i_mmap.walk_missing(indices);
-        (cursor.lock(), walk)
     }
 }
 
@@ -124,10 +126,18 @@ struct Section<'w, 'm> {
     locked: LockedCursor<'w, 'm>,
     /// If there are holes: the lock that keeps the set of VMAs, and what a walk over them found.
     missing: Option<(IMmapReadGuard<'m>, MissingWalk)>,
-    old: OldFolios<'m, Copied<'m>>,
+    old: OldFolios<'m, Copied>,
 }
 
 impl Section<'_, '_> {
+    /// Rolls the collapse back. Returns `error`.
+    #[cold]
+    #[inline(never)]
+    fn give_up(self, error: Error) -> Error {
+        drop(self);
+        error
+    }
+
     /// Removes the retry entries.
     #[cold]
     #[inline(never)]
@@ -178,7 +188,11 @@ impl<'w, 'm> LastLock<'w, 'm> {
             //
             // SAFETY: Dropping the section removes the retry entries, and the commit replaces them.
             // Both happen before the lock is released.
-            unsafe { locked.store_retry_entries(retry_entries)? };
+            let stored = unsafe { locked.store_retry_entries(retry_entries) };
+
+            if let Err(error) = stored {
+                return Err(self.0.give_up(error));
+            }
         }
         Ok(FilledRange(self.0))
     }
@@ -201,7 +215,7 @@ impl<'w, 'm> FilledRange<'w, 'm> {
         if self.0.old.make_up_range_with(self.0.retry_entries) {
             Ok(CountedRange(self.0))
         } else {
-            Err(EAGAIN)
+            Err(self.0.give_up(EAGAIN))
         }
     }
 }
@@ -236,7 +250,8 @@ impl<'w, 'm> CountedRange<'w, 'm> {
             };
 
             if found {
-                return Err(EBUSY);
+                drop(i_mmap);
+                return Err(self.0.give_up(EBUSY));
             }
         }
         Ok(SealedRange(self.0))
@@ -284,7 +299,7 @@ impl<'m> SealedRange<'_, 'm> {
             crate::warn_on!(true);
             // SAFETY: The references were added above, and not handed over.
             unsafe { bindings::folio_ref_sub(folio.as_raw(), HPAGE_PMD_NR as i32 - 1) };
-            return Err(error);
+            return Err(section.give_up(error));
         }
         // INVARIANT: The store has replaced the retry entries.
         section.retry_entries = 0;
@@ -311,7 +326,7 @@ impl<'m> SealedRange<'_, 'm> {
 impl<'m> Section<'_, 'm> {
     /// Releases the locks and returns the folios.
     #[inline]
-    fn into_old(self) -> OldFolios<'m, Copied<'m>> {
+    fn into_old(self) -> OldFolios<'m, Copied> {
         let this = core::mem::ManuallyDrop::new(self);
 
         // SAFETY: `this` is not dropped and not used again, so each field is moved out once. There

@@ -13,7 +13,7 @@ use crate::{
         Result as KernelResult, //
     },
     mm::{
-        folio::{Folio, LockedFolio, HPAGE_PMD_NR, HPAGE_PMD_ORDER},
+        folio::{Folio, HPAGE_PMD_NR, HPAGE_PMD_ORDER},
         kunit::{drain, mm, Control, ShmemFile},
         mapping::PmdRange,
         page_cache::{Cursor, Entry, Walk},
@@ -30,11 +30,8 @@ fn new_folio(range: PmdRange<'_>) -> KernelResult<NewFolio<'_>> {
     NewFolio::alloc_charged(&mm, &cc, range).map_err(|_| ENOMEM)
 }
 
-fn begin<'b, 'm>(
-    range: PmdRange<'m>,
-    batch: &'b mut Batch,
-) -> KernelResult<OldFolios<'m, Gathering<'b>>> {
-    Ok(OldFolios::new(new_folio(range)?, batch))
+fn begin(range: PmdRange<'_>) -> KernelResult<OldFolios<'_, Gathering>> {
+    OldFolios::new(new_folio(range)?)
 }
 
 fn patience() -> KernelResult<Patience> {
@@ -44,7 +41,7 @@ fn patience() -> KernelResult<Patience> {
 /// Gathers all folios of a range, as `mm/collapse_file.rs` does if every check passes.
 fn gather<'w, 'm>(
     walk: &'w mut Walk<'m>,
-    old: &mut OldFolios<'m, Gathering<'_>>,
+    old: &mut OldFolios<'m, Gathering>,
 ) -> KernelResult<Result<Cursor<'w, 'm>, (usize, ScanResult)>> {
     let range = old.range();
     let mut patience = patience()?;
@@ -57,7 +54,7 @@ fn gather<'w, 'm>(
         }
         old.find(&mut locked, |_| true);
         let cursor = locked.unlock();
-        if let Err(failed) = old.take(&cursor, &mut patience, |_| Ok(())) {
+        if let Err(failed) = old.take(&cursor, &mut patience) {
             return Ok(Err(failed));
         }
         match old.lock(cursor) {
@@ -70,7 +67,7 @@ fn gather<'w, 'm>(
 
 /// Takes the first batch of a range. Returns where the next one begins.
 fn take_batch(
-    old: &mut OldFolios<'_, Gathering<'_>>,
+    old: &mut OldFolios<'_, Gathering>,
     wanted: impl Fn(&Folio) -> bool,
 ) -> KernelResult<Result<usize, (usize, ScanResult)>> {
     let mut walk = old.range().walk();
@@ -78,14 +75,13 @@ fn take_batch(
 
     old.find(&mut locked, wanted);
     let cursor = locked.unlock();
-    let taken = old.take(&cursor, &mut patience()?, |_| Ok(()));
+    let taken = old.take(&cursor, &mut patience()?);
     Ok(taken.map(|()| old.next()))
 }
 
 /// How gathering a range fails. What was gathered is put back.
 fn gather_fails(range: PmdRange<'_>) -> KernelResult<Option<(usize, ScanResult)>> {
-    let mut batch = Batch::new();
-    let mut old = begin(range, &mut batch)?;
+    let mut old = begin(range)?;
 
     drain();
     let failed = gather(&mut range.walk(), &mut old)?.err();
@@ -136,8 +132,7 @@ fn with_copied<R>(
 ) -> KernelResult<R> {
     let range = file.mapping().pmd_range(0);
     let mut walk = range.walk();
-    let mut batch = Batch::new();
-    let mut old = begin(range, &mut batch)?;
+    let mut old = begin(range)?;
 
     // Reading a page twice puts it in an LRU batch, which holds a reference.
     drain();
@@ -163,11 +158,11 @@ mod kunit {
         assert!(folio.is_locked() && folio.is_pmd_order() && !folio.is_uptodate());
         assert_eq!(folio.nr_pages(), HPAGE_PMD_NR);
         assert_eq!(folio.index(), HPAGE_PMD_NR);
-        assert!(file.mapping().is_mapping_of(&folio));
+        assert!(file.mapping().contains(&folio));
         assert_eq!(folio.ref_count(), 2);
         drop(new);
         // It is like any other folio, and only this test has a reference.
-        assert!(!folio.is_locked() && !file.mapping().is_mapping_of(&folio));
+        assert!(!folio.is_locked() && !file.mapping().contains(&folio));
         assert_eq!(folio.ref_count(), 1);
         Ok(())
     }
@@ -186,14 +181,12 @@ mod kunit {
         let range = file.mapping().pmd_range(0);
 
         // Up to the end of the range, and up to a folio that is not wanted.
-        let mut batch = Batch::new();
-        let mut old = begin(range, &mut batch)?;
+        let mut old = begin(range)?;
         let all = take_batch(&mut old, |_| true)?;
         let holes = old.holes();
         drop(old);
         drain();
-        let mut batch = Batch::new();
-        let mut old = begin(range, &mut batch)?;
+        let mut old = begin(range)?;
         let some = take_batch(&mut old, |folio| folio.index() != 4)?;
         drop(old);
         drain();
@@ -207,12 +200,11 @@ mod kunit {
     fn cursor_of_another_range_finds_nothing() -> KernelResult {
         let file = file_with_holes()?;
         let mut walk = file.mapping().pmd_range(0).walk();
-        let mut batch = Batch::new();
-        let mut old = begin(file.mapping().pmd_range(HPAGE_PMD_NR), &mut batch)?;
+        let mut old = begin(file.mapping().pmd_range(HPAGE_PMD_NR))?;
         let mut locked = Cursor::new(&mut walk).lock();
         old.find(&mut locked, |_| true);
         let cursor = locked.unlock();
-        let taken = old.take(&cursor, &mut patience()?, |_| Ok(()));
+        let taken = old.take(&cursor, &mut patience()?);
 
         assert_eq!(taken, Ok(()));
         assert_eq!(old.next(), HPAGE_PMD_NR);
@@ -224,39 +216,36 @@ mod kunit {
         let (file, other) = (file_with_holes()?, file_with_holes()?);
         let range = file.mapping().pmd_range(0);
         let mut walk = range.walk();
-        let mut batch = Batch::new();
-        let mut old = begin(range, &mut batch)?;
+        let mut old = begin(range)?;
 
-        let begun = old.begin_with(other.lock(0)?);
-        let taken = old.take(&Cursor::new(&mut walk), &mut patience()?, |_| Ok(()));
+        old.begin_batch();
+        let added = old.add_locked(other.lock(0)?);
+        let taken = old.take(&Cursor::new(&mut walk), &mut patience()?);
         drop(old);
-        assert_eq!(begun, Ok(()));
+        assert_eq!(added, Ok(1));
         assert_eq!(taken, Err((0, ScanResult::Truncated)));
         assert_eq!(other.folio(0)?.ref_count(), 2);
         Ok(())
     }
 
     #[test]
-    fn check_ends_the_batch() -> KernelResult {
+    fn folio_that_is_not_uptodate_is_refused() -> KernelResult {
         let file = ShmemFile::new(HPAGE_PMD_NR)?;
-        file.fill(0..4)?;
+        file.fill(0..1)?;
+        file.allocate(1)?;
+        file.fill(2..4)?;
         let range = file.mapping().pmd_range(0);
         let held = file.folio(1)?;
         let mut walk = range.walk();
-        let mut batch = Batch::new();
-        let mut old = begin(range, &mut batch)?;
-        let check = |folio: &LockedFolio| match folio.index() {
-            1 => Err(ScanResult::PageDirtyOrWriteback),
-            _ => Ok(()),
-        };
+        let mut old = begin(range)?;
 
         let mut locked = Cursor::new(&mut walk).lock();
         old.find(&mut locked, |_| true);
         let cursor = locked.unlock();
-        let taken = old.take(&cursor, &mut patience()?, check);
+        let taken = old.take(&cursor, &mut patience()?);
         drop(old);
         drain();
-        assert_eq!(taken, Err((1, ScanResult::PageDirtyOrWriteback)));
+        assert_eq!(taken, Err((1, ScanResult::Fail)));
         assert!(!held.is_locked());
         assert_eq!(held.ref_count(), 2);
         Ok(())
@@ -312,14 +301,13 @@ mod kunit {
         let file = file_with_holes()?;
         let range = file.mapping().pmd_range(0);
         let mut walk = range.walk();
-        let mut batch = Batch::new();
-        let mut old = begin(range, &mut batch)?;
+        let mut old = begin(range)?;
 
         let mut locked = Cursor::new(&mut walk).lock();
         old.find(&mut locked, |_| true);
         let cursor = locked.unlock();
         file.punch(1);
-        let taken = old.take(&cursor, &mut patience()?, |_| Ok(()));
+        let taken = old.take(&cursor, &mut patience()?);
         let next = old.next();
         drop(old);
         drain();
@@ -332,13 +320,12 @@ mod kunit {
         let file = file_with_holes()?;
         let range = file.mapping().pmd_range(0);
         let mut walk = range.walk();
-        let mut batch = Batch::new();
-        let mut old = begin(range, &mut batch)?;
+        let mut old = begin(range)?;
 
         let mut locked = Cursor::new(&mut walk).lock();
         old.find(&mut locked, |_| true);
         let cursor = locked.unlock();
-        let taken = old.take(&cursor, &mut patience()?, |_| Ok(()));
+        let taken = old.take(&cursor, &mut patience()?);
         file.fill(7..8)?;
         let noticed = old.lock(cursor).is_err();
         drop(old);
@@ -352,8 +339,7 @@ mod kunit {
         let file = file_with_holes()?;
         let range = file.mapping().pmd_range(0);
         let mut walk = range.walk();
-        let mut batch = Batch::new();
-        let mut old = begin(range, &mut batch)?;
+        let mut old = begin(range)?;
         let held = [file.folio(0)?, file.folio(1)?, file.folio(LAST)?];
         let raw = held.each_ref().map(|folio| folio.as_raw());
         drop(held);
@@ -389,8 +375,7 @@ mod kunit {
         let folio = file.folio(0)?.as_raw();
 
         let mut walk = range.walk();
-        let mut batch = Batch::new();
-        let mut old = begin(range, &mut batch)?;
+        let mut old = begin(range)?;
         let cursor = gather(&mut walk, &mut old)?.map_err(|_| EAGAIN)?;
         let old = old.flush(&cursor);
         // SAFETY: The folio is in the page cache, which has a reference.
@@ -407,8 +392,7 @@ mod kunit {
         let file = file_with_holes()?;
         let range = file.mapping().pmd_range(0);
         let mut walk = range.walk();
-        let mut batch = Batch::new();
-        let mut old = begin(range, &mut batch)?;
+        let mut old = begin(range)?;
         let cursor = gather(&mut walk, &mut old)?.map_err(|_| EAGAIN)?;
         let old = old.flush(&cursor).charge_holes(&cursor)?;
         let old = old.copy(&cursor).map_err(|_| EIO)?;
@@ -546,7 +530,7 @@ mod kunit {
         drain();
         assert_eq!(file.folio(0)?.ref_count(), HPAGE_PMD_NR + 1);
         // Only this test has a reference to the old folio.
-        assert!(!was.is_locked() && !file.mapping().is_mapping_of(&was));
+        assert!(!was.is_locked() && !file.mapping().contains(&was));
         assert_eq!(was.ref_count(), 1);
         Ok(())
     }

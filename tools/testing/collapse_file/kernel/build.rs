@@ -10,6 +10,9 @@ fn main() {
     }
     // Without SMP, because only then lock_for_commit() checks for a second lock.
     println!("cargo:rustc-check-cfg=cfg(CONFIG_SMP)");
+    // Failures are injected in another way.
+    println!("cargo:rustc-check-cfg=cfg(CONFIG_COLLAPSE_FILE_INJECT)");
+    println!("cargo:rustc-check-cfg=cfg(CONFIG_RUST_COLLAPSE_FILE_ONE_BY_ONE)");
     // KUnit's tests want a kernel.
     println!("cargo:rustc-check-cfg=cfg(CONFIG_RUST_COLLAPSE_FILE_KUNIT_TEST)");
 }

@@ -251,8 +251,6 @@ folio_fns! {
     fn folio_test_writeback(folio) -> bool { folio.writeback.get() }
     /// Whether a page table maps it.
     fn folio_mapped(folio) -> bool { folio.mapcount.get() > 0 }
-    /// `folio->mapping`.
-    fn folio_mapping(folio) -> *mut address_space { folio.mapping.get() }
     /// Takes a reference.
     fn folio_get(folio) {
         check(folio.refs.get() > 0, "folio_get() of a folio without references");

@@ -502,6 +502,13 @@ pub unsafe fn shmem_mapping(mapping: *mut address_space) -> bool {
 /// # Safety
 ///
 /// `mapping` is that of the world.
+pub unsafe fn mapping_release_always(_mapping: *const address_space) -> bool {
+    false
+}
+
+/// # Safety
+///
+/// `mapping` is that of the world.
 pub unsafe fn mapping_pmd_folio_support(mapping: *const address_space) -> bool {
     // SAFETY: As the caller says.
     unsafe { (*mapping).pmd_folios }

@@ -65,8 +65,6 @@ extern "C" {
     pub fn xas_is_at_slot(xas: *const xa_state) -> bool;
     #[link_name = "rust_helper_xas_next"]
     pub fn xas_next(xas: *mut xa_state) -> *mut c_void;
-    #[link_name = "rust_helper_xas_next_entry"]
-    pub fn xas_next_entry(xas: *mut xa_state, max: usize) -> *mut c_void;
     #[link_name = "rust_helper_xa_is_value"]
     pub fn xa_is_value(entry: *const c_void) -> bool;
     #[link_name = "rust_helper_xa_to_value"]

@@ -9,8 +9,8 @@ use kernel::mm::{
     folio::FolioList,
 };
 
-fn add(old: &mut OldFolios<'_, Gathering<'_>>, list: FolioList) {
-    old.list = list;
+fn add(old: &mut OldFolios<'_, Gathering>, list: FolioList) {
+    old.collapse.list = list;
 }
 
 fn main() {}

@@ -5,13 +5,10 @@
 
 #![forbid(unsafe_code)]
 
-use kernel::mm::collapse::{Batch, Copied, Gathering, OldFolios};
+use kernel::mm::collapse::{Copied, Gathering, OldFolios};
 
-fn gather_again<'b, 'm>(
-    copied: OldFolios<'m, Copied<'m>>,
-    batch: &'b mut Batch,
-) -> OldFolios<'m, Gathering<'b>> {
-    OldFolios::new(copied.new, batch)
+fn gather_again<'m>(copied: OldFolios<'m, Copied>) -> Option<OldFolios<'m, Gathering>> {
+    OldFolios::new(copied.collapse).ok()
 }
 
 fn main() {}

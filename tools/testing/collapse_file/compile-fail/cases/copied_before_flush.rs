@@ -9,7 +9,7 @@ use kernel::mm::{
     page_cache::Cursor,
 };
 
-fn copy<'m>(old: OldFolios<'m, Gathering<'_>>, cursor: &Cursor<'_, 'm>) -> bool {
+fn copy<'m>(old: OldFolios<'m, Gathering>, cursor: &Cursor<'_, 'm>) -> bool {
     old.copy(cursor).is_ok()
 }
 

@@ -10,9 +10,10 @@ use kernel::mm::{
     page_cache::Cursor,
 };
 
-fn flush<'m>(old: &mut OldFolios<'m, Gathering<'_>>, cursor: &Cursor<'_, 'm>, folio: LockedFolio) {
+fn flush<'m>(old: &mut OldFolios<'m, Gathering>, cursor: &Cursor<'_, 'm>, folio: LockedFolio) {
     let none = old.put_back(cursor);
-    let _ = old.begin_with(folio);
+    old.begin_batch();
+    let _ = old.add_locked(folio);
     cursor.filemap_flush(&none);
 }
 

@@ -10,7 +10,7 @@ use kernel::mm::{
     page_cache::Cursor,
 };
 
-fn lock<'w, 'm>(old: OldFolios<'m, Charged<'m>>, cursor: Cursor<'w, 'm>) -> LastLock<'w, 'm> {
+fn lock<'w, 'm>(old: OldFolios<'m, Charged>, cursor: Cursor<'w, 'm>) -> LastLock<'w, 'm> {
     old.lock_for_commit(cursor)
 }
 

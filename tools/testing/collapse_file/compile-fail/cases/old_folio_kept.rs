@@ -5,22 +5,21 @@
 #![forbid(unsafe_code)]
 
 use kernel::mm::{
-    collapse::{Gathering, OldFolios, Patience},
-    folio::LockedFolio,
-    page_cache::Cursor,
+    collapse::{Gathering, OldFolios},
+    folio::Folio,
+    page_cache::LockedCursor,
 };
 
 fn first<'a, 'm>(
-    old: &'a mut OldFolios<'m, Gathering<'_>>,
-    cursor: &Cursor<'_, 'm>,
-    patience: &mut Patience,
-) -> Option<&'a LockedFolio> {
+    old: &'a mut OldFolios<'m, Gathering>,
+    locked: &mut LockedCursor<'_, 'm>,
+) -> Option<&'a Folio> {
     let kept = core::cell::Cell::new(None);
-    let taken = old.take(cursor, patience, |folio| {
+    old.find(locked, |folio| {
         kept.set(Some(folio));
-        Ok(())
+        true
     });
-    taken.ok().and(kept.get())
+    kept.get()
 }
 
 fn main() {}

@@ -9,8 +9,9 @@ use kernel::mm::{
     folio::LockedFolio,
 };
 
-fn gather(old: &mut OldFolios<'_, Gathering<'_>>, folio: LockedFolio) {
-    let _ = old.begin_with(folio);
+fn gather(old: &mut OldFolios<'_, Gathering>, folio: LockedFolio) {
+    old.begin_batch();
+    let _ = old.add_locked(folio);
     drop(folio);
 }
 

@@ -6,7 +6,7 @@
 
 use kernel::mm::collapse::{Copied, OldFolios};
 
-fn free<'m>(old: OldFolios<'m, Copied<'m>>) {
+fn free<'m>(old: OldFolios<'m, Copied>) {
     old.release();
 }
 

@@ -11,7 +11,7 @@ use kernel::mm::{
 };
 
 fn put_back<'a, 'm>(
-    old: &'a mut OldFolios<'m, Gathering<'_>>,
+    old: &'a mut OldFolios<'m, Gathering>,
     locked: &LockedCursor<'_, 'm>,
 ) -> NoFolios<'a> {
     old.put_back(locked)

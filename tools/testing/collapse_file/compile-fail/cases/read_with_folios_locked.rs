@@ -13,13 +13,14 @@ use kernel::mm::{
 };
 
 fn read<'m>(
-    old: &mut OldFolios<'m, Gathering<'_>>,
+    old: &mut OldFolios<'m, Gathering>,
     cursor: &Cursor<'_, 'm>,
     file: &FileRef,
     folio: LockedFolio,
 ) {
     let none = old.put_back(cursor);
-    let _ = old.begin_with(folio);
+    old.begin_batch();
+    let _ = old.add_locked(folio);
     cursor.readahead(file, 0, &none);
 }
 

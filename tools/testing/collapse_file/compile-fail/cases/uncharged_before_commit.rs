@@ -7,8 +7,8 @@
 
 use kernel::mm::collapse::{Copied, OldFolios};
 
-fn uncharge<'m>(old: OldFolios<'m, Copied<'m>>) {
-    drop(old.state.charge);
+fn uncharge<'m>(old: OldFolios<'m, Copied>) {
+    drop(old.collapse.charge);
 }
 
 fn main() {}

@@ -10,11 +10,11 @@ use kernel::mm::{
 };
 
 fn take<'m>(
-    old: &mut OldFolios<'m, Gathering<'_>>,
+    old: &mut OldFolios<'m, Gathering>,
     locked: &LockedCursor<'_, 'm>,
     patience: &mut Patience,
 ) -> bool {
-    old.take(locked, patience, |_| Ok(())).is_ok()
+    old.take(locked, patience).is_ok()
 }
 
 fn main() {}

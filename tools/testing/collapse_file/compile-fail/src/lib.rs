@@ -6,9 +6,7 @@
 #![forbid(unsafe_code)]
 
 use kernel::mm::{
-    collapse::{
-        Batch, Charged, Copied, Flushed, Gathering, NewFolio, OldFolios, Patience, SealedRange,
-    },
+    collapse::{Charged, Copied, Flushed, Gathering, NewFolio, OldFolios, Patience, SealedRange},
     folio::LockedFolio,
     mapping::{FileRef, IMmapReadGuard, PmdRange},
     page_cache::{Cursor, Entry, LockedCursor},
@@ -42,7 +40,7 @@ pub fn look<'w, 'm>(
 
 /// Reads and flushes while no old folio is held, and gathers folios after that.
 pub fn read<'m>(
-    old: &mut OldFolios<'m, Gathering<'_>>,
+    old: &mut OldFolios<'m, Gathering>,
     cursor: &Cursor<'_, 'm>,
     file: &FileRef,
     folio: LockedFolio,
@@ -50,20 +48,20 @@ pub fn read<'m>(
     let none = old.put_back(cursor);
     cursor.readahead(file, 0, &none);
     cursor.filemap_flush(&none);
-    let _ = old.begin_with(folio);
+    old.begin_batch();
+    let _ = old.add_locked(folio);
 }
 
 /// Folios are found under the lock, and taken without it.
-pub fn take<'b, 'w, 'm>(
+pub fn take<'w, 'm>(
     new: NewFolio<'m>,
-    batch: &'b mut Batch,
     mut locked: LockedCursor<'w, 'm>,
     patience: &mut Patience,
-) -> Option<(Cursor<'w, 'm>, OldFolios<'m, Gathering<'b>>)> {
-    let mut old = OldFolios::new(new, batch);
+) -> Option<(Cursor<'w, 'm>, OldFolios<'m, Gathering>)> {
+    let mut old = OldFolios::new(new).ok()?;
     old.find(&mut locked, |folio| folio.is_uptodate());
     let cursor = locked.unlock();
-    old.take(&cursor, patience, |_| Ok(())).ok()?;
+    old.take(&cursor, patience).ok()?;
     let cursor = old.lock(cursor).ok()?.unlock();
     Some((cursor, old))
 }
@@ -77,18 +75,18 @@ pub fn has_userfaultfd(i_mmap: &IMmapReadGuard<'_>, range: PmdRange<'_>) -> bool
 
 /// Flushes, charges and copies.
 pub fn copy<'m>(
-    old: OldFolios<'m, Gathering<'_>>,
+    old: OldFolios<'m, Gathering>,
     cursor: &Cursor<'_, 'm>,
-) -> Option<OldFolios<'m, Copied<'m>>> {
+) -> Option<OldFolios<'m, Copied>> {
     let old: OldFolios<'m, Flushed> = old.flush(cursor);
-    let old: OldFolios<'m, Charged<'m>> = old.charge_holes(cursor).ok()?;
+    let old: OldFolios<'m, Charged> = old.charge_holes(cursor).ok()?;
     old.copy(cursor).ok()
 }
 
 /// Takes the locks in their order, fills, counts and checks.
 pub fn seal<'w, 'm>(
     cursor: Cursor<'w, 'm>,
-    old: OldFolios<'m, Copied<'m>>,
+    old: OldFolios<'m, Copied>,
 ) -> Option<SealedRange<'w, 'm>> {
     let filled = old.lock_for_commit(cursor).fill_holes().ok()?;
     filled.expect_holes().ok()?.check_userfaultfd().ok()

@@ -57,8 +57,63 @@ pub mod ffi {
     pub type c_ulong = usize;
 }
 
-/// Allocation flags.
+/// Allocation.
 pub mod alloc {
+    use crate::error::{code::ENOMEM, Result};
+    use core::{
+        mem::MaybeUninit,
+        ops::{Deref, DerefMut},
+    };
+
+    /// `KBox`.
+    pub struct KBox<T>(Box<T>);
+
+    impl<T> KBox<T> {
+        /// Allocates memory.
+        pub fn new_uninit(_flags: Flags) -> Result<KBox<MaybeUninit<T>>> {
+            if bindings::world::fails("kmalloc") {
+                return Err(ENOMEM);
+            }
+            Ok(KBox(Box::new(MaybeUninit::uninit())))
+        }
+
+        /// Writes a value to the memory.
+        pub fn write(mut memory: KBox<MaybeUninit<T>>, value: T) -> Self {
+            memory.0.write(value);
+            // SAFETY: The value was written above. `MaybeUninit` has the layout of the value.
+            unsafe { Self::from_raw(KBox::into_raw(memory).cast()) }
+        }
+
+        /// Gives the memory up.
+        pub fn into_raw(me: Self) -> *mut T {
+            Box::into_raw(me.0)
+        }
+
+        /// Takes memory over.
+        ///
+        /// # Safety
+        ///
+        /// `ptr` comes from [`into_raw`](Self::into_raw), and has a valid value.
+        pub unsafe fn from_raw(ptr: *mut T) -> Self {
+            // SAFETY: The caller promises this.
+            Self(unsafe { Box::from_raw(ptr) })
+        }
+    }
+
+    impl<T> Deref for KBox<T> {
+        type Target = T;
+
+        fn deref(&self) -> &T {
+            &self.0
+        }
+    }
+
+    impl<T> DerefMut for KBox<T> {
+        fn deref_mut(&mut self) -> &mut T {
+            &mut self.0
+        }
+    }
+
     /// `gfp_t`.
     #[derive(Clone, Copy)]
     pub struct Flags(u32);
