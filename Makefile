@@ -58,7 +58,7 @@ help:
 	@echo '  make bench-contention [TRIES=N] [TRACE=1] [MODES="NAME ..."]    how often a collapse succeeds'
 	@echo '                 while another thread uses the range; MODES=wait-i-mmap has its file mapped'
 	@echo '                 by 256 processes, and tells how long fork() and mmap() of it wait'
-	@echo '  make profile [SCENARIOS=NAME]  which functions of the kernel a collapse spends its instructions in'
+	@echo '  make profile [SCENARIOS=NAMES] instructions of a collapse by function, atomic instructions, locks'
 	@echo '  make shell     a shell in the fast kernel'
 	@echo '  make shell GDB=1, and in another terminal make gdb    the same, to step through a collapse'
 	@echo '  make vng       the command that `make shell` boots with, for your own flow'
@@ -149,8 +149,9 @@ test-all: test mutants-host
 bench: check-options kernel
 	@scripts/setup.sh plot
 	@scripts/build-userspace.sh tests
-	@scripts/bench.py --kernel $(call image,fast) --accel $(ACCEL) --memory $(MEM) \
-		$(if $(ROUNDS),--rounds $(ROUNDS)) $(SCENARIOS)
+	@scripts/build-kernel.sh one-by-one
+	@scripts/bench.py --kernel $(call image,fast) --one-by-one $(call image,one-by-one) \
+		--accel $(ACCEL) --memory $(MEM) $(if $(ROUNDS),--rounds $(ROUNDS)) $(SCENARIOS)
 	@. scripts/lib.sh && "$$PLOT_PYTHON" scripts/plot-bench.py $(BUILD)/results/bench.json $(BUILD)/results/bench.svg
 
 bench-locks: check-options source

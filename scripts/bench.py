@@ -5,7 +5,8 @@
 collapse_bench runs in the guest, both implementations turn by turn. With KVM it
 measures time, in ns. Without it the guest's clock is made to count instructions,
 which are the same on any machine. The floor is what has to be copied and cleared; the
-targets are for what comes on top of it.
+targets are for what comes on top of it. A second kernel, without batches, shows how much
+of the difference comes from them.
 
 With --locks the kernel is one that counts locks and records when interrupts are off,
 and these are compared. Results go to build/results/bench.json or bench_locks.json.
@@ -75,7 +76,7 @@ class Samples:
             print(text, flush=True)
 
 
-def boot(args, accel, name, options, cpus=1, environment=""):
+def boot(args, accel, name, options, cpus=1, environment="", kernel=None):
     """Run collapse_bench in a guest."""
     samples = Samples()
 
@@ -91,7 +92,7 @@ def boot(args, accel, name, options, cpus=1, environment=""):
     qemu = "-icount shift=0" if accel == "tcg" else ""
     # Their clocks are the same one, which the kernel would doubt.
     append = ["tsc=reliable"] if qemu else []
-    line = vm.command_line(args.kernel, accel, args.memory, cpus, append,
+    line = vm.command_line(kernel or args.kernel, accel, args.memory, cpus, append,
                            vm.make_disks(os.path.join(vm.BUILD, "disks")), command.strip(), qemu)
     status = vm.run(line, console, on_line)
     said = vm.splats(console)
@@ -142,7 +143,12 @@ def table(head, rows):
 
 def times(args, accel, unit):
     """Each scenario, timed."""
-    samples = boot(args, accel, "time", ["-n", str(args.rounds or (100 if accel == "kvm" else 7))] + args.scenarios)
+    options = ["-n", str(args.rounds or (100 if accel == "kvm" else 7))] + args.scenarios
+    samples = boot(args, accel, "time", options)
+    single = {}
+    if args.one_by_one:
+        print("    without batches:", flush=True)
+        single = boot(args, accel, "one-by-one", options, kernel=args.one_by_one).values
     results, rows = [], []
     for name, values in samples.values.items():
         floor = min(values["floor"])
@@ -154,14 +160,19 @@ def times(args, accel, unit):
         result["spread"] = {impl: round(value, 4) for impl, value in spread.items()}
         if accel == "kvm":
             result["ratio_interval"] = interval(values["c"], values["rust"])
+        without = "-"
+        if name in single:
+            result["one_by_one"] = {impl: min(single[name][impl]) for impl in ("c", "rust", "floor")}
+            rest = {impl: value - result["one_by_one"]["floor"] for impl, value in result["one_by_one"].items()}
+            without = f"{rest['rust'] / rest['c']:.3f}"
         results.append(result)
         steady = max(spread.values()) <= SPREAD
         beyond = (rust - floor) / (c - floor)
         rows.append([name, number(floor), number(c - floor), f"{spread['c']:.2%}", number(rust - floor),
-                     f"{spread['rust']:.2%}", f"{beyond:.3f}" if steady else "-",
+                     f"{spread['rust']:.2%}", without, f"{beyond:.3f}" if steady else "-",
                      verdict(beyond if steady else None, TARGETS.get(name))])
     print("Batching makes the difference between C and Rust, and C could have it too.")
-    table([unit, "floor", "C - floor", "spread", "Rust - floor", "spread", "ratio", "target"], rows)
+    table([unit, "floor", "C - floor", "spread", "Rust - floor", "spread", "ratio one by one", "ratio", "target"], rows)
     return results
 
 
@@ -227,6 +238,7 @@ def code(build):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
     parser.add_argument("--kernel", required=True, help="bzImage to boot")
+    parser.add_argument("--one-by-one", metavar="KERNEL", help="bzImage of a kernel without batches")
     parser.add_argument("--accel", default="auto")
     parser.add_argument("--memory", default="2G")
     parser.add_argument("--rounds", type=int, help="measurements of each")

@@ -21,7 +21,7 @@ esac
 case $name in
 debug | fast | fuzz | gdb | plain | small) fragments+=("$TOP/configs/$name.config") ;;
 mutants | coverage) fragments+=("$TOP/configs/debug.config" "$TOP/configs/no-kunit.config") ;;
-bench-locks) fragments+=("$TOP/configs/fast.config" "$TOP/configs/$name.config") ;;
+bench-locks | one-by-one) fragments+=("$TOP/configs/fast.config" "$TOP/configs/$name.config") ;;
 kasan | kcsan | lab | two-cpus | up) fragments+=("$TOP/configs/debug.config" "$TOP/configs/$name.config") ;;
 *) usage "build-kernel.sh NAME [FRAGMENT] [TARGET...]" ;;
 esac

@@ -2,10 +2,16 @@
 # SPDX-License-Identifier: GPL-2.0
 """Where does a collapse spend its instructions, in C and in Rust?
 
-A guest that QEMU emulates logs every instruction of the kernel while collapse_bench runs
-once. Those of madvise(MADV_COLLAPSE) are counted by the function that they are in; what is
-inlined counts for the one it is inlined into, as collapse_file() in C does. Interrupts come
-too seldom to matter. Prints a table, and keeps it in build/results/profile.json.
+QEMU emulates a guest and logs every instruction of the kernel while collapse_bench runs once
+per scenario. The instructions of madvise(MADV_COLLAPSE) are counted by function. An inlined
+function counts for the one it is inlined into, as collapse_file() in C does. Interrupts are too
+rare to matter.
+
+Atomic read-modify-write instructions and lock acquisitions are counted separately, because on
+hardware they cost more than other instructions. The former are those with a lock prefix, and
+xchg with memory. The latter are calls of spinlock, rwlock, mutex and rwsem functions.
+
+Prints tables, and keeps them in build/results/profile.json.
 """
 
 import argparse
@@ -17,6 +23,7 @@ import re
 import shlex
 import shutil
 import socket
+import subprocess
 import sys
 import threading
 
@@ -28,7 +35,14 @@ ENTRY, RETURN = "madvise_collapse", "do_syscall_64"
 # What has been called at the end tells what the call was about: anonymous memory is collapsed without either.
 RUST = "rust_collapse_file"
 FILE = "xas_create_range"
+LOCK = re.compile(r"(_raw_(spin|read|write)_lock|mutex_lock|down_read|down_write)(_\w+)?$")
+ATOMIC = re.compile(r"\s*([0-9a-f]+):\s+(?:lock\b|xchg[bwlq]\s.*\()")
+LLVM = os.environ.get("LLVM", "-22")
 LINE = re.compile(r"^Trace \d+: \S+ \[[0-9a-f]+/([0-9a-f]+)/")
+
+
+# What is counted besides instructions. No function has such a name.
+ATOMICS, LOCKS = "atomic instructions", "locks taken"
 
 
 class Symbols:
@@ -45,17 +59,29 @@ class Symbols:
                     found.setdefault(self.at[name], name)
         self.addresses = sorted(found)
         self.names = [found[address] for address in self.addresses]
+        self.locks = {address for name, address in self.at.items() if LOCK.match(name)}
 
     def find(self, address):
         """Name of the function that an address is in."""
         return self.names[bisect.bisect_right(self.addresses, address) - 1]
 
 
+def atomics(vmlinux):
+    """The addresses of a kernel's atomic read-modify-write instructions."""
+    command = ["llvm-objdump" + LLVM, "-d", "--no-show-raw-insn", vmlinux]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as objdump:
+        found = {int(line.group(1), 16) for line in map(ATOMIC.match, objdump.stdout) if line}
+    if objdump.returncode or not found:
+        raise vm.Failed(f"{command[0]} does not disassemble {vmlinux}")
+    return found
+
+
 class Counts:
     """Instructions of collapses, by implementation and function."""
 
-    def __init__(self, symbols):
+    def __init__(self, symbols, atomic):
         self.symbols = symbols
+        self.atomic = atomic
         self.collapses = collections.Counter()
         self.instructions = {impl: collections.Counter() for impl in ("c", "rust")}
 
@@ -71,6 +97,8 @@ class Counts:
         entry = self.symbols.at[ENTRY]
         functions = {}
         call = None
+        kinds = {**{address: ATOMICS for address in self.atomic},
+                 **{address: LOCKS for address in self.symbols.locks}}
         for line in log:
             found = LINE.match(line)
             if not found:
@@ -88,6 +116,8 @@ class Counts:
                 call = None
             else:
                 call[name] += 1
+                if address in kinds:
+                    call[kinds[address]] += 1
 
 
 def tell(monitor, *commands):
@@ -104,7 +134,7 @@ def tell(monitor, *commands):
                 said += channel.recv(4096)
 
 
-def record(args, counts):
+def record(args, scenario, counts):
     """Run the guest with its log going into counts."""
     monitor, log = (os.path.join(WORK, name) for name in ("monitor", "log"))
     shutil.rmtree(WORK, ignore_errors=True)
@@ -113,7 +143,7 @@ def record(args, counts):
     text = [counts.symbols.at[name] for name in ("_stext", "_etext")]
     qemu = (f"-icount shift=0 -monitor unix:{monitor},server,nowait -D {log} "
             f"-dfilter {text[0]:#x}..{text[1]:#x}")
-    command = [os.path.join(vm.TOP, "scripts/guest/profile.sh"), *args.scenario]
+    command = [os.path.join(vm.TOP, "scripts/guest/profile.sh"), scenario]
     line = vm.command_line(args.kernel, "tcg", args.memory, 1, ["tsc=reliable", "nokaslr"],
                            vm.make_disks(os.path.join(vm.BUILD, "disks")), shlex.join(command), qemu)
 
@@ -137,35 +167,49 @@ def record(args, counts):
         raise vm.Failed(f"the guest's script ended with status {status}")
 
 
+def tell_of(scenario, counts, lines):
+    """Print a scenario's table, and return what goes into the results."""
+    profile = {impl: {name: round(number / counts.collapses[impl]) for name, number in found.most_common()}
+               for impl, found in counts.instructions.items()}
+    special = {kind: {impl: found.pop(kind, 0) for impl, found in profile.items()} for kind in (ATOMICS, LOCKS)}
+    print(f"{'C':>9}  {'Rust':>9}  {scenario}, instructions")
+    print(f"{sum(profile['c'].values()):9,}  {sum(profile['rust'].values()):9,}  together")
+    for kind, number in special.items():
+        print(f"{number['c']:9,}  {number['rust']:9,}  {kind}")
+    names = sorted(set(profile["c"]) | set(profile["rust"]),
+                   key=lambda name: -max(profile[impl].get(name, 0) for impl in profile))
+    for name in names[:lines]:
+        print(f"{profile['c'].get(name, 0):9,}  {profile['rust'].get(name, 0):9,}  {name}")
+    return {"scenario": scenario, "unit": "instructions", **{kind.replace(" ", "_"): number
+            for kind, number in special.items()}, **profile}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
     parser.add_argument("--kernel", required=True, help="bzImage to boot, with its System.map three directories up")
     parser.add_argument("--memory", default="2G")
     parser.add_argument("--lines", type=int, default=25, help="functions in the table")
-    parser.add_argument("scenario", nargs="?", default="mapped", help="one of collapse_bench's")
+    parser.add_argument("scenarios", nargs="*", default=["mapped"], help="scenarios of collapse_bench")
     args = parser.parse_args()
-    args.scenario = [args.scenario]
     vm.end_with_us()
 
-    counts = Counts(Symbols(os.path.join(args.kernel.split("/arch/")[0], "System.map")))
+    results = []
+    build = args.kernel.split("/arch/")[0]
     try:
-        record(args, counts)
+        symbols = Symbols(os.path.join(build, "System.map"))
+        atomic = atomics(os.path.join(build, "vmlinux"))
+        for scenario in args.scenarios:
+            counts = Counts(symbols, atomic)
+            record(args, scenario, counts)
+            if len(counts.collapses) != len(counts.instructions):
+                raise vm.Failed("there was no collapse with each of C and Rust in QEMU's log")
+            results.append(tell_of(scenario, counts, args.lines))
     except vm.Failed as failed:
         sys.exit(f"error: {failed}; the console is in build/logs/profile-console.log")
-    if len(counts.collapses) != len(counts.instructions):
-        sys.exit("error: there was no collapse with each of C and Rust in QEMU's log")
-    profile = {impl: {name: round(number / counts.collapses[impl]) for name, number in found.most_common()}
-               for impl, found in counts.instructions.items()}
     os.makedirs(os.path.dirname(RESULTS), exist_ok=True)
     with open(RESULTS, "w") as file:
-        json.dump({"scenario": args.scenario[0], "unit": "instructions", **profile}, file, indent=1)
+        json.dump(results, file, indent=1)
         file.write("\n")
-    print(f"{'C':>9}  {'Rust':>9}  {args.scenario[0]}, instructions")
-    print(f"{sum(profile['c'].values()):9,}  {sum(profile['rust'].values()):9,}  together")
-    names = sorted(set(profile["c"]) | set(profile["rust"]),
-                   key=lambda name: -max(profile[impl].get(name, 0) for impl in profile))
-    for name in names[:args.lines]:
-        print(f"{profile['c'].get(name, 0):9,}  {profile['rust'].get(name, 0):9,}  {name}")
     return 0
 
 
