@@ -53,6 +53,9 @@ use kernel::mm::{
 
 export_collapse_file!(collapse_file);
 
+/// How many folios are swapped in before the LRU batch of this CPU is drained.
+const LRU_DRAIN: usize = 6;
+
 /// What the trace event reports besides the result.
 struct Progress {
     new_pfn: usize,
@@ -276,6 +279,7 @@ fn instantiate<'m>(
     old: &mut OldFolios<'m, Gathering>,
 ) -> Option<(usize, ScanResult)> {
     let mut next = indices.start;
+    let mut added = 0;
     let mut failed = None;
 
     old.begin_batch();
@@ -290,8 +294,13 @@ fn instantiate<'m>(
                 break;
             }
         }
+        // New folios may still be in an LRU batch of this CPU. To drain many of them takes longer
+        // than anything else that is done with interrupts off.
+        added += 1;
+        if added % LRU_DRAIN == 0 {
+            lru_add_drain();
+        }
     }
-    // New folios may still be in an LRU batch of this CPU.
     lru_add_drain();
     failed
 }

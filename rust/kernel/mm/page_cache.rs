@@ -107,14 +107,12 @@ impl<'w, 'm> Cursor<'w, 'm> {
     /// Context: does not sleep. Locking the page cache of one file twice is a deadlock.
     #[inline]
     pub fn lock(self) -> LockedCursor<'w, 'm> {
-        let mut guard = self.state.lock_irq();
-
-        // `lock_with_slots()` leaves the walk at the order of a PMD if it fails.
-        guard.set_order(self.range.start(), 0);
+        // A failed `lock_with_slots()` and `store_huge()` leave the walk at the order of a PMD.
+        self.state.set_order(self.range.start(), 0);
         // INVARIANT: The guard is over the pages of the range's mapping by the type invariant of
         // `Cursor`, and its order was set to 0.
         LockedCursor {
-            guard,
+            guard: self.state.lock_irq(),
             range: self.range,
         }
     }
@@ -316,14 +314,17 @@ impl<'w, 'm> LockedCursor<'w, 'm> {
     ///   over.
     /// - All folios in the range must be locked by the caller, who takes over the references that
     ///   the page cache holds to them.
+    /// - After a success, the caller must only release the cursor.
     #[inline]
     pub(super) unsafe fn store_huge(&mut self, folio: &Folio) -> Result {
         self.guard.set_order(self.range.start(), HPAGE_PMD_ORDER);
         // SAFETY: The caller answers for the folio and for those that it replaces.
         let stored = unsafe { self.guard.store(folio.as_raw().cast()) };
 
-        // INVARIANT: The order is 0 again.
-        self.guard.set_order(self.range.start(), 0);
+        if stored.is_err() {
+            // INVARIANT: The order is 0 again. After a success the cursor is only released.
+            self.guard.set_order(self.range.start(), 0);
+        }
         stored
     }
 

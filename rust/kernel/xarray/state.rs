@@ -162,20 +162,36 @@ impl<'a> XaState<'a> {
         &raw mut self.inner
     }
 
+    /// Moves the cursor to the entry of `order` that contains `index`: `xas_set_order()`.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there are no entries of that order.
+    #[inline]
+    pub fn set_order(&mut self, index: usize, order: u32) {
+        assert!(order < usize::BITS);
+        self.at_slot = false;
+        // SAFETY: Writes to fields of the cursor only. Multi-index entries are built in, as
+        // `TRANSPARENT_HUGEPAGE` selects them.
+        unsafe { bindings::xas_set_order(self.as_raw(), index, order) };
+    }
+
     /// Takes the array's lock and disables interrupts: `spin_lock_irq_disable(&xa->xa_lock)`.
     ///
     /// Context: does not sleep. Taking the lock of an array that this task has already locked is a
     /// deadlock.
     #[inline(never)]
     pub fn lock_irq(&mut self) -> XaLockIrqGuard<'_, 'a> {
+        // Before the lock, to keep it shorter. Nodes are freed while it is not held.
+        //
+        // SAFETY: `inner` is initialized. `xas_reset()` writes to the cursor only.
+        unsafe { bindings::xas_reset(self.as_raw()) };
+        self.at_slot = false;
         // SAFETY: `inner.xa` points to an initialized array by the type invariant, so its lock is
         // initialized too. Any task may take it in any context, since that disables interrupts. A
         // task that holds it already waits forever; on a kernel for one CPU it does not wait, and
         // the owner of the array must cope with that.
         unsafe { bindings::spin_lock_irq_disable(&raw mut (*self.inner.xa).xa_lock) };
-        // SAFETY: `inner` is initialized. `xas_reset()` writes to the cursor only.
-        unsafe { bindings::xas_reset(self.as_raw()) };
-        self.at_slot = false;
         // INVARIANT: The lock was taken above, with interrupts disabled until it is released. The
         // cursor is on no node, by the reset.
         XaLockIrqGuard {
@@ -287,18 +303,10 @@ impl<'s, 'a> XaLockIrqGuard<'s, 'a> {
         unsafe { bindings::xas_set(self.state.as_raw(), index) };
     }
 
-    /// Moves the cursor to the entry of `order` that contains `index`: `xas_set_order()`.
-    ///
-    /// # Panics
-    ///
-    /// Panics if there are no entries of that order.
+    /// [`XaState::set_order`], with the lock held.
     #[inline]
     pub fn set_order(&mut self, index: usize, order: u32) {
-        assert!(order < usize::BITS);
-        self.state.at_slot = false;
-        // SAFETY: Writes to fields of the cursor only. Multi-index entries are built in, as
-        // `TRANSPARENT_HUGEPAGE` selects them.
-        unsafe { bindings::xas_set_order(self.state.as_raw(), index, order) };
+        self.state.set_order(index, order);
     }
 
     /// Returns the entry at the cursor, or the one it is a part of: `xas_load()`.

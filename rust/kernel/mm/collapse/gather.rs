@@ -9,6 +9,8 @@
 //! 3. Check each one for other users, and wait for those that go away.
 //! 4. Take them off the LRU together.
 //!
+//! Steps 2 and 3 are left out if no folio of shmem has other users.
+//!
 //! A folio that cannot be taken ends the batch. Those after it are unlocked, and found again.
 //!
 //! # Other users
@@ -41,6 +43,7 @@ use crate::{
         mmdebug::vm_bug_on,
         page_cache::{Cursor, Entry, LockedCursor}, //
     },
+    sync::barrier::{smp_mb, Read},
 };
 use core::ops::Range;
 
@@ -62,6 +65,8 @@ struct LockedBatch {
     pages: usize,
     /// The index after the last of them.
     end: usize,
+    /// One of them may have other users.
+    to_check: bool,
     /// A page table maps one of them.
     mapped: bool,
     /// Why the next one is not.
@@ -193,12 +198,13 @@ impl<'m> OldFolios<'m, Gathering> {
             len: locked,
             mut pages,
             mut end,
+            to_check,
             mapped,
             mut not_taken,
         } = batch;
         let begin = self.collapse.next;
         let is_shmem = self.range().mapping().is_shmem();
-        let mut taken = 0;
+        let mut taken = if to_check { 0 } else { locked };
 
         while taken < locked {
             let mut last = locked;
@@ -316,31 +322,38 @@ impl<'m> OldFolios<'m, Gathering> {
             !came_locked && (cfg!(CONFIG_COLLAPSE_FILE_INJECT) || range.mapping().release_always());
         let mut end = *end;
         let mut pages = 0;
-        let mut mapped = false;
+        let (mut to_check, mut mapped) = (false, false);
         let mut not_taken = None;
 
         let len = batch.lock_while(|folio| {
-            let checked = match folio {
-                None => Err(NotTaken::Busy(ScanResult::PageLock)),
-                Some(folio) => {
-                    mapped |= folio.is_mapped();
-                    check(folio, range, is_shmem, came_locked, release, end, patience)
-                }
+            let Some(folio) = folio else {
+                not_taken = Some(NotTaken::Busy(ScanResult::PageLock));
+                return false;
             };
 
-            match checked {
+            match check(folio, range, is_shmem, came_locked, release, end, patience) {
                 Ok((index, nr_pages)) => {
                     end = index + nr_pages;
                     pages += nr_pages;
+                    // A page table has a reference, too. Without one, nothing changes any more,
+                    // except that a page table may just have made a regular file's folio dirty.
+                    if !is_shmem || has_users(folio) {
+                        to_check = true;
+                        mapped |= folio.is_mapped();
+                    }
+                    true
                 }
-                Err(reason) => not_taken = Some(reason),
+                Err(reason) => {
+                    not_taken = Some(reason);
+                    false
+                }
             }
-            not_taken.is_none()
         });
         LockedBatch {
             len,
             pages,
             end,
+            to_check,
             mapped,
             not_taken,
         }
@@ -494,6 +507,12 @@ fn check(
     Ok((index, nr_pages))
 }
 
+/// Returns whether anything but the page cache and the batch has a reference to a folio.
+#[inline]
+fn has_users(folio: &LockedFolio) -> bool {
+    folio.ref_count() != 1 + folio.nr_pages()
+}
+
 /// Checks that nothing uses a folio that was unmapped.
 #[inline]
 fn check_users(
@@ -501,22 +520,23 @@ fn check_users(
     is_shmem: bool,
     patience: &mut Patience,
 ) -> Result<(), NotTaken> {
-    let refs = 1 + folio.nr_pages();
-    let in_use = || folio.ref_count() != refs;
-
-    if in_use() {
-        if !patience.wait(|| !in_use() || folio.has_waiters()) {
+    if has_users(folio) {
+        if !patience.wait(|| !has_users(folio) || folio.has_waiters()) {
             return Err(ScanResult::PageCount.into());
         }
-        if in_use() {
+        if has_users(folio) {
             // A task waits for the folio lock, and keeps its reference until it gets that.
             return Err(NotTaken::Busy(ScanResult::PageCount));
         }
     }
     // Unmapping has moved the dirty bits of the page tables to the folio. A clean folio stays clean,
-    // because to write takes the folio lock.
-    if !is_shmem && folio.is_dirty() {
-        return Err(ScanResult::PageDirtyOrWriteback.into());
+    // because to write takes the folio lock. If another task has unmapped it, that task has set the
+    // flag and then dropped the reference.
+    if !is_shmem {
+        smp_mb(Read);
+        if folio.is_dirty() {
+            return Err(ScanResult::PageDirtyOrWriteback.into());
+        }
     }
     Ok(())
 }

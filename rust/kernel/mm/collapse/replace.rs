@@ -179,11 +179,11 @@ impl<'w, 'm> LastLock<'w, 'm> {
         let Section {
             locked,
             retry_entries,
-            old,
+            missing,
             ..
         } = &mut self.0;
 
-        if !old.is_full() {
+        if missing.is_some() {
             // INVARIANT: The call counts the slots that it fills.
             //
             // SAFETY: Dropping the section removes the retry entries, and the commit replaces them.
@@ -292,7 +292,8 @@ impl<'m> SealedRange<'_, 'm> {
         // of `old`. It comes with a reference for each page. The range holds exactly the folios of
         // `old` and `retry_entries` retry entries. Their pages add up to the range, as
         // `expect_holes()` has checked, and the folios are locked since they were gathered, so they
-        // are still in the page cache. Their references go to `old`.
+        // are still in the page cache. Their references go to `old`. After a success `into_old()`
+        // releases the cursor.
         let stored = unsafe { section.locked.store_huge(folio) };
 
         if let Err(error) = stored {

@@ -239,9 +239,29 @@ pub mod sync {
         /// All accesses.
         pub struct Full;
 
-        /// `smp_mb()`.
-        pub fn smp_mb(_: Full) {
-            bindings::smp_mb();
+        /// Loads.
+        pub struct Read;
+
+        /// What a barrier orders.
+        pub trait MemoryBarrier {
+            /// Orders it.
+            fn run();
+        }
+
+        impl MemoryBarrier for Full {
+            fn run() {
+                bindings::smp_mb();
+            }
+        }
+
+        // All tasks are on one thread.
+        impl MemoryBarrier for Read {
+            fn run() {}
+        }
+
+        /// `smp_mb()` and `smp_rmb()`.
+        pub fn smp_mb<T: MemoryBarrier>(_: T) {
+            T::run();
         }
     }
 
