@@ -46,7 +46,7 @@ help:
 	@echo '  make test      build the debug kernel and run all tests in it, with Rust and with C'
 	@echo '  make test DEBUG=kasan|kcsan|two-cpus|up    the tests that run in a guest, with another debug'
 	@echo '                 kernel: KASAN, KCSAN, NR_CPUS=2, or without SMP'
-	@echo '  make fuzz CASES=N SEED=N       random histories, collapsed in C and in Rust and compared'
+	@echo '  make fuzz CASES=N SEED=N [LEDGER=1]  random histories, collapsed in C and in Rust and compared'
 	@echo '  make coverage  which lines of the Rust code the tests come by'
 	@echo '  make mutants-vm [MUTANTS="NAME ..."]   which mistakes the tests would find (an hour or two)'
 	@echo '  make mutants-host [MUTANTS="NAME ..."]    the same for the tests on the host (some minutes)'
@@ -115,7 +115,7 @@ fuzz: check-options source
 	@scripts/build-kernel.sh fuzz
 	@scripts/build-userspace.sh tests
 	@scripts/fuzz.py --kernel $(call image,fuzz) --accel $(ACCEL) --memory $(MEM) --cases $(CASES) \
-		$(if $(SEED),--seed $(SEED))
+		$(if $(SEED),--seed $(SEED)) $(if $(filter 1,$(LEDGER)),--ledger)
 
 coverage: check-options source
 	@scripts/build-kernel.sh coverage
@@ -225,6 +225,7 @@ check-options:
 	@case '$(TRIES)' in *[!0-9]* | 0) echo 'error: TRIES=$(TRIES) is no number of tries' >&2; exit 2;; esac
 	@case '$(TRACE)' in '' | 1) ;; *) echo 'error: TRACE=$(TRACE) is not 1' >&2; exit 2;; esac
 	@case '$(CASES)$(SEED)' in *[!0-9]*) echo 'error: CASES=$(CASES) is no number, or SEED=$(SEED)' >&2; exit 2;; esac
+	@case '$(LEDGER)' in '' | 1) ;; *) echo 'error: LEDGER=$(LEDGER) is not 1' >&2; exit 2;; esac
 	@case '$(GDB)' in '' | 1) ;; *) echo 'error: GDB=$(GDB) is not 1' >&2; exit 2;; esac
 	@case '$(ROOTFS):$(filter job,$(MAKECMDGOALS))' in :job) echo 'error: which root file system? make job ROOTFS=URL:' \
 		'an ext4 image with bash, python3, util-linux, e2fsprogs and xfsprogs' >&2; exit 2;; esac

@@ -10,7 +10,6 @@ Fisher's exact test, two-sided. Results go to build/results/contention.json.
 
 import argparse
 import collections
-import json
 import math
 import os
 import shlex
@@ -18,6 +17,7 @@ import sys
 import time
 
 import bench
+import results
 import vm
 
 # collapse_contention.c has what each of them does.
@@ -179,15 +179,11 @@ def main():
 
     try:
         accel = vm.accelerator(args.accel, args.kernel)
-        results = boot(args, accel, (["-n", str(args.tries)] if args.tries else []) + (["-t"] if args.trace else []))
+        found = boot(args, accel, (["-n", str(args.tries)] if args.tries else []) + (["-t"] if args.trace else []))
     except vm.Failed as failed:
         sys.exit(f"error: {failed}; the console is in build/logs")
-    print_tables(results)
-    path = os.path.join(vm.BUILD, "results", "contention.json")
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "w") as file:
-        json.dump(list(results.entries.values()), file, indent=1)
-        file.write("\n")
+    print_tables(found)
+    results.write("contention", list(found.entries.values()), part=args.modes != MODES)
     return 0
 
 

@@ -14,7 +14,6 @@ and these are compared. Results go to build/results/bench.json or bench_locks.js
 
 import argparse
 import collections
-import json
 import os
 import random
 import re
@@ -23,6 +22,7 @@ import statistics
 import subprocess
 import sys
 
+import results
 import vm
 
 LLVM = os.environ.get("LLVM", "-22")
@@ -254,18 +254,14 @@ def main():
         accel = vm.accelerator(args.accel, args.kernel)
         unit = "ns" if accel == "kvm" else "instructions"
         if args.locks:
-            name, results = "bench_locks", locks(args, accel, unit)
+            name, found = "bench_locks", locks(args, accel, unit)
         else:
-            name, results = "bench", times(args, accel, unit)
+            name, found = "bench", times(args, accel, unit)
             if not args.scenarios:
-                results += bystander(args, accel, unit) + code(args.kernel.split("/arch/")[0])
+                found += bystander(args, accel, unit) + code(args.kernel.split("/arch/")[0])
     except vm.Failed as failed:
         sys.exit(f"error: {failed}; the consoles are in build/logs")
-    path = os.path.join(vm.BUILD, "results", name + ".json")
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "w") as file:
-        json.dump(results, file, indent=1)
-        file.write("\n")
+    results.write(name, found, part=bool(args.scenarios))
     return 0
 
 

@@ -17,10 +17,10 @@ import re
 import subprocess
 import sys
 
+import results
 import vm
 
 CONSOLE = os.path.join(vm.BUILD, "logs", "coverage-console.log")
-RESULT = os.path.join(vm.BUILD, "results", "coverage.json")
 REASONS = os.path.join(vm.TOP, "scripts", "uncovered.txt")
 OURS = re.compile(r"(mm/collapse_file\.rs|rust/kernel/mm/\w+\.rs|rust/kernel/xarray/state\.rs)$")
 LLVM = os.environ.get("LLVM", "-22")
@@ -148,11 +148,9 @@ def main():
     print()
     for path, (total, count) in sorted(sums.items()):
         print(f"{path:<34} {count:>4} of {total:>4} lines")
-    os.makedirs(os.path.dirname(RESULT), exist_ok=True)
-    with open(RESULT, "w") as file:
-        json.dump({"files": {path: {"lines": total, "covered": count} for path, (total, count) in sorted(sums.items())},
-                   "not_covered": [f"{path}:{number}" for path, number in sorted(every - hit)]}, file, indent=1)
-        file.write("\n")
+    results.write("coverage", {
+        "files": {path: {"lines": total, "covered": count} for path, (total, count) in sorted(sums.items())},
+        "not_covered": [f"{path}:{number}" for path, number in sorted(every - hit)]})
     print(f"{len(hit)} of {len(every)} lines covered, {unexplained} without a reason")
     return 1 if unexplained or stale else 0
 

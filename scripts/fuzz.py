@@ -9,7 +9,6 @@ to its end; the seed to repeat it with is told.
 """
 
 import argparse
-import json
 import os
 import re
 import shlex
@@ -17,9 +16,9 @@ import sys
 import time
 
 import ktap
+import results
 import vm
 
-RESULTS = os.path.join(vm.BUILD, "results", "fuzz.json")
 CONSOLE = os.path.join(vm.BUILD, "logs", "fuzz-console.log")
 # Two nodes, to migrate between; what a collapse forgets to clear is not to be zero by chance.
 BOOT = ["numa=fake=2", "init_on_alloc=0", "oops=panic", "page_owner=on"]
@@ -48,11 +47,8 @@ class Sums:
 
     def save(self):
         """Write them down."""
-        os.makedirs(os.path.dirname(RESULTS), exist_ok=True)
-        with open(RESULTS, "w") as file:
-            json.dump({"cases": self.cases, "differences": self.differences, "transient": self.transient,
-                       "by_result": dict(sorted(self.by_result.items())), "seeds": self.seeds}, file, indent=1)
-            file.write("\n")
+        results.write("fuzz", {"cases": self.cases, "differences": self.differences, "transient": self.transient,
+                               "by_result": dict(sorted(self.by_result.items())), "seeds": self.seeds})
 
 
 def last_seed():
@@ -111,6 +107,7 @@ def main():
     parser.add_argument("--cpus", type=int, help="of a guest (2; 1 if emulated)")
     parser.add_argument("--cases", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of the first case; the next has the next")
+    parser.add_argument("--ledger", action="store_true", help="record each boot in scripts/fuzz-ledger.tsv")
     parser.add_argument("--boot-cases", type=int, default=5000, help="cases per boot")
     args = parser.parse_args()
     vm.end_with_us()
@@ -120,8 +117,12 @@ def main():
         cases, seed = min(args.boot_cases, args.cases - done), args.seed + done
         print(f"==> cases {done + 1} to {done + cases} of {args.cases}, seed {seed}", flush=True)
         sums.seeds.append(seed)
+        before = sums.cases, sums.differences, sums.transient
         wrong = boot(args, cases, seed, sums)
         sums.save()
+        if args.ledger and sums.cases > before[0]:
+            now = sums.cases, sums.differences, sums.transient
+            results.record(seed, *(after - number for after, number in zip(now, before)))
         if wrong or sums.differences:
             for line in wrong:
                 print(f"FAILED: {line}")

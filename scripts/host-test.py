@@ -19,10 +19,11 @@ import subprocess
 import sys
 import time
 
+import results
+
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BUILD = os.path.join(TOP, "build")
 TESTS = os.path.join(TOP, "tools", "testing", "collapse_file")
-RESULTS = os.path.join(BUILD, "results", "host.json")
 LONG = os.environ.get("LONG") == "1"
 
 # Name, order, bits of a node, sanitizer, test binaries. What is in one node with the neighbours, what
@@ -186,11 +187,8 @@ class Run:
 
     def save(self):
         """Write it down."""
-        os.makedirs(os.path.dirname(RESULTS), exist_ok=True)
-        with open(RESULTS, "w") as file:
-            json.dump({"tests": self.tests, "passed": self.passed, "failed": self.failed, "skipped": self.skipped},
-                      file, indent=1)
-            file.write("\n")
+        return results.write("host", {"tests": self.tests, "passed": self.passed, "failed": self.failed,
+                                      "skipped": self.skipped})
 
 
 def main():
@@ -211,9 +209,9 @@ def main():
               [cargo, "test", "-p", "compile-fail", "--test", "mistakes"], environment)
     missing = expected_results() - run.seen
     run.result("every result was seen", wrong=f"not {', '.join(sorted(missing))}" if missing else None)
-    run.save()
+    path = run.save()
     print(f"1..{run.passed + run.failed + run.skipped}")
-    print(f"# {sum(t['schedules'] for t in run.tests)} executions; {os.path.relpath(RESULTS, TOP)}")
+    print(f"# {sum(t['schedules'] for t in run.tests)} executions; {os.path.relpath(path, TOP)}")
     print(f"{run.passed} passed, {run.failed} failed, {run.skipped} skipped")
     sys.exit(1 if run.failed else 0)
 

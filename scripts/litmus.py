@@ -7,17 +7,17 @@ writes build/results/litmus.json. Fails if a test does not end as expected.
 """
 
 import glob
-import json
 import os
 import re
 import shlex
 import subprocess
 import sys
 
+import results
+
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 MODEL = os.path.join(TOP, "build/linux/tools/memory-model")
 TESTS = os.path.join(TOP, "tools/testing/collapse_file/litmus")
-RESULTS = os.path.join(TOP, "build/results")
 SECONDS = 120
 
 
@@ -44,7 +44,7 @@ def main():
     herd = shlex.split(fetched.stdout)
 
     paths = sorted(glob.glob(os.path.join(TESTS, "*.litmus")))
-    results = []
+    found = []
     print("TAP version 13", f"1..{len(paths)}", sep="\n")
     for number, path in enumerate(paths, 1):
         name = os.path.basename(path).removesuffix(".litmus")
@@ -52,15 +52,13 @@ def main():
             told = re.search(r"Expected: (Never|Sometimes)$", file.read(), re.MULTILINE)
         expected = told.group(1) if told else "an 'Expected:' line"
         observation, output = observe(herd, path)
-        results.append({"name": name, "observation": observation, "expected": expected})
+        found.append({"name": name, "observation": observation, "expected": expected})
         if observation != expected:
             print("".join(f"# {line}\n" for line in output.splitlines()), end="")
         print(f"{'ok' if observation == expected else 'not ok'} {number} {name}: {observation}, expected {expected}", flush=True)
 
-    os.makedirs(RESULTS, exist_ok=True)
-    with open(os.path.join(RESULTS, "litmus.json"), "w") as file:
-        json.dump(results, file, indent=1)
-    sys.exit(any(result["observation"] != result["expected"] for result in results))
+    results.write("litmus", found)
+    sys.exit(any(result["observation"] != result["expected"] for result in found))
 
 
 main()

@@ -28,6 +28,7 @@ import subprocess
 import sys
 
 import mutant_patch
+import results
 
 host_test = importlib.import_module("host-test")
 
@@ -38,8 +39,8 @@ TREE = os.path.join(WORK, "tree")
 SOURCES = ["mm", "rust", "tools/testing/collapse_file"]
 TESTS = os.path.join(TREE, "tools/testing/collapse_file")
 PATCHES = os.path.join(TOP, "scripts/mutants-host")
-RESULTS = os.path.join(BUILD, "results", "mutants.json")
-TIMELINES = os.path.join(BUILD, "results", "timelines")
+RESULTS = os.path.join(results.RESULTS, "mutants.json")
+TIMELINES = os.path.join(results.RESULTS, "timelines")
 LOGS = os.path.join(BUILD, "logs")
 # What a test takes a second of processor time for, a mutant may loop in, and note what happens all the while. The time
 # on the clock says little: there may be others.
@@ -158,15 +159,12 @@ def load():
         return json.load(file)
 
 
-def save(**new):
-    """Write down what is known, beside what was."""
-    results = dict(load(), **new)
-    with open(RESULTS, "w") as file:
-        json.dump(results, file, indent=1)
-        file.write("\n")
+def save(part, **new):
+    """Write down what is known, next to what was."""
+    results.write("mutants", new if part else dict(load(), **new), part)
 
 
-def protocol(names):
+def protocol(names, part):
     """Try the patches. Returns how many are not caught."""
     mutants = [mutant_patch.Patch(PATCHES, name) for name in names]
     binaries = [Binary("dfs"), Binary("sequential")]
@@ -187,11 +185,8 @@ def protocol(names):
             outcome = f"BROKEN: {error}"
         escaped += not mutant.caught_by
         print(f"[{number:2}/{len(mutants)}] {mutant.name}: {outcome}", flush=True)
-    told = {old["name"]: old for old in load().get("protocol", ())
-            if old["name"] not in names and os.path.exists(os.path.join(PATCHES, old["name"] + ".patch"))}
-    told.update((m.name, {"name": m.name, "what": m.what, "caught_by": m.caught_by[0], "switches": m.switches})
-                for m in mutants if m.caught_by)
-    save(protocol=[told[name] for name in sorted(told)])
+    save(part, protocol=[{"name": m.name, "what": m.what, "caught_by": m.caught_by[0], "switches": m.switches}
+                         for m in mutants if m.caught_by])
     print(f"\n{len(names)} mutants of the protocol, {len(names) - escaped} caught\n", flush=True)
     return escaped
 
@@ -283,7 +278,7 @@ def generated():
     viable = len(mutants) - unviable
     caught = viable - len(survived)
     known = reasons()
-    save(total=len(mutants), caught=caught, unviable=unviable,
+    save(False, total=len(mutants), caught=caught, unviable=unviable,
          survived=[{"mutant": name, "reason": known.get(name)} for name in survived])
     new = [name for name in survived if name not in known]
     gone = [name for name in known if name not in survived]
@@ -311,7 +306,7 @@ def main():
         sys.exit("error: cargo-mutants is missing: run `scripts/setup.sh mutants`, or `make mutants-host`")
     for directory in (WORK, TIMELINES, LOGS):
         os.makedirs(directory, exist_ok=True)
-    wrong = protocol(names)
+    wrong = protocol(names, bool(args.names))
     if not args.names:
         wrong += generated()
     return 1 if wrong else 0

@@ -15,7 +15,6 @@ import argparse
 import concurrent.futures
 import contextlib
 import fcntl
-import json
 import os
 import re
 import shlex
@@ -28,13 +27,13 @@ import time
 
 import ktap
 import mutant_patch
+import results
 import vm
 
 LINUX = os.path.join(vm.BUILD, "linux")
 IMAGE = os.path.join(LINUX, "build-mutants/arch/x86/boot/bzImage")
 IMAGES = os.path.join(vm.BUILD, "mutants")
 LOGS = os.path.join(vm.BUILD, "logs", "mutants")
-RESULTS = os.path.join(vm.BUILD, "results", "mutants_vm.json")
 PATCHES = os.path.join(vm.TOP, "scripts/mutants")
 SUITES = ["collapse_file", "collapse_file_fs", "collapse_file_promises", "collapse_file_results", "collapse_file-classic-lru"]
 SILENCE_SECONDS = 120
@@ -204,22 +203,21 @@ def test(args, mutant, seconds):
     return "caught by " + ", ".join(mutant.caught_by[:3]) + (f" and {more} more" if more > 0 else "")
 
 
-def write_results(total, mutants):
+def write_results(total, mutants, part):
     """Write what is known so far: of a run that was ended, these are fewer than the total."""
-    with open(RESULTS, "w") as file:
-        json.dump({"total": total,
-                   "caught": sum(m.verdict() == "caught" for m in mutants),
-                   "survived": [m.name for m in mutants if m.verdict() == "SURVIVED"],
-                   "broken": [m.name for m in mutants if m.broken],
-                   "mutants": [{"name": m.name, "impl": m.impl, "what": m.what, "caught_by": m.caught_by}
-                               for m in mutants]}, file, indent=1)
-        file.write("\n")
+    results.write("mutants_vm", {
+        "total": total,
+        "caught": sum(m.verdict() == "caught" for m in mutants),
+        "survived": [m.name for m in mutants if m.verdict() == "SURVIVED"],
+        "broken": [m.name for m in mutants if m.broken],
+        "mutants": [{"name": m.name, "impl": m.impl, "what": m.what, "caught_by": m.caught_by} for m in mutants],
+    }, part)
 
 
 def hunt(args, mutants, builder):
     """Build and test everything, a build and a guest at a time."""
     said = [f"[{number:2}/{len(mutants)}] {mutant.name}" for number, mutant in enumerate(mutants, start=1)]
-    write_results(len(mutants), [])
+    write_results(len(mutants), [], args.part)
     builder.start(None, "baseline").result()
     building = builder.start(mutants[0], said[0])
     seconds = check_baseline(args)
@@ -235,7 +233,7 @@ def hunt(args, mutants, builder):
             mutant.broken = str(error)
             outcome = f"BROKEN: {error}"
         print(f"{said[number]}: {outcome}", flush=True)
-        write_results(len(mutants), mutants[:number + 1])
+        write_results(len(mutants), mutants[:number + 1], args.part)
 
 
 def interrupted(_number, _frame):
@@ -262,6 +260,7 @@ def main():
     parser.add_argument("--list", action="store_true", help="list the mutants and do nothing")
     parser.add_argument("names", nargs="*", metavar="NAME", help="these mutants only")
     args = parser.parse_args()
+    args.part = bool(args.names)
     vm.end_with_us()
 
     mutants = [Mutant(name) for name in mutant_patch.choose(PATCHES, args.names)]
@@ -270,7 +269,7 @@ def main():
             print(f"{mutant.name:<38} {mutant.impl:<5} {mutant.what}")
         return 0
 
-    for path in (IMAGES, LOGS, os.path.dirname(RESULTS)):
+    for path in (IMAGES, LOGS, results.RESULTS):
         os.makedirs(path, exist_ok=True)
     # Two at a time would take each other's mutants for the original sources.
     with open(os.path.join(IMAGES, ".lock"), "w") as lock:

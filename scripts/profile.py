@@ -17,7 +17,6 @@ Prints tables, and keeps them in build/results/profile.json.
 import argparse
 import bisect
 import collections
-import json
 import os
 import re
 import shlex
@@ -27,10 +26,10 @@ import subprocess
 import sys
 import threading
 
+import results
 import vm
 
 WORK = os.path.join(vm.BUILD, "profile")
-RESULTS = os.path.join(vm.BUILD, "results", "profile.json")
 ENTRY, RETURN = "madvise_collapse", "do_syscall_64"
 # What has been called at the end tells what the call was about: anonymous memory is collapsed without either.
 RUST = "rust_collapse_file"
@@ -193,7 +192,7 @@ def main():
     args = parser.parse_args()
     vm.end_with_us()
 
-    results = []
+    found = []
     build = args.kernel.split("/arch/")[0]
     try:
         symbols = Symbols(os.path.join(build, "System.map"))
@@ -203,13 +202,10 @@ def main():
             record(args, scenario, counts)
             if len(counts.collapses) != len(counts.instructions):
                 raise vm.Failed("there was no collapse with each of C and Rust in QEMU's log")
-            results.append(tell_of(scenario, counts, args.lines))
+            found.append(tell_of(scenario, counts, args.lines))
     except vm.Failed as failed:
         sys.exit(f"error: {failed}; the console is in build/logs/profile-console.log")
-    os.makedirs(os.path.dirname(RESULTS), exist_ok=True)
-    with open(RESULTS, "w") as file:
-        json.dump(results, file, indent=1)
-        file.write("\n")
+    results.write("profile", found)
     return 0
 
 

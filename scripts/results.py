@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What build/results tells, in words: for the report and for the cover letter.
+"""Writes build/results, and puts it in words for the report and the cover letter.
 
-A result that is not there is told as not run, and one that is older than the sources as of an
-earlier version: nobody is to take either for more than it is.
+Each result has its commit in commits.json. A run of some tests only does not replace the result of
+a full run: its name ends in "-part". A missing result counts as not run. A result of other sources
+is marked as of an earlier version.
 """
 
 import json
@@ -12,11 +13,51 @@ import time
 
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 RESULTS = os.path.join(TOP, "build", "results")
+LEDGER = os.path.join(TOP, "scripts", "fuzz-ledger.tsv")
 # What a result is about.
 SOURCES = ["Documentation", "Kconfig", "mm", "rust", "samples", "tools", "patches"]
 IMPLS = ("rust", "c", "host")
 TESTS = {"test": "make test"} | {f"test-{kernel}": f"make test DEBUG={kernel}"
                                  for kernel in ("kasan", "kcsan", "two-cpus", "up")}
+
+
+def git(*args):
+    """What git prints, or None if it fails."""
+    done = subprocess.run(["git", "-C", TOP, *args], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+                          check=False)
+    return None if done.returncode else done.stdout
+
+
+def commit():
+    """The commit of the tree, which ends in -dirty if files differ from it."""
+    return (git("describe", "--always", "--abbrev=12", "--dirty") or "unknown").strip()
+
+
+def commits(directory):
+    """The commit of each result."""
+    try:
+        with open(os.path.join(directory, "commits.json")) as file:
+            return json.load(file)
+    except (OSError, ValueError):
+        return {}
+
+
+def write_json(path, data):
+    """Write a file, or leave it as it was if the disk is full."""
+    with open(path + ".new", "w") as file:
+        json.dump(data, file, indent=1)
+        file.write("\n")
+    os.replace(path + ".new", path)
+
+
+def write(name, data, part=False):
+    """Write build/results/NAME.json, or NAME-part.json for a run of some tests only. Returns its path."""
+    name += "-part" if part else ""
+    path = os.path.join(RESULTS, name + ".json")
+    os.makedirs(RESULTS, exist_ok=True)
+    write_json(path, data)
+    write_json(os.path.join(RESULTS, "commits.json"), commits(RESULTS) | {name: commit()})
+    return path
 
 
 class Result:
@@ -26,6 +67,7 @@ class Result:
         self.name, self.command = name, command
         self.path = os.path.join(directory, name + ".json")
         self.data, self.time, self.why = None, 0, "not run"
+        self.commit = commits(directory).get(name)
         try:
             with open(self.path) as file:
                 self.data = json.load(file)
@@ -46,16 +88,20 @@ class Result:
         """Command, and of what: when it was had, and whether the sources are newer."""
         if not self:
             return self.command
-        return f"{self.command}, {self.date()}" + (", of an earlier version" if self.time < sources_time() else "")
+        return (f"{self.command}, {self.date()}" + (f", commit {self.commit}" if self.commit else "") +
+                (", of an earlier version" if self.is_old() else ""))
+
+    def is_old(self):
+        """Whether the sources have changed since."""
+        if not self.commit or self.commit.endswith("-dirty"):
+            return self.time < sources_time()
+        return git("diff", "--quiet", self.commit, "--", *SOURCES) is None
 
 
 def sources_time():
     """When the sources changed last: the last commit, or a file that is not committed."""
-    def git(*args):
-        return subprocess.run(["git", "-C", TOP, *args, "--", *SOURCES], stdout=subprocess.PIPE,
-                              stderr=subprocess.DEVNULL, text=True, check=False).stdout
-    committed = git("log", "-1", "--format=%ct").strip()
-    changed = [os.path.join(TOP, line[3:]) for line in git("status", "--porcelain").splitlines()]
+    committed = (git("log", "-1", "--format=%ct", "--", *SOURCES) or "").strip()
+    changed = [os.path.join(TOP, line[3:]) for line in (git("status", "--porcelain", "--", *SOURCES) or "").splitlines()]
     return max([int(committed or 0)] + [os.path.getmtime(path) for path in changed if os.path.isfile(path)])
 
 
@@ -104,10 +150,25 @@ def host_words(data):
             f"{plural(executions, 'execution')}, {plural(exhaustive, 'test')} in all orders there are")
 
 
+def ledger():
+    """Cases, differences and commits of all runs of the fuzzer that were recorded."""
+    with open(LEDGER) as file:
+        lines = [line.split("\t") for line in file if not line.startswith("#")]
+    return sum(int(line[2]) for line in lines), sum(int(line[3]) for line in lines), len({line[0] for line in lines})
+
+
+def record(seed, cases, differences, transient):
+    """Add a boot of the fuzzer to the ledger."""
+    with open(LEDGER, "a") as file:
+        file.write(f"{commit()}\t{seed}\t{cases}\t{differences}\t{transient}\n")
+
+
 def fuzz_words(data):
     """The comparison of random histories."""
+    cases, differences, of = ledger()
     return (f"{plural(data['cases'], 'case')}, {plural(data['differences'], 'difference')}; " +
-            "first seeds of the boots: " + ", ".join(map(str, data["seeds"])))
+            "first seeds of the boots: " + ", ".join(map(str, data["seeds"])) +
+            f"; in all {plural(cases, 'case')} of {plural(of, 'commit')}, {plural(differences, 'difference')}")
 
 
 def mutants_vm_words(data):

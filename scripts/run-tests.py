@@ -25,7 +25,6 @@ import report
 import results
 import vm
 
-RESULTS = os.path.join(vm.BUILD, "results")
 HOST_SUITES = ["parser", "report", "scan-results", "host", "litmus", "xarray", "variants", "object-code",
                "stack-frames", "series", "job", "bad-input"]
 # In this guest only: nobody else waits for KUnit. These are our suites, rust_kernel_*, and the examples of
@@ -177,13 +176,6 @@ def about(args):
             "accel": args.used_accel, "memory": args.memory, "cpus": args.cpus}
 
 
-def write_json(name, content):
-    """Write build/results/NAME.json."""
-    with open(os.path.join(RESULTS, name + ".json"), "w") as file:
-        json.dump(content, file, indent=1)
-        file.write("\n")
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
     parser.add_argument("--kernel", required=True, help="bzImage to boot")
@@ -196,12 +188,15 @@ def main():
     parser.add_argument("suites", nargs="*", help="these suites only")
     args = parser.parse_args()
     args.used_accel = None
+    # A run of some tests does not replace the results of a full one.
+    if args.suites or args.impl or args.guest_only:
+        args.name += "-part"
     vm.end_with_us()
 
-    os.makedirs(RESULTS, exist_ok=True)
+    os.makedirs(results.RESULTS, exist_ok=True)
     console = os.path.join(vm.BUILD, "logs", args.name + "-console.log")
     suites = []
-    with open(os.path.join(RESULTS, args.name + ".ktap"), "w") as log:
+    with open(os.path.join(results.RESULTS, args.name + ".ktap"), "w") as log:
         host = [name for name in HOST_SUITES if not args.guest_only and (not args.suites or name in args.suites)]
         if host:
             run_host(host, suites, log)
@@ -233,10 +228,10 @@ def main():
     for line in splats[:20]:
         print(f"FAILED: the kernel said: {line}")
 
-    write_json(args.name, content)
+    results.write(args.name, content)
     reached = {s.impl: s.reached for s in suites if s.reached}
     if reached:
-        write_json("results", reached)
+        results.write("results", reached, part=args.name.endswith("-part"))
     passed = sum(s.passed for s in suites)
     failed = sum(s.failed for s in suites) + len(wrong) + len(splats)
     skipped = sum(s.skipped for s in suites)

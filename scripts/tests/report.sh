@@ -141,6 +141,33 @@ tap "how it was had" has '1 in all orders, 1 in all with up to 1 preemption'
 tap "locks in C and in Rust" has '40 (0.040 of C)'
 tap "the page's elements are still balanced" balanced
 
+# part_is_kept: a run of some tests only does not replace the result of a full one.
+part_is_kept() {
+	PYTHONPATH=$TOP/scripts python3 - "$dir" <<'PYTHON'
+import os
+import sys
+
+import results
+
+results.RESULTS = sys.argv[1]
+results.write("whole", [1])
+results.write("whole", [2], part=True)
+for name, data in (("whole", [1]), ("whole-part", [2])):
+    result = results.Result(name, "make whole", results.RESULTS)
+    assert result.data == data and result.commit == results.commit(), (name, result.data, result.commit)
+assert sorted(os.listdir(results.RESULTS)).count("commits.json.new") == 0
+PYTHON
+}
+tap "a part does not replace the whole" part_is_kept
+oldest=$(git -C "$TOP" rev-list --max-parents=0 HEAD 2>/dev/null | head -n 1)
+if [ -n "$oldest" ]; then
+	printf '{"host": "%s"}\n' "$oldest" >"$dir/commits.json"
+	tap "a result has a commit" "$report" --results "$dir"
+	tap "it is told, and that the sources have changed since" has "commit $oldest, of an earlier version"
+else
+	skip "a result has a commit" "this is no git repository"
+fi
+
 tap "wrong arguments" fails 2 '^usage: report.py' "$report" --wrong
 tap "no such directory" fails 1 '^error: .*/none is not there: run .make test.' "$report" --results "$tap_dir/none"
 tap_end

@@ -78,7 +78,7 @@ impl<'m> OldFolios<'m, Copied> {
             (locked, Some((i_mmap, walk)))
         };
 
-        // INVARIANT: No slot was filled.
+        // INVARIANT: No slot was filled. `is_full()` was checked above.
         LastLock(Section {
             retry_entries: 0,
             _hold: LastHold::begin(&locked),
@@ -119,6 +119,8 @@ impl<'m> OldFolios<'m, Copied> {
 ///
 /// - `locked` is over `old`'s range.
 /// - `retry_entries` slots of the range hold `XA_RETRY_ENTRY`. They were empty before.
+/// - Up to the check for userfaultfds, `missing` is `None` only if the old folios are all of the
+///   range.
 struct Section<'w, 'm> {
     retry_entries: usize,
     // Dropped in this order: the measurement ends with the lock held.
@@ -212,7 +214,14 @@ impl<'w, 'm> FilledRange<'w, 'm> {
     /// [`EAGAIN`] if a page was added or removed.
     #[inline]
     pub fn expect_holes(self) -> Result<CountedRange<'w, 'm>> {
-        if self.0.old.make_up_range_with(self.0.retry_entries) {
+        let Section {
+            missing,
+            old,
+            retry_entries,
+            ..
+        } = &self.0;
+
+        if missing.is_none() || old.make_up_range_with(*retry_entries) {
             Ok(CountedRange(self.0))
         } else {
             Err(self.0.give_up(EAGAIN))

@@ -937,6 +937,71 @@ TEST_F(collapse_file, from_fallocated)
 	EXPECT_COLLAPSE(self->base, true);
 }
 
+/* How many of the pages from @page on are mapped. */
+static unsigned long count_mapped(const char *base, unsigned long page)
+{
+	int pagemap = open("/proc/self/pagemap", O_RDONLY);
+	unsigned long count = 0;
+
+	for (; page < NR_PAGES; page++)
+		count += pagemap_is_populated(pagemap, (char *)base + page * PAGE);
+	close(pagemap);
+	return count;
+}
+
+/*
+ * The pages of a batch are unmapped together. If one of them has another user, the
+ * pages after it stay mapped, by whatever number of VMAs.
+ */
+TEST_F(collapse_file, refused_keeps_later_pages_mapped)
+{
+	const unsigned long pinned = 200;
+	struct iovec page = { .iov_base = self->base + pinned * PAGE, .iov_len = PAGE };
+	char *maps[4] = { self->base };
+	int ends[2];
+
+	fill(self->base, false);
+	ASSERT_EQ(pipe(ends), 0);
+	ASSERT_EQ(vmsplice(ends[1], &page, 1, 0), PAGE);
+	for (int i = 0; i < 4; i++) {
+		if (i)
+			maps[i] = map_range(self->fd, 0, PROT_READ, MAP_SHARED);
+		ASSERT_NE(maps[i], NULL);
+		EXPECT_TRUE(content_is_right(maps[i], false));
+		/* With one VMA, and with all. */
+		if (i && i < 3)
+			continue;
+		EXPECT_EQ(collapse_once(self->base).err, EAGAIN);
+		for (int j = 0; j <= i; j++)
+			EXPECT_EQ(count_mapped(maps[j], pinned + 1), NR_PAGES - pinned - 1);
+	}
+	close(ends[0]);
+	close(ends[1]);
+	EXPECT_COLLAPSE(self->base, false);
+	for (int i = 1; i < 4; i++) {
+		EXPECT_TRUE(content_is_right(maps[i], false));
+		munmap(maps[i], HUGE);
+	}
+}
+
+/* Another VMA has the range where no PMD can map it: two page tables have its pages. */
+TEST_F(collapse_file, mapped_across_page_tables)
+{
+	char *area = mmap(NULL, 3 * HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *odd;
+
+	ASSERT_NE(area, MAP_FAILED);
+	odd = (char *)(((uintptr_t)area + HUGE - 1) & ~(HUGE - 1)) + HUGE / 2;
+	odd = mmap(odd, HUGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, self->fd, 0);
+	ASSERT_NE(odd, MAP_FAILED);
+
+	/* Only its page tables have the pages, and have them dirty. */
+	fill(odd, true);
+	EXPECT_COLLAPSE(self->base, true);
+	EXPECT_TRUE(content_is_right(odd, true));
+	munmap(area, 3 * HUGE);
+}
+
 TEST_F(collapse_file, from_mlocked)
 {
 	fill(self->base, true);
