@@ -183,6 +183,7 @@ fn gather<'w, 'm>(
     let is_shmem = range.mapping().is_shmem();
     let mut patience = Patience::new(cc);
     let mut unread = range.start();
+    let mut swap_is_read = false;
     let mut failed = None;
 
     while old.next() < range.end() {
@@ -207,6 +208,11 @@ fn gather<'w, 'm>(
                 }
                 let cursor = locked.unlock();
 
+                if !swap_is_read {
+                    // A disk reads all of them sooner than one after the other.
+                    cursor.shmem_swap_readahead(index);
+                    swap_is_read = true;
+                }
                 failed = instantiate(&cursor, index..end, old);
                 cursor
             }

@@ -12,7 +12,7 @@ use crate::{
     },
     mm::{folio::LockedFolio, mapping::AddressSpace},
 };
-use core::{mem::ManuallyDrop, ptr::NonNull};
+use core::{mem::ManuallyDrop, ops::Range, ptr::NonNull};
 
 /// A charge for pages that will be added to a shmem file.
 ///
@@ -124,6 +124,19 @@ pub(super) fn get_folio(mapping: &AddressSpace, index: usize) -> Result<LockedFo
     let folio = NonNull::new(folio).ok_or(ENOENT)?;
     // SAFETY: On success the folio is locked and referenced for the caller.
     Ok(unsafe { LockedFolio::from_raw(folio) })
+}
+
+/// Begins to read pages of a range that are swapped out: `shmem_swap_readahead()`.
+///
+/// Does nothing if `mapping` is not shmem.
+///
+/// Context: may sleep.
+#[inline]
+pub(super) fn swap_readahead(mapping: &AddressSpace, indices: Range<usize>) {
+    if mapping.is_shmem() && !indices.is_empty() {
+        // SAFETY: The mapping is alive by its type invariant, and shmem by the check above.
+        unsafe { bindings::shmem_swap_readahead(mapping.as_raw(), indices.start, indices.end - 1) };
+    }
 }
 
 #[cfg(CONFIG_RUST_COLLAPSE_FILE_KUNIT_TEST)]

@@ -60,6 +60,17 @@ impl Cursor<'_, '_> {
         shmem::get_folio(self.range().mapping(), index)
     }
 
+    /// Begins to read the pages from `index` up to the end of the range that are swapped out:
+    /// `shmem_swap_readahead()`.
+    ///
+    /// Does not wait for them. Does nothing if the file is not shmem.
+    ///
+    /// Context: may sleep. Folios of the file may be locked.
+    #[inline]
+    pub fn shmem_swap_readahead(&self, index: usize) {
+        shmem::swap_readahead(self.range().mapping(), index..self.range().end());
+    }
+
     /// Reads missing pages of `file` from `index` up to the end of the range:
     /// `page_cache_sync_readahead()`.
     ///

@@ -22,6 +22,13 @@ const EINVAL: c_int = 22;
 
 /// # Safety
 ///
+/// None.
+pub unsafe fn shmem_swap_readahead(_mapping: *mut address_space, _first: usize, _last: usize) {
+    might_sleep("shmem_swap_readahead");
+}
+
+/// # Safety
+///
 /// `inode` is that of the world.
 pub unsafe fn shmem_charge(_inode: *mut inode, pages: isize) -> bool {
     might_sleep("shmem_charge");
