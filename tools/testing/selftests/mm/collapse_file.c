@@ -907,26 +907,66 @@ TEST_F(collapse_file, from_swap)
 	EXPECT_COLLAPSE(self->base, true);
 }
 
-/* Not even in the swap cache: what is read anew is not on the LRU for a while. */
-TEST_F(collapse_file, from_swap_read_anew)
+/* Swaps the range out, and empties the swap cache. Returns whether that went well. */
+static bool swap_out_anew(int fd, char *base)
 {
 	unsigned long resident = NR_PAGES;
 	struct sight sight;
 
-	if (read_number("/proc/meminfo", "SwapTotal:") <= 0)
-		SKIP(return, "no swap space");
-	if (!fill_in_cgroup(self->base))
-		SKIP(return, "no memory cgroups");
 	/* What has been written is freed by the next attempt. */
 	for (int try = 0; resident && try < 100; try++) {
 		write_text(CGROUP "/memory.reclaim", "4M");
-		look(self->fd, self->base, 0, &sight);
+		look(fd, base, 0, &sight);
 		resident = 0;
 		for (unsigned long page = 0; page < NR_PAGES; page++)
 			resident += sight.resident[page];
 	}
-	EXPECT_EQ(resident, 0);
+	return !resident;
+}
+
+/* Not even in the swap cache: what is read anew is not on the LRU for a while. */
+TEST_F(collapse_file, from_swap_read_anew)
+{
+	if (read_number("/proc/meminfo", "SwapTotal:") <= 0)
+		SKIP(return, "no swap space");
+	if (!fill_in_cgroup(self->base))
+		SKIP(return, "no memory cgroups");
+	EXPECT_TRUE(swap_out_anew(self->fd, self->base));
 	EXPECT_COLLAPSE(self->base, true);
+	rmdir(CGROUP);
+}
+
+/* All of the range is read from a disk before the first page is waited for. */
+TEST_F(collapse_file, swap_is_read_ahead)
+{
+	unsigned long resident = 0;
+	struct parked *parked;
+	struct outcome outcome;
+	struct sight sight;
+
+	if (!inject_available())
+		SKIP(return, "no collapse_file_inject in debugfs");
+	if (!implementation() || strcmp(implementation(), "rust"))
+		SKIP(return, "C does not read ahead");
+	if (read_number("/proc/meminfo", "SwapTotal:") <= 0)
+		SKIP(return, "no swap space");
+	if (!fill_in_cgroup(self->base))
+		SKIP(return, "no memory cgroups");
+	EXPECT_TRUE(swap_out_anew(self->fd, self->base));
+	parked = collapse_parked(self->base, "shmem_get_folio", "park", 1);
+	ASSERT_NE(parked, NULL);
+	/* The reads have begun, and end by themselves. */
+	for (int try = 0; resident < NR_PAGES / 2 && try < 1000; try++) {
+		look(self->fd, self->base, 0, &sight);
+		resident = 0;
+		for (unsigned long page = 0; page < NR_PAGES; page++)
+			resident += sight.resident[page];
+		usleep(10000);
+	}
+	EXPECT_GE(resident, NR_PAGES / 2);
+	outcome = collapse_resume(parked);
+	EXPECT_EQ(outcome.err, 0);
+	EXPECT_TRUE(content_is_right(self->base, true));
 	rmdir(CGROUP);
 }
 
