@@ -26,8 +26,8 @@ pub const BATCH_SIZE: usize = if cfg!(CONFIG_RUST_COLLAPSE_FILE_ONE_BY_ONE) {
 /// # Invariants
 ///
 /// The object owns a reference to each folio of `folios[begin..len]`, and the locks of those before
-/// `locked`. `begin <= locked <= len <= BATCH_SIZE`. The folios are in index order. All elements before
-/// `len` are `Some`.
+/// `locked`. `begin <= locked <= len <= BATCH_SIZE`. The folios are in index order. All elements
+/// before `len` are `Some`.
 pub(super) struct Batch {
     folios: [Option<NonNull<bindings::folio>>; BATCH_SIZE],
     /// The folios before it were handed out.

@@ -172,7 +172,7 @@ impl<'m> OldFolios<'m, Gathering> {
     /// - [`ScanResult::DelPageLru`]: it is not on the LRU;
     /// - [`ScanResult::PageHasPrivate`]: the file system does not release its data;
     /// - [`ScanResult::PageCount`]: it has other users;
-    /// - [`ScanResult::PageDirtyOrWriteback`]: it is dirty or under writeback, and of a regular file.
+    /// - [`ScanResult::PageDirtyOrWriteback`]: of a regular file, it is dirty or under writeback.
     ///
     /// The TLBs are flushed, and the folios of the batch unlocked. The collapse cannot go on.
     #[inline]
@@ -529,9 +529,9 @@ fn check_users(
             return Err(NotTaken::Busy(ScanResult::PageCount));
         }
     }
-    // Unmapping has moved the dirty bits of the page tables to the folio. A clean folio stays clean,
-    // because to write takes the folio lock. If another task has unmapped it, that task has set the
-    // flag and then dropped the reference.
+    // Unmapping has moved the dirty bits of the page tables to the folio. A clean folio stays
+    // clean, because a write takes the folio lock. If another task has unmapped it, that task has
+    // set the flag and then dropped the reference.
     if !is_shmem {
         smp_mb(Read);
         if folio.is_dirty() {
