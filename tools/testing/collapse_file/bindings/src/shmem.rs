@@ -8,7 +8,7 @@ use crate::{
         __folio_set_locked, folio, folio_add_lru, folio_lock, folio_mark_uptodate, folio_put,
         folio_unlock,
     },
-    mapping::{self, inode, lookup, Store},
+    mapping::{self, address_space, inode, lookup, Store},
     world::{check, fails, log, might_sleep, point, with},
 };
 use std::ffi::c_int;
