@@ -337,7 +337,7 @@ impl<'w, 'm> LockedCursor<'w, 'm> {
     /// Returns whether the range has no entry after the index last loaded, which was empty.
     #[inline]
     pub fn rest_is_empty(&mut self) -> bool {
-        let next = self.guard.index() + 1;
+        let next = self.guard.index().saturating_add(1);
 
         self.guard.find(next, self.range.end() - 1).is_none()
     }

@@ -56,7 +56,8 @@ impl UnmapBatch {
     ///
     /// - The elements must be `Some`. The folios must be alive and locked, and stay locked until
     ///   the batch is flushed.
-    /// - They must be in one mapping, in index order, and smaller than a PMD.
+    /// - They must be in one mapping, in index order, and smaller than a PMD. They must have no
+    ///   private data.
     #[inline]
     pub(super) unsafe fn unmap(
         &mut self,

@@ -267,7 +267,7 @@ impl<'m> OldFolios<'m, Gathering> {
         self.collapse.pages += pages;
         // No reference is held any more to a folio that is not locked. Another collapse would wait
         // for it to go.
-        self.collapse.batch.clear();
+        self.collapse.batch.restart(next);
         if pause {
             patience.pause();
         }
@@ -285,7 +285,7 @@ impl<'m> OldFolios<'m, Gathering> {
 
         // No folio is unlocked before the flush.
         self.collapse.tlb.flush();
-        self.collapse.batch.clear();
+        self.collapse.batch.restart(start);
         // INVARIANT: There are no folios.
         self.collapse.list = FolioList::new();
         (self.collapse.next, self.collapse.end, self.collapse.pages) = (start, start, 0);
@@ -305,7 +305,7 @@ impl<'m> OldFolios<'m, Gathering> {
 
         // No folio is unlocked before the flush.
         tlb.flush();
-        batch.clear();
+        batch.restart(*next);
         index.max(*next)
     }
 
@@ -335,8 +335,10 @@ impl<'m> OldFolios<'m, Gathering> {
                 Ok((index, nr_pages)) => {
                     end = index + nr_pages;
                     pages += nr_pages;
-                    // A page table has a reference, too. Without one, nothing changes any more,
-                    // except that a page table may just have made a regular file's folio dirty.
+                    // A page table has a reference, too, and drops it after the TLB flush. Reclaim
+                    // may flush later, but the folio is not on the LRU until then. So nothing
+                    // changes a folio without other references. But a page table may just have
+                    // made a regular file's folio dirty.
                     if !is_shmem || has_users(folio) {
                         to_check = true;
                         mapped |= folio.is_mapped();
@@ -367,9 +369,10 @@ impl<'m> OldFolios<'m, Gathering> {
             return 0;
         };
 
-        // SAFETY: The folios are in the mapping, in order, and smaller than a PMD, as `check()`
-        // has seen. They stay locked in the batch or the list until the flush: both are dropped
-        // after `tlb`, and `tlb` is flushed before a folio is unlocked in `take()`, `fail()` and
+        // SAFETY: The folios are in the mapping, in order, and smaller than a PMD, as `check()` has
+        // seen. They have no private data, because `check()` and `add_locked()` have released it.
+        // They stay locked in the batch or the list until the flush: both are dropped after `tlb`,
+        // and `tlb` is flushed before a folio is unlocked in `take_locked()`, `give_up_batch()` and
         // `isolate()`.
         unsafe { tlb.unmap(run, 1, !is_shmem) }
     }

@@ -37,8 +37,9 @@ pub struct Copied(());
 ///
 /// # Invariants
 ///
-/// - `list` holds folios of `new`'s range, in index order and without overlap, with `pages` pages
-///   together. `end` is the index after the last one.
+/// - `list` holds folios of `new`'s range, in index order and without overlap. `pages` is the number
+///   of their pages, and `end` the index after the last one. If [`OldFolios::take()`] has failed,
+///   the list may have more pages, and `end` is the end of the range.
 /// - When a folio was added, it was uptodate, locked, isolated and unmapped, and had no other
 ///   users. If the file is regular, the folio was neither dirty nor under writeback.
 /// - A folio that was unmapped through `tlb` is in `list`. While [`OldFolios::take()`] runs, it may
@@ -71,7 +72,7 @@ pub(super) struct Collapse<'m> {
 ///
 /// `collapse` is in the state `S`. Each state has what the ones before have:
 ///
-/// - [`Flushed`]: the TLBs were flushed since the last folio was unmapped.
+/// - [`Flushed`]: the TLBs were flushed since the last folio was unmapped. `batch` is empty.
 /// - [`Charged`]: `charge` is for the holes.
 /// - [`Copied`]: the new folio is uptodate, with the content of the folios of `list` and zeroes for
 ///   the holes.
@@ -120,7 +121,10 @@ impl<'m> OldFolios<'m, Gathering> {
     #[inline]
     pub fn flush(mut self, _cursor: &Cursor<'_, 'm>) -> OldFolios<'m, Flushed> {
         self.collapse.tlb.flush();
-        // INVARIANT: The TLBs were flushed above. Folios are unmapped while gathering only.
+        // The caller may have found folios and not taken them.
+        self.collapse.batch.clear();
+        // INVARIANT: The TLBs were flushed and the batch emptied above. Folios are unmapped and
+        // found while gathering only.
         OldFolios::in_state(self.collapse)
     }
 }
@@ -225,7 +229,7 @@ impl<'m> OldFolios<'m, Copied> {
     pub(super) unsafe fn into_replaced(self) -> (HugeFolio<'m>, ReplacedFolios<'m>) {
         let collapse = KBox::into_raw(self.collapse);
         // SAFETY: The object is valid. Below, its memory is freed and nothing of it is dropped. So
-        // each field is moved out once. The batch is empty after gathering.
+        // each field is moved out once. `tlb` owes no flush and `batch` is empty by the state.
         let (charge, list, new) = unsafe {
             (
                 core::ptr::read(&raw const (*collapse).charge),

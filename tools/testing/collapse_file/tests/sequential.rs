@@ -790,6 +790,25 @@ fn folio_that_does_not_belong() {
     assert_eq!(taken, truncated(START));
 }
 
+/// A folio that was found and not taken is given back, whatever else becomes of the collapse.
+#[test]
+fn folio_that_was_not_taken_is_given_back() {
+    file(true, "4");
+    let refs = page(START - 1).refs.get();
+    let mut walk = range_at(START).walk();
+    let cursor = Cursor::new(&mut walk);
+    let mut old = begin_at(START);
+    old.begin_batch();
+    old.add_locked(lock_at(START - 1))
+        .expect("there is no private data");
+    // The rest of the collapse may go well.
+    let old = old.flush(&cursor);
+    assert!(page(START - 1).locked.get().is_none());
+    assert_eq!(page(START - 1).refs.get(), refs);
+    drop(old);
+    checked();
+}
+
 /// Readahead of anything but the rest of the range does nothing.
 #[test]
 fn what_cannot_be_read_ahead() {
@@ -809,6 +828,18 @@ fn what_cannot_be_read_ahead() {
     with(|w| w.mapping.reads = true);
     assert!(read(START + 1));
     drain(0);
+    checked();
+}
+
+/// After the last index that there is, nothing is left.
+#[test]
+fn rest_after_the_last_index_is_empty() {
+    file(true, "4");
+    let mut walk = range_at(START).walk();
+    let mut locked = Cursor::new(&mut walk).lock();
+    locked.load(usize::MAX);
+    assert!(locked.rest_is_empty());
+    drop(locked);
     checked();
 }
 
