@@ -37,9 +37,9 @@ pub struct Copied(());
 ///
 /// # Invariants
 ///
-/// - `list` holds folios of `new`'s range, in index order and without overlap. `pages` is the number
-///   of their pages, and `end` the index after the last one. If [`OldFolios::take()`] has failed,
-///   the list may have more pages, and `end` is the end of the range.
+/// - `list` holds folios of `new`'s range, in index order and without overlap. `pages` is the
+///   number of their pages, and `end` the index after the last one. If [`OldFolios::take()`] has
+///   failed, the list may have more pages, and `end` is the end of the range.
 /// - When a folio was added, it was uptodate, locked, isolated and unmapped, and had no other
 ///   users. If the file is regular, the folio was neither dirty nor under writeback.
 /// - A folio that was unmapped through `tlb` is in `list`. While [`OldFolios::take()`] runs, it may

@@ -299,8 +299,8 @@ impl<'m> SealedRange<'_, 'm> {
 
         // SAFETY: The new folio is locked and uptodate, and has this mapping and index, by the type
         // of `old`. It comes with a reference for each page. The range holds exactly the folios of
-        // `old` and `retry_entries` retry entries. Their pages add up to the range, as
-        // `is_full()` or `expect_holes()` has checked, and the folios are locked since they were gathered, so they
+        // `old` and `retry_entries` retry entries. Their pages add up to the range, as `is_full()`
+        // or `expect_holes()` has checked. The folios are locked since they were gathered, so they
         // are still in the page cache. Their references go to `old`. After a success `into_old()`
         // releases the cursor.
         let stored = unsafe { section.locked.store_huge(folio) };
