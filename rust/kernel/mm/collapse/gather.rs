@@ -67,8 +67,6 @@ struct LockedBatch {
     end: usize,
     /// One of them may have other users.
     to_check: bool,
-    /// A page table maps one of them.
-    mapped: bool,
     /// Why the next one is not.
     not_taken: Option<NotTaken>,
 }
@@ -199,12 +197,17 @@ impl<'m> OldFolios<'m, Gathering> {
             mut pages,
             mut end,
             to_check,
-            mapped,
             mut not_taken,
         } = batch;
         let begin = self.collapse.next;
         let is_shmem = self.range().mapping().is_shmem();
         let mut taken = if to_check { 0 } else { locked };
+        let mapped = to_check
+            && self
+                .collapse
+                .batch
+                .locked(0..locked)
+                .any(|folio| folio.is_mapped());
 
         while taken < locked {
             let mut last = locked;
@@ -322,7 +325,7 @@ impl<'m> OldFolios<'m, Gathering> {
             !came_locked && (cfg!(CONFIG_COLLAPSE_FILE_INJECT) || range.mapping().release_always());
         let mut end = *end;
         let mut pages = 0;
-        let (mut to_check, mut mapped) = (false, false);
+        let mut to_check = false;
         let mut not_taken = None;
 
         let len = batch.lock_while(|folio| {
@@ -339,10 +342,7 @@ impl<'m> OldFolios<'m, Gathering> {
                     // may flush later, but the folio is not on the LRU until then. So nothing
                     // changes a folio without other references. But a page table may just have
                     // made a regular file's folio dirty.
-                    if !is_shmem || has_users(folio) {
-                        to_check = true;
-                        mapped |= folio.is_mapped();
-                    }
+                    to_check |= !is_shmem || has_users(folio);
                     true
                 }
                 Err(reason) => {
@@ -356,7 +356,6 @@ impl<'m> OldFolios<'m, Gathering> {
             pages,
             end,
             to_check,
-            mapped,
             not_taken,
         }
     }

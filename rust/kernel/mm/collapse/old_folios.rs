@@ -59,6 +59,8 @@ pub(super) struct Collapse<'m> {
     pub(super) checked: usize,
     /// The number of pages before `checked`.
     pub(super) checked_pages: usize,
+    /// The number of retry entries in the range, in the final critical section.
+    pub(super) retry_entries: usize,
 }
 
 /// A collapse in progress: the new folio, and the old folios in index order.
@@ -111,6 +113,7 @@ impl<'m> OldFolios<'m, Gathering> {
                 pages: 0,
                 checked: start,
                 checked_pages: 0,
+                retry_entries: 0,
             },
         )))
     }

@@ -80,7 +80,6 @@ impl<'m> OldFolios<'m, Copied> {
 
         // INVARIANT: No slot was filled. `is_full()` was checked above.
         LastLock(Section {
-            retry_entries: 0,
             _hold: LastHold::begin(&locked),
             locked,
             missing,
@@ -118,11 +117,10 @@ impl<'m> OldFolios<'m, Copied> {
 /// # Invariants
 ///
 /// - `locked` is over `old`'s range.
-/// - `retry_entries` slots of the range hold `XA_RETRY_ENTRY`. They were empty before.
+/// - `old.collapse.retry_entries` slots of the range hold `XA_RETRY_ENTRY`. They were empty before.
 /// - Up to the check for userfaultfds, `missing` is `None` only if the old folios are all of the
 ///   range.
 struct Section<'w, 'm> {
-    retry_entries: usize,
     // Dropped in this order: the measurement ends with the lock held.
     _hold: LastHold,
     locked: LockedCursor<'w, 'm>,
@@ -146,7 +144,7 @@ impl Section<'_, '_> {
     fn restore_holes(&mut self) {
         self.locked.remove_retry_entries();
         // INVARIANT: No slot holds a retry entry.
-        self.retry_entries = 0;
+        self.old.collapse.retry_entries = 0;
     }
 }
 
@@ -155,7 +153,7 @@ impl Drop for Section<'_, '_> {
     fn drop(&mut self) {
         // Other tasks need not wait for the slots.
         self.missing = None;
-        if self.retry_entries > 0 {
+        if self.old.collapse.retry_entries > 0 {
             self.restore_holes();
         }
     }
@@ -180,8 +178,8 @@ impl<'w, 'm> LastLock<'w, 'm> {
     pub fn fill_holes(mut self) -> Result<FilledRange<'w, 'm>> {
         let Section {
             locked,
-            retry_entries,
             missing,
+            old,
             ..
         } = &mut self.0;
 
@@ -190,7 +188,7 @@ impl<'w, 'm> LastLock<'w, 'm> {
             //
             // SAFETY: Dropping the section removes the retry entries, and the commit replaces them.
             // Both happen before the lock is released.
-            let stored = unsafe { locked.store_retry_entries(retry_entries) };
+            let stored = unsafe { locked.store_retry_entries(&mut old.collapse.retry_entries) };
 
             if let Err(error) = stored {
                 return Err(self.0.give_up(error));
@@ -214,18 +212,12 @@ impl<'w, 'm> FilledRange<'w, 'm> {
     /// [`EAGAIN`] if a page was added or removed.
     #[inline]
     pub fn expect_holes(self) -> Result<CountedRange<'w, 'm>> {
-        let Section {
-            missing,
-            old,
-            retry_entries,
-            ..
-        } = &self.0;
+        let Section { missing, old, .. } = &self.0;
 
-        if missing.is_none() || old.make_up_range_with(*retry_entries) {
-            Ok(CountedRange(self.0))
-        } else {
-            Err(self.0.give_up(EAGAIN))
+        if missing.is_some() && !old.make_up_range_with(old.collapse.retry_entries) {
+            return Err(self.0.give_up(EAGAIN));
         }
+        Ok(CountedRange(self.0))
     }
 }
 
@@ -312,7 +304,7 @@ impl<'m> SealedRange<'_, 'm> {
             return Err(section.give_up(error));
         }
         // INVARIANT: The store has replaced the retry entries.
-        section.retry_entries = 0;
+        section.old.collapse.retry_entries = 0;
         let old = section.into_old();
         let folio = old.new_folio();
 
