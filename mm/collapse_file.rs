@@ -277,7 +277,7 @@ fn is_missing(entry: &Entry<'_>) -> bool {
 
 /// Gets and locks shmem folios that are missing, as a batch.
 ///
-/// If it fails for a page, the pages before are a batch. `failed` is the index and the result then.
+/// If it fails for a page, the pages before are a batch. Returns the index and the result then.
 #[inline(never)]
 fn instantiate<'m>(
     cursor: &Cursor<'_, 'm>,
@@ -300,8 +300,8 @@ fn instantiate<'m>(
                 break;
             }
         }
-        // New folios may still be in an LRU batch of this CPU. To drain many of them takes longer
-        // than anything else that is done with interrupts off.
+        // New folios may still be in an LRU batch of this CPU. Draining many of them keeps
+        // interrupts off for longer than anything else does.
         added += 1;
         if added % LRU_DRAIN == 0 {
             lru_add_drain();

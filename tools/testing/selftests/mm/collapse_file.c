@@ -907,19 +907,27 @@ TEST_F(collapse_file, from_swap)
 	EXPECT_COLLAPSE(self->base, true);
 }
 
+/* How many pages of the range are in memory, also in the swap cache. */
+static unsigned long count_resident(int fd, char *base)
+{
+	unsigned long resident = 0;
+	struct sight sight;
+
+	look(fd, base, 0, &sight);
+	for (unsigned long page = 0; page < NR_PAGES; page++)
+		resident += sight.resident[page];
+	return resident;
+}
+
 /* Swaps the range out, and empties the swap cache. Returns whether that went well. */
 static bool swap_out_anew(int fd, char *base)
 {
 	unsigned long resident = NR_PAGES;
-	struct sight sight;
 
 	/* What has been written is freed by the next attempt. */
 	for (int try = 0; resident && try < 100; try++) {
 		write_text(CGROUP "/memory.reclaim", "4M");
-		look(fd, base, 0, &sight);
-		resident = 0;
-		for (unsigned long page = 0; page < NR_PAGES; page++)
-			resident += sight.resident[page];
+		resident = count_resident(fd, base);
 	}
 	return !resident;
 }
@@ -942,7 +950,6 @@ TEST_F(collapse_file, swap_is_read_ahead)
 	unsigned long resident = 0;
 	struct parked *parked;
 	struct outcome outcome;
-	struct sight sight;
 
 	if (!inject_available())
 		SKIP(return, "no collapse_file_inject in debugfs");
@@ -957,10 +964,7 @@ TEST_F(collapse_file, swap_is_read_ahead)
 	ASSERT_NE(parked, NULL);
 	/* The reads have begun, and end by themselves. */
 	for (int try = 0; resident < NR_PAGES / 2 && try < 1000; try++) {
-		look(self->fd, self->base, 0, &sight);
-		resident = 0;
-		for (unsigned long page = 0; page < NR_PAGES; page++)
-			resident += sight.resident[page];
+		resident = count_resident(self->fd, self->base);
 		usleep(10000);
 	}
 	EXPECT_GE(resident, NR_PAGES / 2);
