@@ -152,7 +152,7 @@ bench: check-options kernel
 	@scripts/build-kernel.sh one-by-one
 	@scripts/bench.py --kernel $(call image,fast) --one-by-one $(call image,one-by-one) \
 		--accel $(ACCEL) --memory $(MEM) $(if $(ROUNDS),--rounds $(ROUNDS)) $(SCENARIOS)
-	@$(if $(SCENARIOS),exit,:); . scripts/lib.sh && "$$PLOT_PYTHON" scripts/plot-bench.py $(BUILD)/results/bench.json $(BUILD)/results/bench.svg
+	@$(if $(SCENARIOS),:,. scripts/lib.sh && "$$PLOT_PYTHON" scripts/plot-bench.py $(BUILD)/results/bench.json $(BUILD)/results/bench.svg)
 
 bench-locks: check-options source
 	@scripts/build-kernel.sh bench-locks
