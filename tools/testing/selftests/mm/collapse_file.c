@@ -684,7 +684,7 @@ TEST_F_TIMEOUT(collapse_file, uffd_registered_after_the_walk_is_noticed, 300)
 
 	if (!inject_available())
 		SKIP(return, "no collapse_file_inject in debugfs");
-	if (strcmp(implementation(), "rust"))
+	if (!in_rust())
 		SKIP(return, "collapse_file() in C walks the VMAs with the lock held");
 	/* If the stall ends by itself before the registration, try again. */
 	for (int tries = 0; tries < 10 && !noticed; tries++) {
@@ -953,7 +953,7 @@ TEST_F(collapse_file, swap_is_read_ahead)
 
 	if (!inject_available())
 		SKIP(return, "no collapse_file_inject in debugfs");
-	if (!implementation() || strcmp(implementation(), "rust"))
+	if (!in_rust())
 		SKIP(return, "C does not read ahead");
 	if (read_number("/proc/meminfo", "SwapTotal:") <= 0)
 		SKIP(return, "no swap space");
@@ -1113,7 +1113,7 @@ TEST_F(collapse_file, scan_drains_lru_batches)
 
 	if (!inject_available())
 		SKIP(return, "no collapse_file_inject in debugfs");
-	if (!implementation() || strcmp(implementation(), "rust"))
+	if (!in_rust())
 		SKIP(return, "the scan for the C implementation does not wait");
 	if (sched_getaffinity(0, sizeof(cpus), &cpus) || CPU_COUNT(&cpus) < 2)
 		SKIP(return, "one CPU");

@@ -395,7 +395,7 @@ TEST_F(results, injector_refuses_a_blank_command)
 /* Rust compares folio->mapping itself, which cannot be made to fail. */
 static bool calls_folio_mapping(void)
 {
-	return !implementation() || strcmp(implementation(), "rust");
+	return !in_rust();
 }
 
 /* Believed not to happen: truncation takes the folio lock. */

@@ -193,6 +193,13 @@ const char *implementation(void)
 	return len > 0 && strstr(text, "[rust]") ? "rust" : "c";
 }
 
+bool in_rust(void)
+{
+	const char *name = implementation();
+
+	return name && !strcmp(name, "rust");
+}
+
 bool choose_implementation(const char *name)
 {
 	return !write_text(IMPL, name);

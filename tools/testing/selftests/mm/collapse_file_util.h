@@ -63,6 +63,7 @@ long read_number(const char *path, const char *key);
  * has only one.
  */
 const char *implementation(void);
+bool in_rust(void);
 bool choose_implementation(const char *name);
 
 /* What came of a collapse. */
