@@ -84,8 +84,8 @@ again() {
 	done
 }
 
-# The same for khugepaged's tests of files, which say ok at the end, and exit with 0, though a
-# step has failed. One takes pages for missing that may be cached nevertheless.
+# The same for khugepaged's tests of files. They exit with 0 and say ok at the end even if a step has
+# failed, so the words of each step count. A test that fills the page cache of a disk may meet reclaim.
 khugepaged_again() {
 	local try status
 	for try in 1 2 3; do
