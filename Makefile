@@ -37,7 +37,7 @@ export VNG = $(shell . scripts/lib.sh && echo "$$VNG")
 
 .DEFAULT_GOAL := help
 
-.PHONY: help setup source kernel kernel-debug run test test-all fuzz coverage mutants-vm mutants-host host-test litmus bench bench-locks bench-contention profile shell gdb vng job apply report patches patches-check port-check rustdoc lint clean
+.PHONY: help setup source kernel kernel-debug run test test-all fuzz clients coverage mutants-vm mutants-host host-test litmus bench bench-locks bench-contention profile shell gdb vng job apply report patches patches-check port-check rustdoc lint clean
 
 help:
 	@echo 'collapse_file() of Linux in Rust'
@@ -47,6 +47,8 @@ help:
 	@echo '  make test DEBUG=kasan|kcsan|two-cpus|up    the tests that run in a guest, with another debug'
 	@echo '                 kernel: KASAN, KCSAN, NR_CPUS=2, or without SMP'
 	@echo '  make fuzz CASES=N SEED=N [LEDGER=1]  random histories, collapsed in C and in Rust and compared'
+	@echo '  make clients [CLIENTS="NAME ..."]      Debian'"'"'s programs (QEMU, fio, SQLite, LMDB, PostgreSQL, stress-ng,'
+	@echo '                 Python, a compiler) while their memory and files are collapsed'
 	@echo '  make coverage  which lines of the Rust code the tests come by'
 	@echo '  make mutants-vm [MUTANTS="NAME ..."]   which mistakes the tests would find (an hour or two)'
 	@echo '  make mutants-host [MUTANTS="NAME ..."]    the same for the tests on the host (some minutes)'
@@ -116,6 +118,11 @@ fuzz: check-options source
 	@scripts/build-userspace.sh tests
 	@scripts/fuzz.py --kernel $(call image,fuzz) --accel $(ACCEL) --memory $(MEM) --cases $(CASES) \
 		$(if $(SEED),--seed $(SEED)) $(if $(filter 1,$(LEDGER)),--ledger)
+
+clients: check-options kernel
+	@scripts/setup.sh clients
+	@scripts/clients.py --kernel $(call image,fast) --accel $(ACCEL) --memory $(MEM) \
+		$(if $(IMPL_GIVEN),--impl $(IMPL_GIVEN)) $(CLIENTS)
 
 coverage: check-options source
 	@scripts/build-kernel.sh coverage

@@ -40,6 +40,8 @@ selftests() {
 		mkdir -p "$copy/$dir"
 		rsync -a "$linux/$dir/" "$copy/$dir/"
 	done
+	mkdir -p "$copy/lib"
+	cp "$linux/lib/test_hmm_uapi.h" "$copy/lib/"
 	logged selftests make -C "$copy/tools/testing/selftests/mm" -j"$JOBS" LLVM= ARCH="$ARCH" CROSS_COMPILE="$cross" \
 		CC="${cross}gcc" EXTRA_CFLAGS=-static OUTPUT="$bin" "${names[@]/#/$bin/}"
 	cp "$linux/.origin" "$bin/.origin"

@@ -171,6 +171,14 @@ def fuzz_words(data):
             f"; in all {plural(cases, 'case')} of {plural(of, 'commit')}, {plural(differences, 'difference')}")
 
 
+def clients_words(data):
+    """Programs that are not ours."""
+    wrong = [f"{entry['client']} ({entry['impl']}, {entry['fs']})" for entry in data if entry["verdict"] != "ok"]
+    return (f"{plural(len({entry['client'] for entry in data}), 'program')}, {plural(len(data), 'run')}, "
+            f"{plural(sum(entry['collapses'] for entry in data), 'collapse')}; " +
+            (f"wrong: {', '.join(wrong)}" if wrong else "nothing lost"))
+
+
 def mutants_vm_words(data):
     """Mistakes on purpose, in the guest."""
     return (f"{data['caught']} of {data['total']} caught" +
@@ -205,6 +213,7 @@ LINES = [
     ("results", "results of collapse_file() that were reached", "make test", reached_words),
     ("host", "the sources on the host, with others in every order", "make host-test", host_words),
     ("fuzz", "random histories with C and with Rust", "make fuzz", fuzz_words),
+    ("clients", "programs from Debian while their memory and files are collapsed", "make clients", clients_words),
     ("mutants_vm", "mistakes on purpose, in a guest", "make mutants-vm", mutants_vm_words),
     ("mutants", "mistakes on purpose, on the host", "make mutants-host", mutants_words),
     ("coverage", "lines of the Rust code that tests come by", "make coverage", coverage_words),

@@ -2,12 +2,12 @@
 # SPDX-License-Identifier: GPL-2.0
 # Have every tool that a build and a boot need: Debian's packages, bindgen and
 # virtme-ng, the latter two in the cache; and with an argument "plot" matplotlib, with
-# "mutants" cargo-mutants, with "gdb" gdb, too; with ARCH=arm64 what builds for that and
-# emulates it. Changes nothing if all is there.
+# "mutants" cargo-mutants, with "gdb" gdb, with "clients" the programs of `make clients`,
+# too; with ARCH=arm64 what builds for that and emulates it. Changes nothing if all is there.
 
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-[[ $# -eq 0 || $* =~ ^(plot|mutants|gdb)$ ]] || usage "setup.sh [plot | mutants | gdb]"
+[[ $# -eq 0 || $* =~ ^(plot|mutants|gdb|clients)$ ]] || usage "setup.sh [plot | mutants | gdb | clients]"
 
 # rustc-web and clang-22 share their LLVM, which lets C helpers be inlined into
 # Rust. rustup's toolchain, if there is one, is not used: it has no core sources.
@@ -70,6 +70,21 @@ install_virtme_ng() {
 	logged virtme-ng "$dir/bin/pip" install --disable-pip-version-check "virtme-ng==$VIRTME_NG_VERSION"
 }
 
+# Its package would make a cluster and start it, so it is only unpacked, in the cache.
+fetch_postgresql() {
+	local dir=$CACHE/postgresql deb
+	[ ! -e "$dir" ] || return 0
+	say "fetching $postgresql"
+	rm -rf "$dir.part" "$dir.debs"
+	mkdir -p "$dir.part" "$dir.debs"
+	(cd "$dir.debs" && logged fetch-postgresql apt-get download "$postgresql" "${postgresql/-/-client-}")
+	for deb in "$dir.debs"/*.deb; do
+		dpkg-deb -x "$deb" "$dir.part"
+	done
+	rm -rf "$dir.debs"
+	mv "$dir.part" "$dir"
+}
+
 install_matplotlib() {
 	local dir=$CACHE/matplotlib-$MATPLOTLIB_VERSION
 	[ ! -e "$dir" ] || return 0
@@ -82,9 +97,18 @@ install_matplotlib() {
 }
 
 [ "${1:-}" != gdb ] || packages+=(gdb)
+if [ "${1:-}" = clients ]; then
+	packages+=(fio stress-ng python3-lmdb)
+	# The newest version, and the libraries that it needs. Without LLVM it interprets.
+	postgresql=$(apt-cache depends postgresql | awk '/Depends: postgresql-[0-9]+$/ { print $2; exit }')
+	[ -n "$postgresql" ] || die "apt knows no postgresql, which 'make clients' runs: run 'apt-get update'"
+	mapfile -t -O ${#packages[@]} packages < <(apt-cache depends "$postgresql" |
+		awk '/^ *Depends: lib/ && !/libllvm/ { print $2 }')
+fi
 [ "$ARCH" != arm64 ] || packages+=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-system-arm)
 install_packages
 install_bindgen
 install_virtme_ng
 [ "${1:-}" != plot ] || install_matplotlib
 [ "${1:-}" != mutants ] || install_cargo_mutants
+[ "${1:-}" != clients ] || fetch_postgresql

@@ -85,7 +85,7 @@ again() {
 }
 
 # The same for khugepaged's tests of files. They exit with 0 and say ok at the end even if a step has
-# failed, so the words of each step count. A test that fills the page cache of a disk may meet reclaim.
+# failed, so the words of each step count.
 khugepaged_again() {
 	local try status
 	for try in 1 2 3; do

@@ -23,6 +23,7 @@
 #include <unistd.h>
 #include <linux/udmabuf.h>
 #include <linux/userfaultfd.h>
+#include <lib/test_hmm_uapi.h>
 
 #include "collapse_file_util.h"
 #include "vm_util.h"
@@ -394,6 +395,43 @@ TEST_F(promises, write_by_device_reaches_the_file)
 	close(pin.dmabuf);
 	close(pin.memfd);
 	close(pin.device);
+}
+
+/*
+ * A device that mirrors page tables is told when a page is replaced. The private mapping keeps
+ * its page table, so that only the unmapping of the old pages can tell.
+ */
+TEST_F(promises, device_that_mirrors_memory_sees_later_writes)
+{
+	int device = open("/dev/hmm_dmirror0", O_RDWR | O_CLOEXEC);
+	struct hmm_dmirror_cmd command = { .npages = NR_PAGES };
+	struct outcome outcome;
+	char *private, *seen;
+
+	if (device < 0)
+		SKIP(return, "no /dev/hmm_dmirror0: the kernel has no CONFIG_TEST_HMM");
+	fill(self->base, false);
+	private = map_range(self->fd, 0, PROT_READ | PROT_WRITE, MAP_PRIVATE);
+	ASSERT_NE(private, NULL);
+	private[0] = ~private[0];
+	seen = malloc(HUGE);
+	ASSERT_NE(seen, NULL);
+	command.addr = (uintptr_t)private;
+	command.ptr = (uintptr_t)seen;
+	ASSERT_EQ(ioctl(device, HMM_DMIRROR_READ, &command), 0) TH_LOG("%m");
+	EXPECT_EQ(memcmp(seen, private, HUGE), 0);
+
+	outcome = collapse(self->base);
+	EXPECT_EQ(outcome.err, 0) TH_LOG("%s", outcome.result);
+	for (unsigned long page = 1; page < NR_PAGES; page++)
+		self->base[page * PAGE] = ~self->base[page * PAGE];
+	ASSERT_EQ(ioctl(device, HMM_DMIRROR_READ, &command), 0) TH_LOG("%m");
+	for (unsigned long page = 0; page < NR_PAGES; page++)
+		EXPECT_EQ(seen[page * PAGE], private[page * PAGE]) TH_LOG("page %lu", page);
+
+	free(seen);
+	munmap(private, HUGE);
+	close(device);
 }
 
 /* A page that is in the page cache, and was never continued, is an event. */

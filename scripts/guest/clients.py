@@ -1,0 +1,570 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""Run programs that are not ours while their memory and their files are collapsed.
+
+Each program checks its own data, or it is checked here. Meanwhile khugepaged scans without rest, and
+MADV_COLLAPSE is called for the files of the program and, by process_madvise(), for its memory. A line
+"#client {...}" tells how a program went.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import glob
+import hashlib
+import json
+import mmap
+import multiprocessing
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+
+THP = "/sys/kernel/mm/transparent_hugepage/"
+IMPL = THP + "khugepaged/collapse_file"
+TRACING = "/sys/kernel/tracing/"
+EVENT = TRACING + "events/huge_memory/mm_khugepaged_collapse_file/enable"
+CGROUP = "/sys/fs/cgroup/client"
+HUGE = 2 << 20
+PAGE = 4096
+MADV_COLLAPSE = 25
+PROCESS_MADVISE = 440
+NOBODY = 65534
+SECONDS = 10
+TIMEOUT = 240
+EAGER = {"enabled": "always", "shmem_enabled": "advise", "khugepaged/scan_sleep_millisecs": 1,
+         "khugepaged/alloc_sleep_millisecs": 1, "khugepaged/pages_to_scan": 8192, "khugepaged/max_ptes_none": 511,
+         "khugepaged/max_ptes_swap": 511, "khugepaged/max_ptes_shared": 511}
+
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+
+
+class Wrong(Exception):
+    """What a program found wrong with its data."""
+
+
+def write(path, text):
+    """Write a file of the kernel."""
+    with open(path, "w") as file:
+        file.write(str(text))
+
+
+def read(path):
+    """Read a file."""
+    with open(path) as file:
+        return file.read()
+
+
+# Disturbances
+
+
+class Vector(ctypes.Structure):
+    """struct iovec"""
+    _fields_ = [("base", ctypes.c_void_p), ("len", ctypes.c_size_t)]
+
+
+def collapse_memory(pid):
+    """Collapse what a process maps of files."""
+    with contextlib.suppress(OSError):
+        pidfd = os.pidfd_open(pid)
+        try:
+            for line in read(f"/proc/{pid}/maps").splitlines():
+                place, mode, _, _, inode, *_ = line.split()
+                start, end = (int(number, 16) for number in place.split("-"))
+                start, end = -(-start // HUGE) * HUGE, end // HUGE * HUGE
+                if start < end and inode != "0" and mode[0] == "r":
+                    vector = Vector(start, end - start)
+                    libc.syscall(PROCESS_MADVISE, pidfd, ctypes.byref(vector), 1, MADV_COLLAPSE, 0)
+        finally:
+            os.close(pidfd)
+
+
+def collapse_path(path):
+    """Collapse a file, by a mapping of our own."""
+    with contextlib.suppress(OSError):
+        file = os.open(path, os.O_RDONLY)
+        length = os.fstat(file).st_size // HUGE * HUGE
+        if length:
+            area = libc.mmap(None, length + HUGE, 0, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
+            start = -(-area // HUGE) * HUGE
+            if libc.mmap(start, length, mmap.PROT_READ, mmap.MAP_SHARED | 0x10, file, 0) == start:
+                for at in range(start, start + length, HUGE):
+                    libc.madvise(at, HUGE, MADV_COLLAPSE)
+            libc.munmap(area, length + HUGE)
+        os.close(file)
+
+
+def collapse_all(directory):
+    """Collapse all that the program has, again and again."""
+    while True:
+        for pid in read(CGROUP + "/cgroup.procs").split():
+            collapse_memory(int(pid))
+        for path in glob.glob(directory + "/**", recursive=True):
+            if os.path.isfile(path):
+                collapse_path(path)
+        time.sleep(0.01)
+
+
+def switch_all():
+    """Switch the implementation, again and again."""
+    while True:
+        for impl in ("c", "rust"):
+            write(IMPL, impl)
+            time.sleep(0.05)
+
+
+class Counter(threading.Thread):
+    """Counts the collapses that the kernel traces."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.count, self.stop = 0, False
+        self.pipe = os.open(TRACING + "trace_pipe", os.O_RDONLY | os.O_NONBLOCK)
+        write(EVENT, 1)
+
+    def run(self):
+        text = b""
+        while not self.stop:
+            try:
+                text += os.read(self.pipe, 1 << 16)
+            except BlockingIOError:
+                time.sleep(0.05)
+            self.count += len(re.findall(rb"result=succeeded.*\n", text))
+            text = text[text.rfind(b"\n") + 1:]
+        write(EVENT, 0)
+        os.close(self.pipe)
+
+
+@contextlib.contextmanager
+def disturbed(impl, directory):
+    """Collapse, and count the collapses, as long as the program runs."""
+    write(IMPL, "rust" if impl == "switched" else impl)
+    counter = Counter()
+    counter.start()
+    processes = [multiprocessing.Process(target=collapse_all, args=(directory,), daemon=True)]
+    if impl == "switched":
+        processes.append(multiprocessing.Process(target=switch_all, daemon=True))
+    for process in processes:
+        process.start()
+    try:
+        yield counter
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+        counter.stop = True
+        counter.join()
+
+
+# Programs
+
+
+def start(command, directory, user=None, **options):
+    """Start a program whose memory is to be collapsed."""
+    def enter():
+        write(CGROUP + "/cgroup.procs", os.getpid())
+        if user:
+            os.setgroups([])
+            os.setgid(user)
+            os.setuid(user)
+    with open(directory + "/output", "ab") as output:
+        # pylint: disable-next=consider-using-with,subprocess-popen-preexec-fn
+        return subprocess.Popen(command, cwd=directory, stdin=subprocess.DEVNULL, stdout=options.pop("stdout", output),
+                                stderr=output, preexec_fn=enter, start_new_session=True, **options)
+
+
+def finish(process, directory, what=""):
+    """Wait for a program, which has to succeed. Returns its output, where that was asked for."""
+    try:
+        output, _ = process.communicate(timeout=TIMEOUT)
+    except subprocess.TimeoutExpired as timeout:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise Wrong(f"{what or process.args[0]} did not end in {TIMEOUT} s") from timeout
+    if process.returncode:
+        raise Wrong(f"{what or process.args[0]} ended with status {process.returncode}: " +
+                    " / ".join(open(directory + "/output", errors="replace").read().strip().splitlines()[-4:]))
+    return output
+
+
+def call(command, directory, **options):
+    """Run a program to its end."""
+    return finish(start(command, directory, **options), directory)
+
+
+def until(condition, what, seconds=TIMEOUT):
+    """Wait for something."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise Wrong(f"{what}: not in {seconds} s")
+        time.sleep(0.05)
+
+
+class Qemu:
+    """A virtual machine that counts in all its memory, and notices a page that is not as it was."""
+
+    def __init__(self, directory, name, kernel, *options):
+        self.directory, self.name = directory, name
+        self.serial = f"{directory}/{name}.serial"
+        address = f"{directory}/{name}.qmp"
+        self.process = start(
+            ["qemu-system-x86_64", "-nodefaults", "-display", "none", "-accel", "tcg", "-m", "64",
+             "-machine", "pc,memory-backend=memory", "-object", "memory-backend-memfd,id=memory,size=64M,share=on",
+             "-kernel", kernel, "-serial", "file:" + self.serial, "-qmp", f"unix:{address},server=on,wait=off",
+             *options], directory)
+        until(lambda: os.path.exists(address) or self.process.poll() is not None, "QEMU did not start")
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.connect(address)
+        self.file = self.socket.makefile("rw")
+        self.file.readline()
+        self.command("qmp_capabilities")
+
+    def command(self, name, **arguments):
+        """Have QEMU do something."""
+        self.file.write(json.dumps({"execute": name, "arguments": arguments}) + "\n")
+        self.file.flush()
+        while True:
+            line = self.file.readline()
+            if not line:
+                raise Wrong(f"QEMU ({self.name}) ended: " + " / ".join(
+                    read(self.directory + "/output").strip().splitlines()[-3:]))
+            answer = json.loads(line)
+            if "error" in answer:
+                raise Wrong(f"QEMU ({self.name}): {name}: {answer['error']['desc']}")
+            if "return" in answer:
+                return answer["return"]
+
+    def enable(self, *capabilities):
+        """Choose a way of migration."""
+        self.command("migrate-set-capabilities",
+                     capabilities=[{"capability": name, "state": True} for name in capabilities])
+
+    def passes(self):
+        """How often it has gone through its memory."""
+        text = read(self.serial)
+        if "X" in text:
+            raise Wrong(f"the guest of QEMU ({self.name}) lost a count in pass {len(text)}")
+        return len(text)
+
+    def goes_on(self, passes=5):
+        """See it go through its memory some times more."""
+        before = self.passes()
+        until(lambda: self.passes() >= before + passes, f"the guest of QEMU ({self.name}) stands still")
+
+    def migrated(self):
+        """Whether the migration is over, which must not fail."""
+        info = self.command("query-migrate")
+        if info.get("status") in ("failed", "cancelled", "postcopy-paused"):
+            raise Wrong(f"migration {info['status']}: " + info.get("error-desc", "") + " " + " / ".join(
+                read(self.directory + "/output").strip().splitlines()[-3:]))
+        return info.get("status") == "completed"
+
+    def end(self):
+        """End it, however far it is."""
+        self.process.kill()
+        self.process.wait()
+
+
+def qemu_postcopy(directory, args, *capabilities):
+    """Move a virtual machine, which runs on the other side before its memory is there."""
+    source = Qemu(directory, "source", args.counters)
+    target = Qemu(directory, "target", args.counters, "-incoming", "defer")
+    try:
+        for side in (source, target):
+            side.enable("postcopy-ram", *capabilities)
+        target.command("migrate-incoming", uri=f"unix:{directory}/migration")
+        source.goes_on()
+        # Slow enough for collapses while pages are missing.
+        source.command("migrate-set-parameters", **{"max-bandwidth": 64 << 20, "max-postcopy-bandwidth": 12 << 20})
+        source.command("migrate", uri=f"unix:{directory}/migration")
+        until(lambda: source.command("query-migrate").get("ram", {}).get("transferred", 0) > 1 << 20, "no migration")
+        source.command("migrate-start-postcopy")
+        until(source.migrated, "the migration")
+        target.goes_on()
+    finally:
+        source.end()
+        target.end()
+
+
+def qemu_preempt(directory, args):
+    """The same with a channel of its own for pages that are waited for."""
+    qemu_postcopy(directory, args, "postcopy-preempt")
+
+
+def qemu_snapshot(directory, args):
+    """Save a virtual machine while it runs, by write protection, and load what was saved."""
+    source = Qemu(directory, "source", args.counters)
+    try:
+        source.goes_on()
+        source.enable("background-snapshot")
+        source.command("migrate", uri=f"exec:cat > {directory}/snapshot")
+        until(source.migrated, "the snapshot")
+        source.goes_on()
+    finally:
+        source.end()
+    target = Qemu(directory, "target", args.counters, "-incoming", f"exec:cat {directory}/snapshot")
+    try:
+        target.goes_on()
+    finally:
+        target.end()
+
+
+FIO = ["fio", "--name=job", "--filename=data", "--size=16M", "--bs=4k", "--verify=crc32c", "--verify_fatal=1",
+       "--do_verify=1", "--verify_backlog=512", "--loops=2", "--randseed=1", "--thread"]
+
+
+def fio_mmap(directory, _args):
+    """Write a file by mmap() and verify it."""
+    call(FIO + ["--ioengine=mmap", "--rw=randwrite"], directory)
+
+
+def read_mapped(path):
+    """Read a file by mmap(), again and again."""
+    with open(path, "rb") as file:
+        view = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+        while True:
+            for at in range(0, len(view), PAGE):
+                _ = view[at]
+
+
+def fio_direct(directory, _args):
+    """Write a file past the page cache while it is mapped elsewhere; both have to see the same."""
+    path = directory + "/data"
+    with open(path, "wb") as file:
+        file.write(bytes(16 << 20))
+    reader = multiprocessing.Process(target=read_mapped, args=(path,), daemon=True)
+    reader.start()
+    try:
+        call(FIO + ["--ioengine=psync", "--direct=1", "--rw=randwrite"], directory)
+        direct = call(["dd", "if=data", "iflag=direct", "bs=1M"], directory, stdout=subprocess.PIPE)
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as view:
+            for at in range(0, len(view), PAGE):
+                if view[at:at + PAGE] != direct[at:at + PAGE]:
+                    raise Wrong(f"page {at // PAGE} of the mapping is not what is on the disk")
+    finally:
+        reader.kill()
+        reader.join()
+
+
+def sqlite_work(directory, seconds):
+    """Move amounts between rows of a database of some megabytes. The sum stays."""
+    base = sqlite3.connect(directory + "/base", timeout=60)
+    base.execute("PRAGMA journal_mode=WAL")
+    base.execute("PRAGMA mmap_size=67108864")
+    base.execute("CREATE TABLE account (id INTEGER PRIMARY KEY, amount INTEGER, filling BLOB)")
+    amounts = dict.fromkeys(range(2000), 100)
+    fillings = {key: os.urandom(3000) for key in amounts}
+    base.executemany("INSERT INTO account VALUES (?, ?, ?)", [(key, amounts[key], fillings[key]) for key in amounts])
+    base.commit()
+    random.seed(1)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for _ in range(20):
+            giver, taker = random.sample(list(amounts), 2)
+            amounts[giver] -= 1
+            amounts[taker] += 1
+            fillings[giver] = os.urandom(3000)
+            base.execute("UPDATE account SET amount = amount - 1, filling = ? WHERE id = ?", (fillings[giver], giver))
+            base.execute("UPDATE account SET amount = amount + 1 WHERE id = ?", (taker,))
+        base.commit()
+        if base.execute("SELECT SUM(amount) FROM account").fetchone()[0] != 200000:
+            sys.exit("the sum of the amounts has changed")
+    for key, amount, filling in base.execute("SELECT * FROM account"):
+        if amounts[key] != amount or fillings[key] != filling:
+            sys.exit(f"row {key} is not what was written")
+    said = base.execute("PRAGMA integrity_check").fetchall()
+    if said != [("ok",)]:
+        sys.exit(f"integrity_check: {said}")
+
+
+def sqlite(directory, args):
+    """SQLite with a write-ahead log, which reads the database by mmap()."""
+    call([sys.executable, os.path.abspath(__file__), "--work", "sqlite_work", directory, str(args.seconds)], directory)
+
+
+def lmdb_work(directory, seconds):
+    """Write a memory-mapped database and compare it with what was written."""
+    import lmdb  # pylint: disable=import-outside-toplevel
+    base = lmdb.open(directory + "/base", map_size=32 << 20, writemap=True, sync=False)
+    model = {}
+    random.seed(1)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with base.begin(write=True) as transaction:
+            for _ in range(100):
+                key = str(random.randrange(2000)).encode()
+                if random.random() < 0.2:
+                    transaction.delete(key)
+                    model.pop(key, None)
+                else:
+                    model[key] = os.urandom(random.randrange(4000))
+                    transaction.put(key, model[key])
+        with base.begin() as transaction:
+            if dict(transaction.cursor()) != model:
+                sys.exit("the database is not what was written")
+
+
+def lmdb_client(directory, args):
+    """LMDB, which writes its database by mmap()."""
+    call([sys.executable, os.path.abspath(__file__), "--work", "lmdb_work", directory, str(args.seconds)], directory)
+
+
+def postgres_template(args):
+    """PostgreSQL where another user may read it, and a cluster of databases, which takes long to make."""
+    programs, template = "/run/work/postgresql", "/run/work/template"
+    if not os.path.exists(template):
+        shutil.copytree(args.postgresql, programs, symlinks=True)
+        os.mkdir(template, 0o700)
+        os.chown(template, NOBODY, NOBODY)
+        call([glob.glob(programs + "/usr/lib/postgresql/*/bin/initdb")[0], "-k", "-N", "-A", "trust", "-U", "postgres",
+              template + "/data"], template, user=NOBODY)
+    return glob.glob(programs + "/usr/lib/postgresql/*/bin/")[0], template + "/data"
+
+
+def postgresql(directory, args):
+    """PostgreSQL, whose buffers are in shared memory."""
+    bin_, template = postgres_template(args)
+    shutil.copytree(template, directory + "/data")
+    for root, _, files in os.walk(directory):
+        for path in [root] + [os.path.join(root, name) for name in files]:
+            os.chown(path, NOBODY, NOBODY)
+    os.chmod(directory + "/data", 0o700)
+    server = start([bin_ + "postgres", "-D", "data", "-k", directory, "-c", "listen_addresses=", "-c", "shared_buffers=32MB",
+                    "-c", "huge_pages=off", "-c", "dynamic_shared_memory_type=mmap", "-c", "jit=off", "-c", "autovacuum=off"],
+                   directory, user=NOBODY)
+    try:
+        at = ["-h", directory, "-U", "postgres"]
+        psql = [bin_ + "psql", *at, "-qAt", "-v", "ON_ERROR_STOP=1", "postgres", "-c"]
+        until(lambda: server.poll() is not None or
+              not subprocess.call([bin_ + "pg_isready", "-q", *at]), "PostgreSQL did not start")
+        call([bin_ + "pgbench", *at, "-i", "-q", "-s", "1", "postgres"], directory)
+        call([bin_ + "pgbench", *at, "-n", "-c", "2", "-T", str(args.seconds), "postgres"], directory)
+        sums = call(psql + ["SELECT (SELECT SUM(abalance) FROM pgbench_accounts), (SELECT SUM(bbalance) FROM "
+                            "pgbench_branches), (SELECT SUM(tbalance) FROM pgbench_tellers), (SELECT SUM(delta) FROM "
+                            "pgbench_history), (SELECT COUNT(*) FROM pgbench_accounts)"], directory,
+                    stdout=subprocess.PIPE).decode().strip().split("|")
+        if len(set(sums[:4])) != 1 or sums[4] != "100000":
+            raise Wrong(f"the sums of pgbench differ: {sums}")
+        call(psql + ["CREATE EXTENSION amcheck"], directory)
+        call(psql + ["SELECT bt_index_check(indexrelid, true) FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid "
+                     "WHERE relam = 403 AND relpersistence = 'p'"], directory, stdout=subprocess.DEVNULL)
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait(timeout=60)
+    call([bin_ + "pg_checksums", "-c", "-D", "data"], directory, user=NOBODY)
+
+
+def stress_ng(directory, args):
+    """stress-ng's tests of memory, which verify what they wrote."""
+    call(["stress-ng", "--userfaultfd", "1", "--memfd", "1", "--memfd-bytes", "16M", "--shm", "1", "--shm-bytes", "8M",
+          "--mremap", "1", "--mremap-bytes", "8M", "--vm-splice", "1", "--mmap", "1", "--mmap-file", "--mmap-bytes", "16M",
+          "--verify", "--temp-path", directory, "--timeout", str(args.seconds)], directory)
+
+
+HASH = "import hashlib\nd = b''\nfor i in range(%d): d = hashlib.sha256(d + repr({i: str(i)}).encode()).digest()\nprint(d.hex())"
+
+
+def python_text(directory, args):
+    """A Python whose text is collapsed while it runs."""
+    shutil.copy(os.path.realpath(sys.executable), directory + "/python")
+    digest = b""
+    for i in range(2000):
+        digest = hashlib.sha256(digest + repr({i: str(i)}).encode()).digest()
+    end = time.monotonic() + args.seconds
+    while time.monotonic() < end:
+        said = call([directory + "/python", "-S", "-c", HASH % 2000], directory, stdout=subprocess.PIPE).decode().strip()
+        if said != digest.hex():
+            raise Wrong(f"python said {said} in place of {digest.hex()}")
+
+
+def compiler_text(directory, args):
+    """A compiler whose text is collapsed while it runs."""
+    shutil.copy(args.cc1, directory + "/cc1")
+    with open(directory + "/source.c", "w") as file:
+        for i in range(60):
+            file.write(f"int f{i}(int *a, int n) {{ int s = {i}; for (int i = 0; i < n; i++) s += a[i] * s; return s; }}\n")
+    command = ["./cc1", "-quiet", "-O2", "source.c", "-o"]
+    call([args.cc1] + command[1:] + ["expected.s"], directory)
+    end = time.monotonic() + args.seconds
+    while time.monotonic() < end:
+        call(command + ["source.s"], directory)
+        if read(directory + "/source.s") != read(directory + "/expected.s"):
+            raise Wrong("the compiler's output has changed")
+
+
+# The program, and where its files are.
+CLIENTS = {
+    "qemu-postcopy": (qemu_postcopy, ["memfd"]),
+    "qemu-preempt": (qemu_preempt, ["memfd"]),
+    "qemu-snapshot": (qemu_snapshot, ["memfd"]),
+    "fio-mmap": (fio_mmap, ["tmpfs", "ext4", "xfs"]),
+    "fio-direct": (fio_direct, ["ext4", "xfs"]),
+    "sqlite": (sqlite, ["tmpfs", "ext4", "xfs"]),
+    "lmdb": (lmdb_client, ["tmpfs", "ext4", "xfs"]),
+    "postgresql": (postgresql, ["ext4", "xfs"]),
+    "stress-ng": (stress_ng, ["tmpfs", "ext4", "xfs"]),
+    "python-text": (python_text, ["tmpfs", "ext4", "xfs"]),
+    "compiler-text": (compiler_text, ["ext4", "xfs"]),
+}
+
+
+def run(name, impl, where, args):
+    """Run a program once. Returns what came of it."""
+    directory = f"/run/{'work' if where == 'memfd' else where}/client"
+    shutil.rmtree(directory, ignore_errors=True)
+    os.mkdir(directory)
+    begun = time.monotonic()
+    verdict = "ok"
+    with disturbed(impl, directory) as counter:
+        try:
+            CLIENTS[name][0](directory, args)
+        except Wrong as wrong:
+            verdict = str(wrong)
+        finally:
+            for pid in read(CGROUP + "/cgroup.procs").split():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
+    until(lambda: not read(CGROUP + "/cgroup.procs"), "the program is still there")
+    if verdict == "ok" and not counter.count:
+        verdict = "no collapse"
+    shutil.rmtree(directory, ignore_errors=True)
+    return {"client": name, "impl": impl, "fs": where, "verdict": verdict, "collapses": counter.count,
+            "seconds": round(time.monotonic() - begun)}
+
+
+def main():
+    """Run all programs that were asked for."""
+    if sys.argv[1:2] == ["--work"]:
+        globals()[sys.argv[2]](sys.argv[3], float(sys.argv[4]))
+        return 0
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--counters", help="kernel of the virtual machines")
+    parser.add_argument("--cc1", help="the compiler")
+    parser.add_argument("--postgresql", help="PostgreSQL's directory")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="that a program works")
+    parser.add_argument("--impl", action="append", choices=["c", "rust", "switched"])
+    parser.add_argument("names", nargs="*", metavar="CLIENT", choices=[[], *CLIENTS])
+    args = parser.parse_args()
+    os.makedirs(CGROUP, exist_ok=True)
+    for name, value in EAGER.items():
+        write(THP + name, value)
+    for name in args.names or CLIENTS:
+        for where in CLIENTS[name][1]:
+            for impl in args.impl or ["c", "rust", "switched"]:
+                print("#client " + json.dumps(run(name, impl, where, args)), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
