@@ -54,7 +54,8 @@ help:
 	@echo '  make mutants-host [MUTANTS="NAME ..."]    the same for the tests on the host (some minutes)'
 	@echo '  make host-test [LONG=1]        the Rust sources on the host, with others in every order'
 	@echo '  make litmus    the order of memory accesses, by herd7 and the kernel'"'"'s memory model'
-	@echo '  make test-all  all of these, which takes hours'
+	@echo '  make test-all [LIST=1] [PARTS="NAME ..."]    all of these and the benchmarks, which takes a day;'
+	@echo '                 parts that passed on this commit are left out; LIST=1 prints the parts'
 	@echo '  make bench [ROUNDS=N] [SCENARIOS="NAME ..."]   what a collapse costs in C and in Rust'
 	@echo '  make bench-locks [...]         how often they take locks, and keep interrupts off'
 	@echo '  make bench-contention [TRIES=N] [TRACE=1] [MODES="NAME ..."]    how often a collapse succeeds'
@@ -143,15 +144,8 @@ mutants-host: source
 	@scripts/setup.sh mutants
 	@. scripts/lib.sh && CARGO_MUTANTS="$$CARGO_MUTANTS" scripts/mutants-host.py $(MUTANTS)
 
-test-all: test mutants-host
-	@$(MAKE) test DEBUG=kasan
-	@$(MAKE) test DEBUG=kcsan
-	@$(MAKE) test DEBUG=two-cpus
-	@$(MAKE) test DEBUG=up
-	@$(MAKE) fuzz
-	@$(MAKE) coverage
-	@$(MAKE) mutants-vm
-	@$(MAKE) rustdoc
+test-all:
+	@scripts/test-all.py $(if $(filter 1,$(LIST)),--list) $(PARTS)
 
 bench: check-options kernel
 	@scripts/setup.sh plot

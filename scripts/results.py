@@ -29,8 +29,10 @@ def git(*args):
 
 
 def commit():
-    """The commit of the tree, which ends in -dirty if files differ from it."""
-    return (git("describe", "--always", "--abbrev=12", "--dirty") or "unknown").strip()
+    """The commit of the tree, which ends in -dirty if files differ from it. The fuzzer's ledger does not count."""
+    name = (git("describe", "--always", "--abbrev=12") or "unknown").strip()
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!" + os.path.relpath(LEDGER, TOP))
+    return name + ("-dirty" if changed else "")
 
 
 def commits(directory):
