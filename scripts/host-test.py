@@ -161,10 +161,13 @@ class Run:
         if sanitizer:
             environment["COLLAPSE_SANITIZE"] = sanitizer
         if sanitizer == "address":
-            # The runtime comes first, for its malloc() to be the one.
-            triple = host_triple(rustc).upper().replace("-", "_")
-            environment["ASAN_OPTIONS"] = "detect_leaks=0"
-            environment[f"CARGO_TARGET_{triple}_RUNNER"] = f"env LD_PRELOAD={asan_runtime()}"
+            # A target is named so that build scripts and macros are not instrumented. The runtime is the one of the C
+            # compiler. It comes first, because its malloc() has to be used.
+            triple = host_triple(rustc)
+            target = "CARGO_TARGET_" + triple.upper().replace("-", "_")
+            environment |= {"ASAN_OPTIONS": "detect_leaks=0", "RUSTC_BOOTSTRAP": "1", "CARGO_BUILD_TARGET": triple,
+                            target + "_RUSTFLAGS": "-Zsanitizer=address -Zexternal-clangrt",
+                            target + "_RUNNER": f"env LD_PRELOAD={asan_runtime()}"}
         for binary in binaries:
             command += ["--test", binary]
         if not nextest:
