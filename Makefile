@@ -37,7 +37,7 @@ export VNG = $(shell . scripts/lib.sh && echo "$$VNG")
 
 .DEFAULT_GOAL := help
 
-.PHONY: help setup source kernel kernel-debug run test test-all fuzz clients coverage mutants-vm mutants-host host-test litmus bench bench-locks bench-contention profile shell gdb vng job apply report patches patches-check port-check rustdoc lint clean
+.PHONY: help setup source kernel kernel-debug run test test-all fuzz clients coverage mutants-vm mutants-host host-test litmus bench bench-locks bench-contention profile shell gdb vng job apply report results patches patches-check port-check rustdoc lint clean
 
 help:
 	@echo 'collapse_file() of Linux in Rust'
@@ -49,10 +49,10 @@ help:
 	@echo '  make fuzz CASES=N SEED=N [LEDGER=1]  random histories, collapsed in C and in Rust and compared'
 	@echo '  make clients [CLIENTS="NAME ..."]      Debian'"'"'s programs (QEMU, fio, SQLite, LMDB, PostgreSQL, stress-ng,'
 	@echo '                 Python, a compiler) while their memory and files are collapsed'
-	@echo '  make coverage  which lines of the Rust code the tests come by'
+	@echo '  make coverage  which lines of the Rust code the tests cover'
 	@echo '  make mutants-vm [MUTANTS="NAME ..."]   which mistakes the tests would find (an hour or two)'
 	@echo '  make mutants-host [MUTANTS="NAME ..."]    the same for the tests on the host (some minutes)'
-	@echo '  make host-test [LONG=1]        the Rust sources on the host, with others in every order'
+	@echo '  make host-test [LONG=1]        the Rust sources on the host, interleaved with other tasks'
 	@echo '  make litmus    the order of memory accesses, by herd7 and the kernel'"'"'s memory model'
 	@echo '  make test-all [LIST=1] [PARTS="NAME ..."]    all of these and the benchmarks, which takes a day;'
 	@echo '                 parts that passed on this commit are left out; LIST=1 prints the parts'
@@ -73,6 +73,7 @@ help:
 	@echo '  make patches-check [BUILDS=no] apply it a patch at a time to a pristine tree, and build each step'
 	@echo '  make port-check KSRC=DIR       which hunks do not fit a kernel tree of another version'
 	@echo '  make report    build/results once more as a page (index.html) and JUnit XML; the tests do so, too'
+	@echo '  make results   docs/results.md from build/results'
 	@echo '  make rustdoc   the documentation of the kernel crate, which has to come without a warning'
 	@echo '  make lint      rustfmt, clippy, checkpatch, shellcheck'
 	@echo '  make setup     install the tools only'
@@ -205,6 +206,9 @@ port-check:
 
 report:
 	@scripts/report.py
+
+results:
+	@scripts/results-page.py
 
 rustdoc: check-options kernel
 	@scripts/build-kernel.sh fast rustdoc

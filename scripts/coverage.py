@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Which lines of the Rust code do the tests come by?
+"""Print the lines of the Rust code that the tests cover.
 
 The kernel is one that records, by KCOV, the way of each collapse through
 mm/collapse_file.rs and the kernel crate. Lines that no test comes by are printed.

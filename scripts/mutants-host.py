@@ -286,7 +286,7 @@ def generated():
         print(f"SURVIVED: {name}")
     for name in gone:
         print(f"caught, and not to be in {os.path.relpath(SURVIVORS, TOP)} any more: {name}")
-    print(f"{len(mutants)} mutants made by cargo-mutants, {unviable} do not compile; of the others {caught} caught, "
+    print(f"{len(mutants)} mutants by cargo-mutants, {unviable} do not compile; of the others {caught} caught, "
           f"{len(survived)} survived ({100 * caught / viable:.1f} % caught)")
     return len(new) + len(gone)
 

@@ -355,7 +355,7 @@ def mode_words(mode):
 
 def host_section(result):
     """The proof on the host."""
-    out = ["<h2>The sources on the host, with others in every order</h2>"]
+    out = ["<h2>The sources on the host, interleaved with other tasks</h2>"]
     if not result:
         return "".join(out) + not_run(result)
     by_config = {}

@@ -149,7 +149,7 @@ def host_words(data):
     executions = sum(test["schedules"] for test in data["tests"])
     exhaustive = sum(test["mode"] == "dfs exhaustive" for test in data["tests"])
     return (f"{data['passed']} passed, {data['failed']} failed, {data['skipped']} skipped; "
-            f"{plural(executions, 'execution')}, {plural(exhaustive, 'test')} in all orders there are")
+            f"{plural(executions, 'execution')}, {plural(exhaustive, 'test')} exhaustive")
 
 
 def ledger():
@@ -192,9 +192,9 @@ def mutants_words(data):
     """Mistakes on purpose, on the host."""
     words = []
     if "protocol" in data:
-        words.append(f"{len(data['protocol'])} that break the protocol caught")
+        words.append(f"{len(data['protocol'])} by hand caught")
     if "total" in data:
-        words.append(f"{data['caught']} of {data['total'] - data['unviable']} made by cargo-mutants caught")
+        words.append(f"{data['caught']} of {data['total'] - data['unviable']} by cargo-mutants caught")
     return ", ".join(words)
 
 
@@ -213,11 +213,11 @@ def series_words(data):
 # What is told in one line each: file, what it is about, command, words.
 LINES = [
     ("results", "results of collapse_file() that were reached", "make test", reached_words),
-    ("host", "the sources on the host, with others in every order", "make host-test", host_words),
+    ("host", "the sources on the host, interleaved with other tasks", "make host-test", host_words),
     ("fuzz", "random histories with C and with Rust", "make fuzz", fuzz_words),
     ("clients", "programs from Debian while their memory and files are collapsed", "make clients", clients_words),
-    ("mutants_vm", "mistakes on purpose, in a guest", "make mutants-vm", mutants_vm_words),
-    ("mutants", "mistakes on purpose, on the host", "make mutants-host", mutants_words),
-    ("coverage", "lines of the Rust code that tests come by", "make coverage", coverage_words),
+    ("mutants_vm", "mutations, in a guest", "make mutants-vm", mutants_vm_words),
+    ("mutants", "mutations, on the host", "make mutants-host", mutants_words),
+    ("coverage", "lines of the Rust code that tests cover", "make coverage", coverage_words),
     ("series", "the series, a patch at a time", "make patches-check", series_words),
 ]

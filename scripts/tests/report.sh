@@ -136,7 +136,7 @@ cat >"$dir/bench_locks.json" <<'EOT'
 EOT
 tap "broken results are no reason to stop" "$report" --results "$dir"
 tap "they are told" has 'bench.json cannot be read'
-tap "host proof" has '1,235 executions, 1 test in all orders there are'
+tap "host proof" has '1,235 executions, 1 test exhaustive'
 tap "how it was had" has '1 in all orders, 1 in all with up to 1 preemption'
 tap "locks in C and in Rust" has '40 (0.040 of C)'
 tap "the page's elements are still balanced" balanced

@@ -46,11 +46,3 @@ fn the_table_has_each_case() {
         .collect();
     assert!(table.iter().copied().eq(cases().keys()));
 }
-
-#[test]
-fn the_documentation_names_each_case() {
-    let text = include_str!("../../../../../Documentation/mm/rust-collapse-file.rst");
-    for name in cases().keys() {
-        assert!(text.contains(&format!("``{name}``")), "{name}");
-    }
-}
