@@ -53,10 +53,10 @@ use kernel::mm::{
 
 export_collapse_file!(collapse_file);
 
-/// How many folios are swapped in before the LRU batch of this CPU is drained.
+/// The number of folios that are swapped in before the LRU batch of this CPU is drained.
 const LRU_DRAIN: usize = 6;
 
-/// What the trace event reports besides the result.
+/// Fields of the trace event besides the result.
 struct Progress {
     new_pfn: usize,
     index: usize,

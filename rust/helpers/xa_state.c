@@ -31,7 +31,7 @@ __rust_helper void rust_helper_xas_set_order(struct xa_state *xas, unsigned long
 	xas_set_order(xas, index, order);
 }
 
-/* Returns whether the cursor is at the slot of its index, and not at that of a larger entry. */
+/* Returns whether the cursor is at the slot of its index, and not at the slot of a larger entry. */
 __rust_helper bool rust_helper_xas_is_at_slot(const struct xa_state *xas)
 {
 	return xas_is_node(xas) &&

@@ -15,12 +15,12 @@ use crate::{bindings, ffi::c_int};
 pub struct Capability(c_int);
 
 impl Capability {
-    /// To administer the system: `CAP_SYS_ADMIN`.
+    /// `CAP_SYS_ADMIN`: administration of the system.
     // INVARIANT: The kernel's own number.
     pub const SYS_ADMIN: Self = Self(bindings::CAP_SYS_ADMIN as c_int);
 }
 
-/// Whether the current task has `capability` in the initial user namespace: `capable()`.
+/// Returns whether the current task has `capability` in the initial user namespace: `capable()`.
 ///
 /// Asks the security modules too, and notes that the capability was used if it is there, so that
 /// this is not to be asked in advance.

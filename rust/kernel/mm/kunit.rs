@@ -37,7 +37,7 @@ use core::{
 const PROT_READ: usize = 1;
 const MAP_SHARED: usize = 1;
 
-/// A file of shmem that has no name, so that nobody else knows of it, and whose pages are charged
+/// A shmem file that has no name, so no other task knows it, and whose pages are charged
 /// for one by one.
 ///
 /// # Invariants
@@ -46,12 +46,12 @@ const MAP_SHARED: usize = 1;
 pub struct ShmemFile(NonNull<bindings::file>);
 
 impl ShmemFile {
-    /// Makes a file of so many pages, all of which are holes.
+    /// Makes a file of this number of pages, all of which are holes.
     pub fn new(pages: usize) -> Result<Self> {
         let flags = bindings::vma_flags_t {
             __vma_flags: [bindings::VM_NORESERVE; 1],
         };
-        // SAFETY: The name is a string that lives for ever.
+        // SAFETY: The name is a static string.
         let file = from_err_ptr(unsafe {
             bindings::shmem_kernel_file_setup(
                 c"kunit".as_char_ptr(),
@@ -69,7 +69,9 @@ impl ShmemFile {
         AddressSpace::of(&**self)
     }
 
-    /// What [`fill`](Self::fill) writes to a page: not zero, and another one for its neighbours.
+    /// The byte that [`fill`](Self::fill) writes to a page.
+    ///
+    /// It is not zero, and differs from those of the neighbours.
     pub fn byte(index: usize) -> u8 {
         (index % 255) as u8 + 1
     }
@@ -206,8 +208,8 @@ impl Deref for ShmemFile {
     type Target = LocalFile;
 
     fn deref(&self) -> &LocalFile {
-        // SAFETY: The object owns a reference, and nobody can be in `fdget_pos()` for a file that
-        // no descriptor stands for.
+        // SAFETY: The object owns a reference. No task is in `fdget_pos()` for this file, which has
+        // no descriptor.
         unsafe { LocalFile::from_raw_file(self.0.as_ptr()) }
     }
 }
@@ -225,12 +227,12 @@ impl<'a> From<&'a ShmemFile> for &'a FileRef {
     }
 }
 
-/// A VMA of the thread of the test, for all of the time or until it is dropped.
+/// A VMA of the thread that runs the test.
 ///
 /// # Invariants
 ///
-/// `len` bytes from `address` on are mapped by one VMA of the current thread, which nobody else
-/// changes.
+/// `len` bytes from `address` on are mapped by one VMA of the current thread, and no other task
+/// changes it.
 pub struct Mapped<'f> {
     address: usize,
     len: usize,
@@ -244,7 +246,7 @@ impl Mapped<'_> {
         self.address
     }
 
-    /// The address behind the last byte.
+    /// The address after the last byte.
     pub fn end(&self) -> usize {
         self.address + self.len
     }
@@ -259,11 +261,12 @@ impl Mapped<'_> {
         Ok(())
     }
 
-    /// Makes the VMA look as if a userfaultfd waited for its missing pages, or not. There is nobody
-    /// to answer, so they are not to be touched.
+    /// Sets or clears the flag of a userfaultfd that waits for missing pages of the VMA.
+    ///
+    /// No task answers, so missing pages must not be touched.
     pub fn wait_for_missing(&self, wait: bool) {
-        // SAFETY: The current thread has an address space, by the invariants, and a VMA there. Its
-        // flags are ours to change, as only this thread uses the address space.
+        // SAFETY: The current thread has an address space and a VMA at `address`, by the type
+        // invariants. Only this thread uses the address space, so no other task reads the flags.
         unsafe {
             let vma = bindings::vma_lookup((*bindings::get_current()).mm, self.address);
             let flags = &raw mut (*vma).__bindgen_anon_2.vm_flags;
@@ -281,8 +284,8 @@ impl Mapped<'_> {
 impl Drop for Mapped<'_> {
     fn drop(&mut self) {
         self.wait_for_missing(false);
-        // SAFETY: Mapped by the invariants, and nobody uses it any more. A failure, for want of
-        // memory, leaves the VMA to the end of the thread.
+        // SAFETY: The range is mapped, by the type invariants, and the object that used it is gone.
+        // If memory is short, the VMA stays until the thread ends.
         unsafe { bindings::vm_munmap(self.address, self.len) };
     }
 }
@@ -297,8 +300,8 @@ pub struct Control(KVec<u64>, NotThreadSafe);
 impl Control {
     /// Creates one.
     pub fn new() -> Result<Self> {
-        // The type is private to `mm/khugepaged.c`, which tells its size. All zeroes is how it is
-        // initialized there.
+        // The type is private to `mm/khugepaged.c`, which returns its size and initializes it with
+        // zeroes.
         //
         // SAFETY: No preconditions.
         let size = unsafe { bindings::collapse_control_size() };

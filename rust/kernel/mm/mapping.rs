@@ -330,7 +330,7 @@ impl IMmapReadGuard<'_> {
     }
 }
 
-/// What a walk over VMAs has found.
+/// The result of a walk over VMAs.
 ///
 /// The flags of a VMA can change while `i_mmap_rwsem` is held for reading, because a registration
 /// takes another lock. The set of VMAs cannot.

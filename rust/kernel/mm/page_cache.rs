@@ -71,7 +71,7 @@ pub struct Walk<'m> {
     range: PmdRange<'m>,
 }
 
-/// What the page cache holds at an index.
+/// An entry of the page cache.
 pub enum Entry<'a> {
     /// No page, and no trace of one. A retry entry, which stands for a hole, counts as this.
     Empty,

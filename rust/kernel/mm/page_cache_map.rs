@@ -14,7 +14,7 @@ use crate::mm::{
 };
 use core::ops::Range;
 
-/// What the page cache had for some consecutive pages of a file.
+/// The content of the page cache for consecutive pages of a file.
 #[derive(Clone, Copy, Default)]
 pub struct Extent {
     /// The index of the first page.
@@ -23,7 +23,7 @@ pub struct Extent {
     pub nr_pages: usize,
     /// Base-2 logarithm of that, and 0 for a hole.
     pub order: u32,
-    /// What it had.
+    /// The kind of entry.
     pub content: Content,
 }
 
@@ -72,7 +72,7 @@ impl From<&Folio> for FolioFlags {
     }
 }
 
-/// What a VMA mapped of a file.
+/// The part of a file that a VMA mapped.
 #[derive(Clone, Copy, Default)]
 pub struct MappedArea {
     /// The address of the first byte, in whatever address space.
@@ -81,7 +81,7 @@ pub struct MappedArea {
     pub end: usize,
     /// The index in the file of the first page.
     pub pgoff: usize,
-    /// What was reported to a userfaultfd.
+    /// The faults that were reported to a userfaultfd.
     pub userfaultfd: UserfaultfdModes,
 }
 
@@ -101,7 +101,7 @@ impl From<&RmapVma> for MappedArea {
     }
 }
 
-/// What of a VMA is reported to a userfaultfd.
+/// The faults of a VMA that are reported to a userfaultfd.
 #[derive(Clone, Copy, Default)]
 pub struct UserfaultfdModes {
     /// Missing pages: [`RmapVma::userfaultfd_missing`].
@@ -301,7 +301,7 @@ mod tests {
     fn snapshot_tells_numbers() -> Result {
         let file = ShmemFile::new(16)?;
         let range = file.mapping().pmd_range(0);
-        // What shmem takes for a place in swap, so that it must not be there when the file goes.
+        // shmem takes it for a swap entry, so it must be gone before the file is freed.
         let set = |index: usize, entry| {
             let mut walk = range.walk();
             let mut locked = Cursor::new(&mut walk).lock_with_slots()?;
@@ -336,7 +336,7 @@ mod tests {
         let file = ShmemFile::new(2 * HPAGE_PMD_NR)?;
         file.fill(4..7)?;
 
-        // At the end of the range, in a hole or behind a folio.
+        // At the end of the range, in a hole or after a folio.
         assert!(snapshot(&file, 2..5) == [(2, 4, '.'), (4, 5, 'd'), (0, 0, '-')]);
         assert!(snapshot(&file, 7..9) == [(7, 9, '.'), (0, 0, '-')]);
         assert!(snapshot(&file, 5..5) == [(0, 0, '-')]);
@@ -346,7 +346,7 @@ mod tests {
             snapshot(&file, last..2 * HPAGE_PMD_NR) == [(last, HPAGE_PMD_NR, '.'), (0, 0, '-')]
         );
         assert!(snapshot(&file, usize::MAX - 1..usize::MAX) == [(0, 0, '-')]);
-        // Where there is no more room.
+        // There is no more room.
         let mut extents = [Extent::default(); 2];
         let found = file.mapping().snapshot(0..16, &mut extents);
         assert_eq!(found.len(), 2);

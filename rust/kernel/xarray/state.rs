@@ -39,13 +39,13 @@ use core::{
 pub struct XaEntry(*mut c_void);
 
 impl XaEntry {
-    /// Whether the slot holds nothing.
+    /// Returns whether the slot is empty.
     #[inline]
     pub fn is_empty(self) -> bool {
         self.0.is_null()
     }
 
-    /// Whether the entry is an integer and not a pointer: `xa_is_value()`.
+    /// Returns whether the entry is an integer and not a pointer: `xa_is_value()`.
     #[inline]
     pub fn is_value(self) -> bool {
         // SAFETY: `xa_is_value` looks at the bits of the pointer only.
@@ -60,7 +60,7 @@ impl XaEntry {
             .then(|| unsafe { bindings::xa_to_value(self.0) })
     }
 
-    /// Whether the entry is the array's own, and neither empty nor a value nor a pointer:
+    /// Returns whether the entry is the array's own, and neither empty nor a value nor a pointer:
     /// `xa_is_internal()`.
     #[inline]
     pub fn is_internal(self) -> bool {
@@ -68,7 +68,7 @@ impl XaEntry {
         unsafe { bindings::xa_is_internal(self.0) }
     }
 
-    /// Whether the entry is `XA_RETRY_ENTRY`, which makes lockless readers look again.
+    /// Returns whether the entry is `XA_RETRY_ENTRY`, which makes lockless readers look again.
     #[inline]
     pub fn is_retry(self) -> bool {
         // SAFETY: `xa_is_retry` looks at the bits of the pointer only.
@@ -107,11 +107,11 @@ impl XaEntry {
 /// }
 ///
 /// let mut guard = state.lock_irq();
-/// let (entry, behind) = (guard.load_at(3), guard.load_at(4));
+/// let (entry, next) = (guard.load_at(3), guard.load_at(4));
 ///
 /// drop(guard);
 /// assert_eq!(entry.to_value(), Some(42));
-/// assert!(behind.is_empty());
+/// assert!(next.is_empty());
 /// # Ok::<(), Error>(())
 /// ```
 ///
@@ -398,8 +398,8 @@ impl<'s, 'a> XaLockIrqGuard<'s, 'a> {
     #[inline]
     pub unsafe fn store_retry(&mut self) -> Result {
         self.state.at_slot = false;
-        // SAFETY: The lock is held and the cursor is where it may be, by the invariants. An entry
-        // for readers to retry on is allowed in any array.
+        // SAFETY: The lock is held and the cursor is where it may be, by the type invariants. A
+        // retry entry is allowed in any array.
         unsafe { bindings::xas_store(self.state.as_raw(), bindings::xa_retry_entry()) };
         self.error()
     }
@@ -416,8 +416,8 @@ impl<'s, 'a> XaLockIrqGuard<'s, 'a> {
     #[inline]
     pub unsafe fn fill_retry(&mut self, max: usize) -> usize {
         self.state.at_slot = false;
-        // SAFETY: The lock is held and the cursor is where it may be, by the type invariants. An
-        // entry for readers to retry on is allowed in any array.
+        // SAFETY: The lock is held and the cursor is where it may be, by the type invariants. A
+        // retry entry is allowed in any array.
         unsafe { bindings::xas_fill_empty(self.state.as_raw(), max, bindings::xa_retry_entry()) }
     }
 
@@ -491,7 +491,7 @@ impl Drop for XaLockIrqGuard<'_, '_> {
 #[cfg(CONFIG_RUST_COLLAPSE_FILE_KUNIT_TEST)]
 #[macros::kunit_tests(rust_kernel_xarray_state)]
 mod tests {
-    // What is looked at within the lock is judged without it: a test that fails ends its thread.
+    // Values are read under the lock and checked after it. A test that fails ends its thread.
 
     use super::*;
     use crate::{
@@ -624,13 +624,13 @@ mod tests {
         let mut state = array.state(0, 0);
         let mut guard = state.lock_irq();
         guard.set(8);
-        let [first, second, behind] = [(); 3].map(|()| guard.next_slot());
+        let [first, second, next] = [(); 3].map(|()| guard.next_slot());
         drop(guard);
 
         assert_eq!(first.to_value(), Some(1));
         assert!(second.is_internal() && !second.is_empty() && !second.is_value());
         assert!(!second.is_retry());
-        assert!(behind.is_empty());
+        assert!(next.is_empty());
         Ok(())
     }
 
@@ -664,7 +664,7 @@ mod tests {
         let array = IrqArray::new()?;
         let mut state = array.state(NR, ORDER);
 
-        // Whether the way to each slot goes down to the last node.
+        // Checks that each slot is in a node of the lowest level.
         let reachable = |guard: &mut XaLockIrqGuard<'_, '_>| {
             (NR..2 * NR)
                 .filter(|&index| {
@@ -794,7 +794,7 @@ mod tests {
 
         let mut state = array.state(0, 0);
         let mut guard = state.lock_irq();
-        // To the end of the node, whose last slot it is.
+        // The last slot of the node.
         let found = guard.find(449, 511).is_some();
         let after = guard.load_at(513).to_value();
         drop(guard);
@@ -813,15 +813,15 @@ mod tests {
 
         let mut state = array.state(0, 0);
         let mut guard = state.lock_irq();
-        // At the first slot of the entry, and by a step at the second, for the index behind it.
+        // At the first slot of the entry, and by a step at the second, for the index after it.
         guard.load_at(9);
         guard.next_slot();
-        let behind = guard.load_at(11).to_value();
+        let after = guard.load_at(11).to_value();
         guard.load_at(usize::MAX);
         let first = guard.load_at(0).to_value();
         drop(guard);
 
-        assert!(behind == Some(11) && first == Some(1));
+        assert!(after == Some(11) && first == Some(1));
         Ok(())
     }
 
@@ -883,7 +883,7 @@ mod tests {
         let array = IrqArray::new()?;
         let mut state = ManuallyDrop::new(array.state(70, 0));
 
-        // What a store leaves there that has found no memory: `XA_ERROR(-ENOMEM)`.
+        // A store that has found no memory leaves `XA_ERROR(-ENOMEM)` there.
         state.inner.xa_node = ((ENOMEM.to_errno() as isize) << 2 | 2) as *mut bindings::xa_node;
         state.nomem(GFP_KERNEL)?;
         let allocated = !state.inner.xa_alloc.is_null();

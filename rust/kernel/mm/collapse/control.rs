@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How a collapse is called, and how its result is reported.
+//! The entry point of a collapse, and the report of its result.
 
 use crate::{
     bindings,

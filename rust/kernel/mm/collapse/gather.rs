@@ -57,7 +57,7 @@ enum NotTaken {
     Busy(ScanResult),
 }
 
-/// What [`OldFolios::lock_batch`] has done.
+/// The result of [`OldFolios::lock_batch`].
 struct LockedBatch {
     /// The number of folios that are locked and checked.
     len: usize,
@@ -279,7 +279,7 @@ impl<'m> OldFolios<'m, Gathering> {
 
     /// Puts all folios back and starts over at the beginning of the range.
     ///
-    /// What was unmapped is mapped again at the next fault.
+    /// Pages that were unmapped are mapped again at the next fault.
     ///
     /// Context: may sleep.
     #[cold]

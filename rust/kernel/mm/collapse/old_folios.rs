@@ -30,7 +30,7 @@ pub struct Charged(());
 /// State of [`OldFolios`]: the new folio is uptodate, with the content of the old ones.
 pub struct Copied(());
 
-/// What a collapse has.
+/// The folios and counts of a collapse.
 ///
 /// Dropping it flushes the TLBs, uncharges the holes, puts the old folios back, and frees the new
 /// folio.

@@ -16,16 +16,17 @@ use crate::{
     time::{Delta, Instant, Monotonic}, //
 };
 
-/// What a collapse for `madvise()` waits in all: about as long as it takes to copy 2 MiB.
+/// The budget of a collapse for `madvise()`: about as long as it takes to copy 2 MiB.
 const MADVISE_BUDGET: Delta = Delta::from_millis(1);
 
-/// What a collapse by khugepaged waits in all. The daemon is in no hurry.
+/// The budget of a collapse by khugepaged. No task waits for it.
 const KHUGEPAGED_BUDGET: Delta = Delta::from_millis(10);
 
-/// How long a collapse waits before it looks again for a folio that another task has locked.
+/// The pause before a collapse looks again for a folio that another task has locked.
 const PAUSE: Delta = Delta::from_micros(20);
 
-/// How often a collapse goes back to a folio that other tasks have changed or locked.
+/// The number of times that a collapse looks up a folio again, because other tasks have changed or
+/// locked it.
 ///
 /// Each time another task has made progress, which takes time that is not in the budget.
 const TRIES: u32 = 64;

@@ -47,7 +47,7 @@ use crate::{
     sync::barrier::{smp_mb, Full},
 };
 
-/// How often the VMAs are walked without the page-cache lock.
+/// The number of walks over the VMAs without the page-cache lock.
 const WALKS: usize = 3;
 
 impl<'m> OldFolios<'m, Copied> {

@@ -79,7 +79,7 @@ fn take_batch(
     Ok(taken.map(|()| old.next()))
 }
 
-/// How gathering a range fails. What was gathered is put back.
+/// Gathers a range, which fails, and puts the folios back.
 fn gather_fails(range: PmdRange<'_>) -> KernelResult<Option<(usize, ScanResult)>> {
     let mut old = begin(range)?;
 
@@ -106,7 +106,7 @@ fn huge_flags(file: &ShmemFile) -> Option<FolioFlags> {
     }
 }
 
-/// How many slots of the range are holes.
+/// Returns the number of holes in the range.
 fn holes_of(range: PmdRange<'_>) -> usize {
     let mut walk = range.walk();
     let mut locked = Cursor::new(&mut walk).lock();
