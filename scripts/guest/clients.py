@@ -140,7 +140,7 @@ class Counter(threading.Thread):
                 text += os.read(self.pipe, 1 << 16)
             except BlockingIOError:
                 time.sleep(0.05)
-            self.count += len(re.findall(rb"result=succeeded.*\n", text))
+            self.count += len(re.findall(rb"result=(?:succeeded|pte_mapped_hugepage)\n", text))
             text = text[text.rfind(b"\n") + 1:]
         write(EVENT, 0)
         os.close(self.pipe)
@@ -321,12 +321,12 @@ def qemu_snapshot(directory, args):
 
 
 FIO = ["fio", "--name=job", "--filename=data", "--size=16M", "--bs=4k", "--verify=crc32c", "--verify_fatal=1",
-       "--do_verify=1", "--verify_backlog=512", "--loops=2", "--randseed=1", "--thread"]
+       "--do_verify=1", "--verify_backlog=512", "--randseed=1", "--thread"]
 
 
 def fio_mmap(directory, _args):
     """Write a file by mmap() and verify it."""
-    call(FIO + ["--ioengine=mmap", "--rw=randwrite"], directory)
+    call(FIO + ["--ioengine=mmap", "--rw=randwrite", "--loops=8"], directory)
 
 
 def read_mapped(path):
