@@ -105,11 +105,20 @@ def collapse_path(path):
         os.close(file)
 
 
+def collapse_memfds(pid):
+    """Collapse the memfds of a process, by mappings of our own."""
+    for path in glob.glob(f"/proc/{pid}/fd/*"):
+        with contextlib.suppress(OSError):
+            if os.readlink(path).startswith("/memfd:"):
+                collapse_path(path)
+
+
 def collapse_all(directory):
     """Collapse all that the program has, again and again."""
     while True:
         for pid in read(CGROUP + "/cgroup.procs").split():
             collapse_memory(int(pid))
+            collapse_memfds(pid)
         for path in glob.glob(directory + "/**", recursive=True):
             if os.path.isfile(path):
                 collapse_path(path)
@@ -212,15 +221,20 @@ def until(condition, what, seconds=TIMEOUT):
 
 
 class Qemu:
-    """A virtual machine that counts in all its memory, and notices a page that is not as it was."""
+    """A virtual machine that counts in all its memory, and notices a page that is not as it was.
+
+    A file on tmpfs can be mapped where huge pages fit, but QEMU maps a memfd elsewhere.
+    """
 
     def __init__(self, directory, name, kernel, *options):
         self.directory, self.name = directory, name
+        memory = ("memory-backend-memfd" if directory.startswith("/run/work/") else
+                  f"memory-backend-file,mem-path={directory}/{name}.memory,align=2M")
         self.serial = f"{directory}/{name}.serial"
         address = f"{directory}/{name}.qmp"
         self.process = start(
             ["qemu-system-x86_64", "-nodefaults", "-display", "none", "-accel", "tcg", "-m", "64",
-             "-machine", "pc,memory-backend=memory", "-object", "memory-backend-memfd,id=memory,size=64M,share=on",
+             "-machine", "pc,memory-backend=memory", "-object", memory + ",id=memory,size=64M,share=on",
              "-kernel", kernel, "-serial", "file:" + self.serial, "-qmp", f"unix:{address},server=on,wait=off",
              *options], directory)
         until(lambda: os.path.exists(address) or self.process.poll() is not None, "QEMU did not start")
@@ -505,9 +519,9 @@ def compiler_text(directory, args):
 
 # The program, and where its files are.
 CLIENTS = {
-    "qemu-postcopy": (qemu_postcopy, ["memfd"]),
-    "qemu-preempt": (qemu_preempt, ["memfd"]),
-    "qemu-snapshot": (qemu_snapshot, ["memfd"]),
+    "qemu-postcopy": (qemu_postcopy, ["memfd", "tmpfs"]),
+    "qemu-preempt": (qemu_preempt, ["memfd", "tmpfs"]),
+    "qemu-snapshot": (qemu_snapshot, ["memfd", "tmpfs"]),
     "fio-mmap": (fio_mmap, ["tmpfs", "ext4", "xfs"]),
     "fio-direct": (fio_direct, ["ext4", "xfs"]),
     "sqlite": (sqlite, ["tmpfs", "ext4", "xfs"]),
