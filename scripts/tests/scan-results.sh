@@ -10,7 +10,7 @@ results=$(grep -oE '^	SCAN_[A-Z_]+' "$TOP/mm/khugepaged.h" | tr -d '\t')
 in_rust=$(grep -oE 'scan_result_SCAN_[A-Z_]+,' "$TOP/rust/kernel/mm/collapse/control.rs" | sed 's/scan_result_//; s/,//' | sort -u)
 in_pristine=$(awk '/^enum scan_result \{/ { on = 1; next } on && /^\};/ { exit } on { print $1 }' \
 	"$BUILD/pristine/mm/khugepaged.c" | tr -d ',')
-in_fixes=$(grep -hoE '^\+	SCAN_[A-Z_]+,$' "$TOP"/patches/*-tell-why-memory-or-space-is-short.patch | tr -d '+\t,')
+in_fixes=$(grep -hoE '^\+	SCAN_[A-Z_]+,$' "$TOP"/patches/*-errno-for-lack-of-memory-or-space.patch | tr -d '+\t,')
 
 same_list() { diff <(echo "$1") <(echo "$2"); }
 
