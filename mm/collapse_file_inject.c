@@ -1,30 +1,29 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Stop collapse_file() where it races, and have what it calls fail.
+ * Fault injection for collapse_file(), for tests.
  *
- * For tests. Most failures of a collapse are over before anybody could meet them
- * twice, so the functions that it calls, in C as in Rust, can be diverted for one
- * task by a kprobe at their entry. The file collapse_file_inject in debugfs takes
- * one command per write:
+ * Most failures of a collapse depend on a race and cannot be reproduced from user
+ * space. A kprobe can divert the functions that collapse_file() calls, in C and in
+ * Rust, for one task. The task then fails or waits there. The file
+ * collapse_file_inject in debugfs takes one command per write:
  *
- *	FUNCTION fail [FIRST [COUNT [TID]]]		return as if it had failed
- *	FUNCTION park [FIRST [COUNT [TID]]]		wait before the call
- *	FUNCTION park-after [FIRST [COUNT [TID]]]	wait after the call
- *	FUNCTION stall [FIRST [COUNT [TID]]]		wait before the call, not sleeping
- *	FUNCTION go					end the waiting
- *	FUNCTION off					forget it, and end the waiting
+ *	FUNCTION fail [FIRST [COUNT [TID]]]		return a failure
+ *	FUNCTION park [FIRST [COUNT [TID]]]		sleep before the call
+ *	FUNCTION park-after [FIRST [COUNT [TID]]]	sleep after the call
+ *	FUNCTION stall [FIRST [COUNT [TID]]]		busy-wait before the call
+ *	FUNCTION go					resume the task
+ *	FUNCTION off					disarm, and resume the task
  *	off						the same for all functions
  *
- * FIRST counts the calls that task TID makes from now on, and 1 is the next one;
- * COUNT is how many are diverted from there on, 1 if not given. TID, the writer if
- * not given, is a thread's number in the initial PID namespace. Nobody waits for
- * longer than PARK_SECONDS, or STALL_SECONDS where it is with interrupts off. Reading
- * tells a line for each function: its name, the state, and how many calls have been
- * seen.
+ * FIRST is the number of the first call to divert, and 1 is the next call that task
+ * TID makes. COUNT is the number of calls to divert, by default 1. TID is a thread ID
+ * in the initial PID namespace, by default the writer. A task sleeps for at most
+ * PARK_SECONDS and busy-waits for at most STALL_SECONDS. A read prints a line for each
+ * function: its name, its state, and the number of calls since it was armed.
  *
- * A kprobe's handler must not sleep. It only makes the task go on in the function's
- * stand-in, which is an ordinary function, called where the real one would have been:
- * what may sleep there may sleep in the stand-in.
+ * A kprobe handler must not sleep. It only redirects the task to the stand-in of the
+ * function. The stand-in is an ordinary function that runs in the context of the call,
+ * so it may sleep if the real function may.
  */
 #include <linux/bio.h>
 #include <linux/debugfs.h>
@@ -50,25 +49,25 @@ enum action { FAIL, PARK, PARK_AFTER, STALL };
 struct hook {
 	struct kprobe kp;
 	void *stand_in;
-	/* Called with locks held that do not let it sleep, or has no way to fail. */
+	/* The function is called in atomic context, or it cannot fail. */
 	bool never_parks, never_fails;
-	unsigned int stall_ms;		/* At most, 0 if it does not stall. */
-	/* Another hook that is armed for each call, because it counts for this one. */
+	unsigned int stall_ms;		/* The longest stall, or 0 if it must not stall. */
+	/* Another hook that is armed together with this one, and counts its calls here. */
 	struct hook *with;
 
-	/* Written with hooks_lock held while the kprobe is not there. */
+	/* Written with hooks_lock held while the kprobe is not registered. */
 	enum action action;
 	struct task_struct *task;
 	unsigned int first, count;
 
-	/* Written by the task only. */
+	/* Written only by @task while the kprobe is registered. */
 	unsigned int calls;
 	bool inside;
 
 	bool armed, parked, go;
 };
 
-/* What can be diverted. */
+/* The functions that can be diverted. */
 enum {
 	HOOK_folio_alloc,
 	HOOK_mem_cgroup_charge,
@@ -108,7 +107,7 @@ static int divert(struct kprobe *kp, struct pt_regs *regs)
 {
 	struct hook *hook = container_of(kp, struct hook, kp);
 
-	/* The stand-in calls the real function. */
+	/* @inside: the stand-in calls the real function, which must not be diverted again. */
 	if (current != hook->task || hook->inside || !is_due(hook))
 		return 0;
 	hook->inside = true;
@@ -116,7 +115,7 @@ static int divert(struct kprobe *kp, struct pt_regs *regs)
 	return 1;
 }
 
-/* A kprobe that has one is never made a jump, which could not be diverted. */
+/* A kprobe with a post_handler is never optimised to a jump, which cannot divert the task. */
 static void not_optimised(struct kprobe *kp, struct pt_regs *regs, unsigned long flags)
 {
 }
@@ -136,7 +135,10 @@ static void stall(struct hook *hook)
 	unsigned long end = jiffies + msecs_to_jiffies(hook->stall_ms);
 
 	WRITE_ONCE(hook->parked, true);
-	/* Delays may be longer than they say. Where this CPU keeps the time there is no other. */
+	/*
+	 * mdelay() may take longer than requested, so check jiffies too. Jiffies alone do not
+	 * suffice: they stand still if this CPU is the timekeeper, because interrupts are off.
+	 */
 	for (int ms = 0; !READ_ONCE(hook->go) && ms < hook->stall_ms &&
 	     time_before(jiffies, end); ms++)
 		mdelay(1);
@@ -146,7 +148,7 @@ static void stall(struct hook *hook)
 
 static bool begins(struct hook *hook)
 {
-	/* An interrupt on top of the task must not sleep. The kprobe cannot tell. */
+	/* The kprobe also diverts an interrupt that runs on top of the task. It must not sleep. */
 	if (!in_task())
 		return true;
 	if (hook->action == STALL)
@@ -225,7 +227,7 @@ STAND_IN_VOID(retract_page_tables, retract_page_tables,
 	      (struct address_space *mapping, pgoff_t start), (mapping, start))
 #endif
 
-/* Of a task that writes back, to have folios under writeback for a while, or an error. */
+/* Diverts a task that writes back, to keep folios under writeback or to inject an error. */
 #ifdef CONFIG_BLOCK
 static void stand_in_for_submit_bio(struct bio *bio)
 {
@@ -239,10 +241,10 @@ static void stand_in_for_submit_bio(struct bio *bio)
 }
 #endif
 
-/* Of a task that reclaims, to have folios off the LRU for a while. */
+/* Diverts a task that reclaims, to keep folios off the LRU. */
 STAND_IN(reclaim_pages, unsigned long, 0, reclaim_pages, (struct list_head *folios), (folios))
 
-/* It has no way to fail, so it finds a page table's dirty bit. */
+/* try_to_unmap() cannot fail. The failure is that it finds a dirty bit in a page table. */
 static void stand_in_for_try_to_unmap(struct folio *folio, enum ttu_flags flags)
 {
 	struct hook *hook = &hooks[HOOK_try_to_unmap];
@@ -254,7 +256,7 @@ static void stand_in_for_try_to_unmap(struct folio *folio, enum ttu_flags flags)
 	ends(hook);
 }
 
-/* Each folio that it unmaps counts as a call of try_to_unmap(). */
+/* Each folio that try_to_unmap_file_run() unmaps counts as a call of try_to_unmap(). */
 static unsigned int stand_in_for_try_to_unmap_file_run(struct folio **folios, unsigned int nr,
 						       enum ttu_flags flags, int refs, bool clean)
 {
@@ -304,24 +306,24 @@ static struct hook hooks[NR_HOOKS] = {
 	HOOK(folio_mapping, "folio_mapping", .never_parks = true),
 	HOOK(filemap_release_folio, "filemap_release_folio"),
 	HOOK(try_to_unmap, "try_to_unmap", .with = &hooks[HOOK_try_to_unmap_file_run]),
-	/* It follows try_to_unmap(). */
+	/* The hook of try_to_unmap() arms this one. */
 	HOOK(try_to_unmap_file_run, "try_to_unmap_file_run"),
 	HOOK(try_to_unmap_flush, "try_to_unmap_flush", .never_fails = true),
 	HOOK(shmem_charge, "shmem_charge"),
 #ifdef CONFIG_X86_64
-	/* copy_mc_to_kernel() begins with a jump label, where there can be no kprobe. */
+	/* copy_mc_to_kernel() begins with a jump label, which cannot be probed. */
 	HOOK(copy_mc, "copy_mc_enhanced_fast_string"),
 #endif
 	HOOK(memory_failure_queue, "memory_failure_queue", .never_parks = true),
 	HOOK(filemap_flush, "filemap_flush"),
 	HOOK(page_cache_sync_ra, "page_cache_sync_ra", .never_fails = true),
-	/* The last critical section of a collapse of shmem, when it is about to commit. */
+	/* Called in the last critical section of a shmem collapse, right before the commit. */
 	HOOK(folio_mark_dirty, "folio_mark_dirty", .never_fails = true, .never_parks = true,
 	     .stall_ms = STALL_SECONDS * MSEC_PER_SEC),
-	/* The same in Rust, before its holes are filled. */
+	/* Called in the same critical section in Rust, to fill the holes. */
 	HOOK(xas_fill_empty, "xas_fill_empty", .never_fails = true, .never_parks = true,
 	     .stall_ms = STALL_SECONDS * MSEC_PER_SEC),
-	/* Others spin on the page-table lock meanwhile, on all other CPUs there may be. */
+	/* Other tasks spin on the page table lock during a stall, maybe on all other CPUs. */
 	HOOK(folio_remove_rmap_ptes, "folio_remove_rmap_ptes", .never_fails = true,
 	     .never_parks = true, .stall_ms = 300),
 #ifdef CONFIG_RUST_COLLAPSE_FILE
@@ -384,7 +386,7 @@ static int arm(struct hook *hook, enum action action, unsigned int first, unsign
 	hook->count = count;
 	hook->calls = 0;
 	hook->go = false;
-	/* What an earlier registration has left there. */
+	/* Clear the fields that an earlier registration has set. */
 	hook->kp.addr = NULL;
 	hook->kp.flags = 0;
 	err = register_kprobe(&hook->kp);

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Count what collapse_file() does, in C and in Rust.
+ * Count the results and the lock hold times of collapse_file(), in C and in Rust.
  *
  * The file collapse_file_stats in debugfs takes one word per write:
  *
- *	1	count, beginning with nothing
- *	0	stop counting, and keep what was counted
- *	reset	forget what was counted
+ *	1	start counting from zero
+ *	0	stop counting, and keep the counts
+ *	reset	set the counts to zero
  *
- * and anything else is EINVAL. It is off until told otherwise. Reading tells whether it
- * is on, and a line for each count that is not zero:
+ * A write of any other word fails with EINVAL. Counting is off after boot. A read prints
+ * whether counting is on, and one line for each count that is not zero:
  *
  *	counting 1
  *	c result pte_mapped_hugepage 12
@@ -19,14 +19,16 @@
  *	rust hold_ns 32768 29
  *	rust hold_ns 65536 2
  *
- * "result" lines: how many collapses have ended so, in the words of the trace event
- * huge_memory:mm_khugepaged_collapse_file. "hold_ns" lines: for how many of them the
- * page-cache lock was held so long where they replaced the range or gave up, which not
- * all get to. From that many nanoseconds on, up to twice as many; the last line there can
- * be, 1073741824, has no upper end.
+ * A "result" line has the number of collapses with that result. The names are those of
+ * the trace event huge_memory:mm_khugepaged_collapse_file.
  *
- * A collapse that is under way when counting begins or ends, or counts are forgotten,
- * may be in one of its two lines only.
+ * A "hold_ns" line has the number of collapses that held the page cache lock for at least
+ * that many nanoseconds, and for less than twice as many. The last possible line,
+ * 1073741824, has no upper bound. The time is that of the last critical section, where a
+ * collapse replaces the range or gives up. A collapse that fails earlier has no such time.
+ *
+ * A collapse may be in only one of its two lines if counting starts or stops while it
+ * runs, or if the counts are reset.
  */
 #include <linux/atomic.h>
 #include <linux/bitops.h>
@@ -40,10 +42,10 @@
 #include <trace/events/huge_memory.h>
 #include "khugepaged.h"
 
-/* By the highest bit that is set; none in the first, and all from 2^30 on in the last. */
+/* fls64() of the time selects the bucket. The last one also has all longer times. */
 #define NR_BUCKETS 32
 
-/* Each value of enum scan_result has one. */
+/* The names of all values of enum scan_result. */
 static const struct trace_print_flags results[] = { SCAN_STATUS };
 
 static const char * const impls[] = {
@@ -52,8 +54,8 @@ static const char * const impls[] = {
 };
 
 /*
- * Not per CPU: a collapse copies 2 MiB, beside which the cache line of another CPU is
- * nothing, and others can only be set to zero by who owns them.
+ * Global counters, not per-CPU ones: contention on a counter does not matter, because a
+ * collapse copies 2 MiB. Any CPU can reset a global counter.
  */
 static struct {
 	atomic64_t results[ARRAY_SIZE(results)];
@@ -62,7 +64,7 @@ static struct {
 
 DEFINE_STATIC_KEY_FALSE(collapse_file_stats_key);
 
-/* Two writers may not both find the key in its old state. */
+/* Serialises writers, so that they change the key one after the other. */
 static DEFINE_MUTEX(stats_mutex);
 
 void __count_collapse_file(enum collapse_file_impl impl, enum scan_result result)

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Choose between the C and the Rust collapse_file(): a static key, set by the
- * boot parameter thp_collapse_file= and by
- * /sys/kernel/mm/transparent_hugepage/khugepaged/collapse_file.
+ * Select the C or the Rust collapse_file() with a static key. The boot
+ * parameter thp_collapse_file= and the sysfs file
+ * /sys/kernel/mm/transparent_hugepage/khugepaged/collapse_file set the key.
  *
- * The scan of a range reads the key to know how patient it may be, and once
- * more to call an implementation. A switch may come between the two, because
- * each implementation checks all folios itself. Neither leaves state for the
- * next collapse, so a switch needs no more than the key.
+ * The scan of a range reads the key twice: first to know whether it is
+ * patient, and then to call an implementation. The key may change in between,
+ * because each implementation checks all folios itself. Neither one leaves
+ * state for the next collapse, so a switch only has to change the key.
  */
 #define pr_fmt(fmt) "khugepaged: " fmt
 
@@ -29,7 +29,7 @@ DEFINE_STATIC_KEY_FALSE(rust_collapse_file_key);
 
 static const char * const implementations[] = { "c", "rust" };
 
-/* Two writers may not both find the key in its old state. */
+/* Serialises writers, so that they change the key one after the other. */
 static DEFINE_MUTEX(rust_collapse_file_mutex);
 
 static int rust_collapse_file_set(const char *name)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What mm/khugepaged.c and the Rust collapse_file() in mm/collapse_file.rs
- * share. Private to mm/.
+ * Declarations that mm/khugepaged.c and the Rust collapse_file() in
+ * mm/collapse_file.rs share. Private to mm/.
  */
 #ifndef _MM_KHUGEPAGED_H
 #define _MM_KHUGEPAGED_H
@@ -17,9 +17,9 @@ struct folio;
 struct mm_struct;
 
 /*
- * Outcome of a scan or of a collapse. Each one has a string in SCAN_STATUS in
- * include/trace/events/huge_memory.h, and an errno in
- * madvise_collapse_errno().
+ * Result of a scan or a collapse. SCAN_STATUS in
+ * include/trace/events/huge_memory.h has a string for each one, and
+ * madvise_collapse_errno() maps each one to an errno.
  */
 enum scan_result {
 	SCAN_FAIL,
@@ -61,22 +61,22 @@ enum scan_result {
 
 #define VISIBLE_IF_RUST_COLLAPSE_FILE
 
-/* From mm/khugepaged.c, for Rust. */
+/* From mm/khugepaged.c, called by Rust. */
 enum scan_result alloc_charge_folio(struct folio **foliop, struct mm_struct *mm,
 				    struct collapse_control *cc, unsigned int order);
 void retract_page_tables(struct address_space *mapping, pgoff_t pgoff);
 bool collapse_control_is_khugepaged(const struct collapse_control *cc);
 size_t collapse_control_size(void);	/* for KUnit */
 
-/* From mm/collapse_file.rs; see collapse_file() in mm/khugepaged.c for its contract. */
+/* From mm/collapse_file.rs. collapse_file() in mm/khugepaged.c documents the contract. */
 enum scan_result rust_collapse_file(struct mm_struct *mm, unsigned long addr,
 				    struct file *file, pgoff_t start,
 				    struct collapse_control *cc);
 
-/* How a scan treats a folio that other tasks use, see mm/collapse_file_scan.c. */
+/* How a scan treats a folio that other tasks use. See mm/collapse_file_scan.c. */
 struct scan_patience {
-	bool patient;	/* It scans for the Rust implementation. */
-	bool drained;	/* The LRU batches of all CPUs were drained. */
+	bool patient;	/* The scan is for the Rust implementation. */
+	bool drained;	/* The scan has drained the LRU batches of all CPUs. */
 };
 
 /* From mm/collapse_file_scan.c. */
@@ -138,7 +138,7 @@ DECLARE_STATIC_KEY_FALSE(collapse_file_stats_key);
 void __count_collapse_file(enum collapse_file_impl impl, enum scan_result result);
 void __count_collapse_file_hold(enum collapse_file_impl impl, u64 ns);
 
-/* A collapse has ended. */
+/* Count the result of a collapse that has ended. */
 static inline void count_collapse_file(enum collapse_file_impl impl, enum scan_result result)
 {
 	if (static_branch_unlikely(&collapse_file_stats_key))
@@ -146,12 +146,12 @@ static inline void count_collapse_file(enum collapse_file_impl impl, enum scan_r
 }
 
 /*
- * The hold of the page-cache lock in which a collapse replaces the range or gives up
- * begins, and is about to end. Both are called within it, so that the interrupts that
- * have waited for its end are not a part of it.
+ * Mark the begin and the end of the last critical section of a collapse. A collapse replaces
+ * the range or gives up there. Both functions are called with the page cache lock held. The
+ * time therefore excludes pending interrupts, which run when the lock is released.
  *
- * Not by local_clock(): if it is not stable it stands still where ticks do not come, and
- * that is here.
+ * Do not use local_clock() here. If sched_clock is unstable, local_clock() advances only on
+ * ticks, and interrupts are off.
  */
 static inline u64 collapse_file_hold_begin(void)
 {
@@ -160,7 +160,7 @@ static inline u64 collapse_file_hold_begin(void)
 
 static inline void collapse_file_hold_end(enum collapse_file_impl impl, u64 begin)
 {
-	/* What began before counting did has no begin. */
+	/* @begin is 0 if counting was off when the critical section began. */
 	if (static_branch_unlikely(&collapse_file_stats_key) && begin)
 		__count_collapse_file_hold(impl, ktime_get_ns() - begin);
 }
