@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Page cache map sample: what the page cache holds of a file, and which VMAs map it.
+//! Page cache map sample: reports the page cache contents of a file and the VMAs that map it.
 //!
-//! `/dev/rust-page-cache-map` answers the two ioctls of `samples/rust/page_cache_map.h`;
-//! `tools/mm/pcmap` shows a picture of the answer. The sample reads a page cache without unsafe
-//! code: it copies what it finds under a lock to its own memory, and from there to the memory of
-//! the caller after the lock was released.
+//! `/dev/rust-page-cache-map` implements the two ioctls of `samples/rust/page_cache_map.h`.
+//! `tools/mm/pcmap` prints the answer as a map.
+//!
+//! The sample has no unsafe code. It takes a snapshot under the lock, in its own memory. It copies
+//! the snapshot to the memory of the caller after it has released the lock.
 
 use core::ops::Range;
 use kernel::{
@@ -90,14 +91,14 @@ struct Vma {
     reserved: u32,
 }
 
-// Neither type has padding, and all have the size that the header gives them.
+// The types have no padding, and have the same size as those in the header.
 const _: () = {
     assert!(size_of::<Request>() == 56);
     assert!(size_of::<Entry>() == 32);
     assert!(size_of::<Vma>() == 32);
 };
 
-// The numbers of the header, in its order.
+// The constants of the header, in the same order.
 
 const PAGE_CACHE_MAP_MAX_PAGES: u64 = 0x100000;
 const PAGE_CACHE_MAP_MAX_VMAS: u32 = 1024;
@@ -142,7 +143,7 @@ impl MiscDevice for RustPageCacheMap {
             PAGE_CACHE_MAP_VMAS => vmas,
             _ => return Err(ENOTTY),
         };
-        // The answer has addresses of other processes, shadows and swap entries.
+        // The answer contains addresses of other processes, shadows and swap entries.
         if !capable(Capability::SYS_ADMIN) {
             return Err(EPERM);
         }
@@ -173,7 +174,7 @@ impl Request {
         Ok(request)
     }
 
-    /// Returns the range of pages, if all fields are valid.
+    /// Returns the range of pages, or an error if a field is invalid.
     fn range(&self) -> Result<Range<usize>> {
         if self.flags != 0 || self.reserved != [0; 2] || self.capacity == 0 {
             return Err(EINVAL);
@@ -187,7 +188,9 @@ impl Request {
         Ok(self.start.try_into()?..self.end.try_into()?)
     }
 
-    /// Returns the buffer: an array of [`Entry`] or [`Vma`], which have the same size.
+    /// Returns the buffer of the caller, an array of [`Entry`] or of [`Vma`].
+    ///
+    /// Both types have the same size.
     fn buffer(&self) -> Result<UserSliceWriter> {
         const { assert!(size_of::<Entry>() == size_of::<Vma>()) };
 
@@ -200,7 +203,7 @@ impl Request {
     }
 }
 
-/// Returns the file that the current process has open for reading as `fd`.
+/// Returns the file that the current process has open as `fd`, if it is open for reading.
 fn readable_file(fd: i32) -> Result<ARef<LocalFile>> {
     let file = LocalFile::fget(fd.try_into().map_err(|_| EBADF)?)?;
 
@@ -210,9 +213,9 @@ fn readable_file(fd: i32) -> Result<ARef<LocalFile>> {
     }
 }
 
-/// Answers `PAGE_CACHE_MAP_ENTRIES`, a batch at a time.
+/// Answers `PAGE_CACHE_MAP_ENTRIES`, one batch at a time.
 ///
-/// Stops at the end of the range or of the buffer, or if a signal is pending.
+/// It stops at the end of the range or of the buffer, or when a signal is pending.
 fn entries(
     mapping: &AddressSpace,
     range: Range<usize>,
@@ -269,7 +272,7 @@ fn vmas(
     Ok(())
 }
 
-/// Returns `flag` if it is set.
+/// Returns `flag` if `set`, and 0 otherwise.
 fn flag(set: bool, flag: u32) -> u32 {
     if set {
         flag

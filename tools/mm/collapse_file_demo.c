@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Watch collapse_file() at work, in C and in Rust.
+ * Show collapse_file() in C and in Rust.
  *
- * Each scenario prepares 2 MiB of a file, shows what the page cache holds of it,
- * asks for a collapse and shows it again. The content is compared byte for byte.
- * Needs root, swap space, tracefs, the sysfs attribute that chooses the
- * implementation, and the sample that pcmap uses, whose letters stand for the
- * pages; a directory on ext4 or xfs is given as the only argument.
+ * Each scenario prepares 2 MiB of a file, prints a map of the page cache, collapses
+ * the range and prints the map again. The letters are those of pcmap. The content is
+ * compared byte for byte.
+ *
+ * The demo needs root, swap space, tracefs, CONFIG_RUST_COLLAPSE_FILE and
+ * CONFIG_SAMPLE_RUST_PAGE_CACHE_MAP. The only argument is a directory on ext4 or xfs.
  */
 #define _GNU_SOURCE
 #include <err.h>
@@ -45,7 +46,7 @@ struct outcome {
 };
 
 static char *base;		/* where the file is mapped, aligned */
-static char expected[HUGE];	/* what it is to contain */
+static char expected[HUGE];	/* the expected content */
 static char map_before[NR_PAGES], map_after[NR_PAGES];
 static int device, trace_fd;
 
@@ -103,7 +104,7 @@ static void forget_trace(void)
 		;
 }
 
-/* The result that the last collapse left in the trace. */
+/* Read the result of the last collapse from the trace. */
 static void traced_result(char *result, size_t size)
 {
 	char buf[4096] = "";
@@ -118,15 +119,15 @@ static void traced_result(char *result, size_t size)
 	snprintf(result, size, "%.*s", last ? (int)strcspn(last, "\n") : 0, last ?: "");
 }
 
-/* Ask for a collapse, and tell what became of it. Returns its errno. */
+/* Collapse the range and print the result. Return the errno of madvise(), or 0. */
 static int collapse(struct outcome *outcome)
 {
 	char result[64];
 	int err, tries = 20;
 
 	/*
-	 * EAGAIN is for things that pass, such as new folios that another CPU
-	 * has not put on the LRU yet.
+	 * EAGAIN is a temporary failure. For example, another CPU has not put new
+	 * folios on the LRU yet.
 	 */
 	do {
 		forget_trace();
@@ -141,7 +142,7 @@ static int collapse(struct outcome *outcome)
 	return err;
 }
 
-/* Whether all is huge now, and holds what it is to hold. */
+/* Return whether all pages are huge and have the expected content. */
 static bool check_collapsed(int fd)
 {
 	unsigned long huge = 0, wrong = 0;
@@ -195,7 +196,7 @@ static struct outcome scenario_mixed(const char *dir)
 	unsigned long i;
 
 	(void)dir;
-	/* By eights: small pages, pages to swap out, pages to allocate, holes. */
+	/* Groups of 8: small pages, pages to swap out, pages to allocate, holes. */
 	for (i = 0; i < NR_PAGES; i++)
 		if (i / 8 % 4 < 2)
 			write_page(i);
@@ -217,12 +218,12 @@ static struct outcome scenario_mixed(const char *dir)
 
 static void *touch(void *at)
 {
-	/* A read that the compiler cannot leave out. */
+	/* The compiler cannot remove this read. */
 	asm volatile ("" : : "r" (__atomic_load_n((char *)at, __ATOMIC_RELAXED)));
 	return NULL;
 }
 
-/* Touch a hole: the fault has to arrive at the userfaultfd. */
+/* Touch a hole. Return whether the userfaultfd gets the fault. */
 static bool event_is_delivered(int uffd, char *hole)
 {
 	struct pollfd pollfd = { .fd = uffd, .events = POLLIN };
@@ -304,13 +305,13 @@ static struct outcome scenario_file(const char *dir)
 		err(1, "cannot create %s", path);
 	for (unsigned long i = 0; i < NR_PAGES; i++)
 		fill(expected + i * PAGE, i);
-	/* One at a time, so that the folios become small ones. */
+	/* Write one page at a time, so that all folios are small. */
 	for (unsigned long i = 0; i < NR_PAGES; i++)
 		if (pwrite(fd, expected + i * PAGE, PAGE, i * PAGE) != PAGE)
 			err(1, "cannot write %s", path);
 	if (fsync(fd))
 		err(1, "fsync");
-	/* Some have to be read in again. */
+	/* Drop some pages, so that the collapse reads them again. */
 	if (posix_fadvise(fd, HUGE / 4, HUGE / 4, POSIX_FADV_DONTNEED))
 		err(1, "posix_fadvise");
 	close(fd);
@@ -358,7 +359,8 @@ int main(int argc, char **argv)
 		errx(1, "%s is " PCMAP_IS_ELSEWHERE, argv[1]);
 	close(dir);
 	if (access(IMPL, W_OK))
-		err(1, "no CONFIG_RUST_COLLAPSE_FILE in this kernel, or not root: %s", IMPL);
+		err(1, "cannot write %s; run as root, with CONFIG_RUST_COLLAPSE_FILE in the kernel",
+		    IMPL);
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	device = pcmap_open();
 	if (device < 0)

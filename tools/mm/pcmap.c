@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Show what the page cache holds of a file, as a picture.
+ * Print a map of the page cache of a file.
  *
- * A letter stands for a page:
+ * Each page is a letter:
  *	4  small page		L  part of a larger folio	H  part of a huge one
  *	s  swapped out		e  evicted, with a shadow	.  hole
  *	f  allocated and never written (shmem)			r  being read
  *
- * Needs the sample CONFIG_SAMPLE_RUST_PAGE_CACHE_MAP in the kernel, and root.
+ * It needs root and a kernel with CONFIG_SAMPLE_RUST_PAGE_CACHE_MAP.
  */
 #define _GNU_SOURCE
 #include <getopt.h>
@@ -28,12 +28,12 @@
 static const char usage[] =
 	"usage: pcmap FILE [--start=PAGE] [--pages=N] [--list | --svg | --watch]\n"
 	"\n"
-	"Show what the page cache holds of FILE, a letter for each page.\n"
-	"  --start=PAGE  begin there, counted from 0\n"
-	"  --pages=N     show that many; up to the end of the file if not given\n"
-	"  --list        a line for each folio, swap entry, shadow and hole\n"
-	"  --svg         a picture for a browser\n"
-	"  --watch       look again each second, until interrupted\n";
+	"Print a map of the page cache of FILE, one letter for each page.\n"
+	"  --start=PAGE  first page, counted from 0 (default 0)\n"
+	"  --pages=N     number of pages (default: up to the end of the file)\n"
+	"  --list        print a line for each folio, swap entry, shadow and hole\n"
+	"  --svg         print an SVG image\n"
+	"  --watch       print the map again each second, until interrupted\n";
 
 static const struct {
 	char letter;
@@ -55,12 +55,12 @@ static const struct {
 struct cell {
 	char letter;
 	uint8_t flags;		/* of the folio */
-	bool large, first;	/* one of a larger folio, or its first one */
+	bool large, first;	/* part of a large folio, and its first page */
 };
 
 struct picture {
 	const char *name;
-	uint64_t page, end;	/* next page, and behind the last */
+	uint64_t page, end;	/* next page, and one past the last page */
 	unsigned int huge;
 	struct pcmap map;
 	const struct page_cache_map_entry *entry;
@@ -73,7 +73,7 @@ static _Noreturn void fail(const char *what)
 	exit(1);
 }
 
-/* The order of what a PMD maps, of which 0 is that the kernel does not tell. */
+/* Return the PMD order. Assume 9 if the kernel does not report it. */
 static unsigned int huge_order(void)
 {
 	unsigned long size = 0;
@@ -109,7 +109,7 @@ static struct cell next_cell(struct picture *picture)
 	while (entry && entry->index + entry->nr_pages <= page)
 		entry = next_entry(picture);
 	picture->entry = entry;
-	/* Should the file change, what comes may begin later than what has been there. */
+	/* If the file changes, the next entry may begin after this page. */
 	if (entry && entry->index <= page) {
 		cell.letter = pcmap_letter(&picture->map, entry, picture->huge);
 		cell.flags = entry->flags;
@@ -123,7 +123,7 @@ static struct cell next_cell(struct picture *picture)
 	return cell;
 }
 
-/* Read a row. Returns the number of its cells; the rest of them is empty. */
+/* Read a row. Return the number of its pages, and clear the cells after them. */
 static unsigned int next_row(struct picture *picture, struct cell *row)
 {
 	uint64_t left = picture->end - picture->page;
@@ -135,7 +135,7 @@ static unsigned int next_row(struct picture *picture, struct cell *row)
 	return n;
 }
 
-/* Ask for all VMAs that map the range, which have to be few enough for one answer. */
+/* Read the VMAs that map the range, up to the number that fits one request. */
 static struct page_cache_map_request vmas(const struct picture *picture, uint64_t start,
 					  struct page_cache_map_vma *areas)
 {
@@ -143,7 +143,7 @@ static struct page_cache_map_request vmas(const struct picture *picture, uint64_
 	struct page_cache_map_request request = {
 		.fd = picture->map.fd,
 		.start = start,
-		/* As far as one can ask. */
+		/* The longest range that a request may have. */
 		.end = start +
 		       (pages < PAGE_CACHE_MAP_MAX_PAGES ? pages : PAGE_CACHE_MAP_MAX_PAGES),
 		.buffer = (uintptr_t)areas,
@@ -231,7 +231,7 @@ static void print_list(struct picture *picture)
 			end = entry->index + entry->nr_pages;
 			continue;
 		}
-		/* Holes come in parts. */
+		/* A hole may be reported in parts. Print it as one. */
 		print_hole(hole, end);
 		hole = entry->index + entry->nr_pages;
 		end = hole;
@@ -249,7 +249,7 @@ static void print_list(struct picture *picture)
 	print_hole(hole, end);
 }
 
-/* A name that XML and terminals can stand. */
+/* Return a copy of @name that is safe in XML and on terminals. */
 static char *clean(const char *name)
 {
 	char *text = strdup(name);
@@ -274,7 +274,7 @@ static void put_escaped(FILE *out, const char *text)
 	}
 }
 
-/* Class of a letter: not all of them can be a name. */
+/* Return the CSS class of a letter. '.' and '4' cannot be class names. */
 static char svg_class(char letter)
 {
 	return letter == '.' ? 'o' : letter == '4' ? 'p' : letter;
@@ -287,7 +287,7 @@ static void svg_rect(FILE *out, char class, unsigned int from, unsigned int to, 
 		LEFT + from * CELL, y, (to - from) * CELL - 1, height);
 }
 
-/* Neighbours that look alike are one shape; small pages are told apart by a grid. */
+/* Draw equal neighbours as one rectangle. A grid separates small pages. */
 static void svg_row(FILE *out, const struct cell *row, unsigned int n, unsigned int y)
 {
 	unsigned int from = 0;
@@ -358,7 +358,7 @@ static void print_svg(struct picture *picture)
 	size_t size;
 	FILE *out = open_memstream(&body, &size);
 
-	/* How high it gets is known in the end. */
+	/* The height is known only after the body, so write the body to memory first. */
 	if (!out)
 		fail("open_memstream");
 	for (unsigned int turn = 0; picture->page < picture->end; turn = !turn) {
@@ -429,7 +429,7 @@ static bool number(const char *text, uint64_t *value)
 {
 	char *end;
 
-	/* strtoull() takes a sign. */
+	/* strtoull() accepts a sign. */
 	if (*text < '0' || *text > '9')
 		return false;
 	errno = 0;
@@ -500,7 +500,7 @@ int main(int argc, char **argv)
 	device = pcmap_open();
 	if (device < 0)
 		return 1;
-	/* Not to wait for who writes to a pipe. */
+	/* O_NONBLOCK: do not wait for a writer if the file is a FIFO. */
 	fd = open(name, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	if (fd < 0)
 		fail(name);
@@ -526,7 +526,7 @@ int main(int argc, char **argv)
 			picture.end = start + pages < start ? UINT64_MAX : start + pages;
 		else if (start < size)
 			picture.end = size;
-		/* The largest file; no index lies behind it. */
+		/* No index is past the end of the largest possible file. */
 		if (picture.end > INT64_MAX / page_size)
 			picture.end = INT64_MAX / page_size;
 		if (picture.page > picture.end)

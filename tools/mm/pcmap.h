@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Ask /dev/rust-page-cache-map what the page cache holds of a file.
+ * Read the page cache contents of a file from /dev/rust-page-cache-map.
  */
 #ifndef PCMAP_H
 #define PCMAP_H
@@ -29,13 +29,13 @@ _Static_assert(sizeof(struct page_cache_map_vma) == 32, "as in rust_page_cache_m
 
 struct pcmap {
 	int device, fd;
-	uint64_t next, end;		/* pages not asked for yet */
+	uint64_t next, end;		/* range of pages not read yet */
 	bool shmem;
-	unsigned int count, at;		/* entries got, and given out */
+	unsigned int count, at;		/* entries read, and entries returned */
 	struct page_cache_map_entry entries[1024];
 };
 
-/* Open the device, or say what to do for it to be there. Returns -1 then. */
+/* Open the device. On failure, print how to fix it and return -1. */
 static inline int pcmap_open(void)
 {
 	int device = open(PCMAP_DEVICE, O_RDONLY | O_CLOEXEC);
@@ -53,7 +53,7 @@ static inline int pcmap_open(void)
 	return -1;
 }
 
-/* Whether a file has no pages of its own, but somebody else has them for it. */
+/* Return whether another file has the pages of @fd, because it is on overlayfs. */
 static inline bool pcmap_is_elsewhere(int fd)
 {
 	struct statfs fs;
@@ -61,7 +61,7 @@ static inline bool pcmap_is_elsewhere(int fd)
 	return !fstatfs(fd, &fs) && fs.f_type == OVERLAYFS_SUPER_MAGIC;
 }
 
-/* Begin with what a file has from page start up to page end. */
+/* Start to read the pages of a file from @start up to, but not including, @end. */
 static inline void pcmap_begin(struct pcmap *map, int device, int fd, uint64_t start,
 			       uint64_t end)
 {
@@ -69,8 +69,8 @@ static inline void pcmap_begin(struct pcmap *map, int device, int fd, uint64_t s
 }
 
 /*
- * The next entry, or NULL at the end, or with errno set to other than 0 if that is
- * not available. Entries that were not got at once may overlap if the file changes.
+ * Return the next entry. Return NULL with errno 0 at the end, or with another errno on
+ * failure. Entries of different requests may overlap if the file changes.
  */
 static inline const struct page_cache_map_entry *pcmap_next(struct pcmap *map)
 {
@@ -96,7 +96,7 @@ static inline const struct page_cache_map_entry *pcmap_next(struct pcmap *map)
 	return map->at < map->count ? &map->entries[map->at++] : NULL;
 }
 
-/* The letter for the pages of an entry. huge is the order of what a PMD maps. */
+/* Return the letter for the pages of an entry. @huge is the PMD order. */
 static inline char pcmap_letter(const struct pcmap *map, const struct page_cache_map_entry *entry,
 				unsigned int huge)
 {
