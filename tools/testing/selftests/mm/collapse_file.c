@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * collapse_file(): what a userfaultfd has to do with it, what a collapse can be made
- * of, that one which fails cannot be seen, and races.
+ * Test collapse_file(): userfaultfd, all kinds of pages that a collapse can replace, failures
+ * that must not be observable, and races.
  *
- * Runs on any kernel with MADV_COLLAPSE and userfaultfd. Where the kernel has more
- * than one implementation, the one in use is tested. COLLAPSE_FILE_DIR in the
- * environment is a directory on a file system with large folios.
+ * The tests run on any kernel with MADV_COLLAPSE and userfaultfd, with the implementation in
+ * use. COLLAPSE_FILE_DIR in the environment names a directory on a file system with large
+ * folios.
  */
 #define _GNU_SOURCE
 #include "kselftest_harness.h"
@@ -48,7 +48,7 @@ FIXTURE_SETUP(collapse_file)
 	self->fd = -1;
 	self->uffd = open_uffd();
 	if (self->uffd < 0)
-		SKIP(return, "no userfaultfd: not root, or not in this kernel");
+		SKIP(return, "no userfaultfd: run as root, with CONFIG_USERFAULTFD in the kernel");
 	self->fd = memfd_create("collapse_file", MFD_ALLOW_SEALING);
 	ASSERT_GE(self->fd, 0);
 	ASSERT_EQ(ftruncate(self->fd, 3 * HUGE), 0);
@@ -75,7 +75,7 @@ static int register_range(int uffd, char *at, unsigned long len, int mode)
 	return ioctl(uffd, UFFDIO_REGISTER, &reg) ? errno : 0;
 }
 
-/* Holes are still holes. */
+/* Return whether exactly the holes of fill() are holes. */
 static bool is_sparse(int fd)
 {
 	for (unsigned long page = 0; page < NR_PAGES; page++) {
@@ -88,7 +88,7 @@ static bool is_sparse(int fd)
 	return true;
 }
 
-/* All of the range is in one folio: the kernel says so of how it is mapped. */
+/* Return whether a PMD maps the whole range, according to smaps. */
 static bool is_huge(char *base)
 {
 	char line[256], range[32];
@@ -112,7 +112,7 @@ static bool is_huge(char *base)
 	return kib == HUGE / 1024;
 }
 
-/* Collapsed, with errno 0, mapped by one entry, and the content is what it was. */
+/* Check that a collapse succeeds, that a PMD maps the range, and that the content is right. */
 #define EXPECT_COLLAPSE(base, holes)					\
 	do {								\
 		char *base_ = base;					\
@@ -122,7 +122,7 @@ static bool is_huge(char *base)
 		EXPECT_TRUE(is_huge(base_));				\
 	} while (0)
 
-/* Not collapsed, for a userfaultfd, and the holes are still holes. */
+/* Check that a collapse fails because of a userfaultfd, and that the holes are still holes. */
 #define EXPECT_BUSY(base)						\
 	do {								\
 		EXPECT_EQ(collapse(base).err, EBUSY);			\
@@ -204,7 +204,7 @@ TEST_F(collapse_file, uffd_missing_in_another_process_is_busy)
 
 TEST_F(collapse_file, uffd_missing_on_present_pages_of_the_range_is_busy)
 {
-	/* By another mapping: this one's VMA has to stay in one piece. */
+	/* Register another mapping, because the VMA of this one must not be split. */
 	char *alias = map_range(self->fd, 0, PROT_READ | PROT_WRITE, MAP_SHARED);
 
 	ASSERT_NE(alias, NULL);
@@ -226,12 +226,12 @@ TEST_F(collapse_file, uffd_missing_on_the_last_page_of_the_range_is_busy)
 	munmap(alias, HUGE);
 }
 
-/* The VMAs before and behind the range, touching it, have nothing to do with it. */
+/* VMAs that map the file right before and right after the range do not matter. */
 TEST_F(collapse_file, uffd_missing_beside_the_range_does_not_matter)
 {
 	char *before, *behind;
 
-	/* The range is the file's second. */
+	/* Use the second range of the file. */
 	munmap(self->base, HUGE);
 	self->base = map_range(self->fd, HUGE, PROT_READ | PROT_WRITE, MAP_SHARED);
 	before = map_range(self->fd, 0, PROT_READ | PROT_WRITE, MAP_SHARED);
@@ -296,7 +296,7 @@ TEST_F(collapse_file, uffd_wp_on_another_mapping_does_not_matter)
 	munmap(alias, HUGE);
 }
 
-/* The page cache has the huge folio, which this mapping must not have by one entry. */
+/* The page cache gets the huge folio, but this mapping must not map it with a PMD. */
 TEST_F(collapse_file, uffd_wp_on_the_mapping_itself_is_invalid_but_collapsed)
 {
 	char *alias = map_range(self->fd, 0, PROT_READ | PROT_WRITE, MAP_SHARED);
@@ -327,7 +327,7 @@ static int zero_into(int uffd, char *at)
 	return ioctl(uffd, UFFDIO_ZEROPAGE, &zero) ? errno : 0;
 }
 
-/* A hole is filled while the collapse takes it for one. */
+/* UFFDIO_COPY fills a hole that the collapse has already counted. */
 TEST_F(collapse_file, uffdio_copy_meets_a_collapse)
 {
 	char *alias = map_range(self->fd, 0, PROT_READ | PROT_WRITE, MAP_SHARED);
@@ -352,7 +352,7 @@ TEST_F(collapse_file, uffdio_copy_meets_a_collapse)
 	munmap(alias, HUGE);
 }
 
-/* Registered while a collapse is under way: it counts, as holes may have been seen. */
+/* A registration during a collapse matters, because its user may have seen the holes. */
 TEST_F(collapse_file, uffd_registered_during_a_collapse_is_busy)
 {
 	char *alias = map_range(self->fd, 0, PROT_READ | PROT_WRITE, MAP_SHARED);
@@ -371,7 +371,7 @@ TEST_F(collapse_file, uffd_registered_during_a_collapse_is_busy)
 	EXPECT_COLLAPSE(self->base, true);
 }
 
-/* Closed, or unmapped, while a collapse is under way: it does not count any more. */
+/* A registration that goes away during a collapse does not matter. */
 TEST_F(collapse_file, uffd_gone_during_a_collapse_does_not_matter)
 {
 	char *alias = map_range(self->fd, 0, PROT_READ | PROT_WRITE, MAP_SHARED);
@@ -425,9 +425,9 @@ static void *collapser(void *arg)
 }
 
 /*
- * Several collapse one range of which parts are punched, written and touched all
- * the time: folios are locked, off the LRU or referenced by somebody else, so that
- * collapses fail at every stage of gathering. No write may be lost.
+ * Several threads collapse one range while another one punches, writes and reads it. Folios are
+ * locked, off the LRU or referenced, so that collapses fail at every stage before the copy. No
+ * write may be lost.
  */
 TEST_F_TIMEOUT(collapse_file, races_lose_nothing, 300)
 {
@@ -452,7 +452,7 @@ TEST_F_TIMEOUT(collapse_file, races_lose_nothing, 300)
 	EXPECT_EQ(race.unexpected, 0);
 }
 
-/* Holes are filled by UFFDIO_COPY and UFFDIO_ZEROPAGE while others collapse. */
+/* UFFDIO_COPY and UFFDIO_ZEROPAGE fill holes while other threads collapse the range. */
 TEST_F_TIMEOUT(collapse_file, uffdio_copy_races_lose_nothing, 300)
 {
 	char *alias = map_range(self->fd, 0, PROT_READ | PROT_WRITE, MAP_SHARED);
@@ -474,7 +474,7 @@ TEST_F_TIMEOUT(collapse_file, uffdio_copy_races_lose_nothing, 300)
 			err = zero ? zero_into(self->uffd, alias + page * PAGE) :
 				     copy_into(self->uffd, alias + page * PAGE, source);
 		} while (err == EAGAIN && --tries);
-		/* There is one hole left at least, so nobody else may have filled this one. */
+		/* A hole is left, so no collapse succeeds, and this page must still be a hole. */
 		ASSERT_EQ(err, 0);
 		for (unsigned long seen = 0; seen <= page; seen += 8) {
 			const char *at = self->base + seen * PAGE;
@@ -508,7 +508,7 @@ static void *toucher(void *arg)
 	return NULL;
 }
 
-/* Does it fault on a page that was seen missing? The handler gives it a zero page. */
+/* Return whether an access triggers an event. If it does, resolve the fault with a zero page. */
 static bool event_comes(int uffd, char *at)
 {
 	struct touch touch = { .at = at };
@@ -539,7 +539,7 @@ static void *collapse_some_time(void *arg)
 	return NULL;
 }
 
-/* Every page that is seen missing after registration delivers its event. */
+/* An access to any page that is missing after the registration triggers an event. */
 TEST_F_TIMEOUT(collapse_file, registration_races_lose_no_event, 300)
 {
 	struct race race = { .base = self->base };
@@ -551,7 +551,7 @@ TEST_F_TIMEOUT(collapse_file, registration_races_lose_no_event, 300)
 	clock_gettime(CLOCK_MONOTONIC, &begin);
 	ASSERT_EQ(collapse(self->base).err, 0);
 	clock_gettime(CLOCK_MONOTONIC, &end);
-	/* A collapse is to have the time to succeed in some rounds, also on a slow machine. */
+	/* Scale the delays with the time of a collapse, so that some succeed on any machine. */
 	step = ((end.tv_sec - begin.tv_sec) * 1000000 + (end.tv_nsec - begin.tv_nsec) / 1000) / 12;
 	if (step < 4000)
 		step = 4000;
@@ -567,7 +567,7 @@ TEST_F_TIMEOUT(collapse_file, registration_races_lose_no_event, 300)
 			if (!is_hole(at))
 				self->base[at * PAGE] = 1;
 		ASSERT_EQ(pthread_create(&thread, NULL, collapse_some_time, &race), 0);
-		/* Earlier or later in the collapse. */
+		/* Register at a different time in each round. */
 		usleep(round % 25 * step);
 		ASSERT_EQ(register_range(self->uffd, alias, HUGE, UFFDIO_REGISTER_MODE_MISSING),
 			  0);
@@ -592,7 +592,7 @@ static bool run_on(int cpu)
 	return !sched_setaffinity(0, sizeof(cpus), &cpus);
 }
 
-/* CPU time that a thread has used, in ms. */
+/* Return the CPU time of a thread in ms. */
 static long cpu_ms(pthread_t thread)
 {
 	struct timespec ts = {};
@@ -604,8 +604,8 @@ static long cpu_ms(pthread_t thread)
 }
 
 /*
- * A registration right before the commit is too late to matter, because no hole is visible any
- * more. A thread that touches one has to wait, and there is no event.
+ * A registration right before the commit does not matter, because no hole is visible any more.
+ * A thread that touches one waits for the collapse, and does not trigger an event.
  */
 TEST_F_TIMEOUT(collapse_file, uffd_registered_too_late_sees_no_holes, 300)
 {
@@ -618,10 +618,11 @@ TEST_F_TIMEOUT(collapse_file, uffd_registered_too_late_sees_no_holes, 300)
 	self->base = map_range(self->fd, HUGE, PROT_READ | PROT_WRITE, MAP_SHARED);
 	ASSERT_NE(self->base, NULL);
 	/*
-	 * The CPU of the collapse does nothing else, and answers nobody who flushes TLBs:
-	 * if another process does, all of us stand still until the stall ends by itself.
-	 * Then it is not known whether the thread waited, and the test tries again. A thread
-	 * that waits is busy in the kernel. Its CPU time tells that it has come there,
+	 * The stalled CPU does not answer IPIs. If another process flushes TLBs, it waits for
+	 * that CPU, and this test may wait for the process until the stall ends by itself. It
+	 * is then unknown whether the thread waited, and the test tries again.
+	 *
+	 * A thread that waits spins in the kernel. Its CPU time shows that it has got there,
 	 * however slow the machine is.
 	 */
 	for (int tries = 0; tries < 10 && !waited; tries++) {
@@ -639,7 +640,7 @@ TEST_F_TIMEOUT(collapse_file, uffd_registered_too_late_sees_no_holes, 300)
 		alias = mmap(NULL, 2 * HUGE, PROT_READ | PROT_WRITE, MAP_SHARED, self->fd, 0);
 		ASSERT_NE(alias, MAP_FAILED);
 		touch.at = alias + HUGE + 16 * PAGE;
-		/* Not the first one, which keeps the time. */
+		/* Collapse on CPU 1, because CPU 0 keeps the time. */
 		if (!run_on(1))
 			SKIP(return, "there is one CPU only");
 		parked = collapse_parked(self->base, "shmem_charge", "park", 1);
@@ -662,7 +663,7 @@ TEST_F_TIMEOUT(collapse_file, uffd_registered_too_late_sees_no_holes, 300)
 		inject("%s go", last);
 		EXPECT_EQ(collapse_resume(parked).err, 0);
 		EXPECT_EQ(poll(&poller, 1, 0), 0);
-		/* Whoever waits for an event nevertheless is let go. */
+		/* Resume the thread, should it wait for an event nevertheless. */
 		close(self->uffd);
 		pthread_join(thread, NULL);
 		EXPECT_TRUE(content_is_right(self->base, true));
@@ -674,8 +675,8 @@ TEST_F_TIMEOUT(collapse_file, uffd_registered_too_late_sees_no_holes, 300)
 }
 
 /*
- * The VMAs are looked at before the page-cache lock is taken. A registration after that and before
- * the holes are filled is noticed, and its user gets the event.
+ * Rust walks the VMAs before it takes the page cache lock. It notices a registration between the
+ * walk and the fill of the holes, and the user gets the event.
  */
 TEST_F_TIMEOUT(collapse_file, uffd_registered_after_the_walk_is_noticed, 300)
 {
@@ -686,7 +687,7 @@ TEST_F_TIMEOUT(collapse_file, uffd_registered_after_the_walk_is_noticed, 300)
 		SKIP(return, "no collapse_file_inject in debugfs");
 	if (!in_rust())
 		SKIP(return, "collapse_file() in C walks the VMAs with the lock held");
-	/* If the stall ends by itself before the registration, try again. */
+	/* Try again if the stall ends by itself before the registration. */
 	for (int tries = 0; tries < 10 && !noticed; tries++) {
 		struct outcome outcome;
 		struct parked *parked;
@@ -737,7 +738,7 @@ static void *keep_counting(void *arg)
 	return NULL;
 }
 
-/* A CPU may go on to write to a page that is unmapped until the TLBs are flushed. */
+/* A CPU may write to an unmapped page until the TLBs are flushed. */
 TEST_F(collapse_file, writes_before_the_flush_are_copied)
 {
 	struct writer writer;
@@ -750,7 +751,7 @@ TEST_F(collapse_file, writes_before_the_flush_are_copied)
 	fill(self->base, false);
 	writer = (struct writer) { .at = (unsigned long *)self->base };
 	ASSERT_EQ(pthread_create(&thread, NULL, keep_counting, &writer), 0);
-	/* The writer may be at a fault instead, and have a reference. */
+	/* The collapse fails with EAGAIN if the writer faults and holds a reference. */
 	for (int tries = 0; tries < 20 && err == EAGAIN; tries++) {
 		usleep(50000);
 		parked = collapse_parked(self->base, "try_to_unmap_flush", "park", 1);
@@ -775,7 +776,7 @@ static void *count_copies(void *arg)
 	return NULL;
 }
 
-/* The same without having to catch a CPU at it: no page is copied before the flush. */
+/* No page is copied before the flush. This test does not depend on the timing of a CPU. */
 TEST_F(collapse_file, nothing_is_copied_before_the_flush)
 {
 	long copies = -1;
@@ -785,22 +786,22 @@ TEST_F(collapse_file, nothing_is_copied_before_the_flush)
 	if (!inject_available())
 		SKIP(return, "no collapse_file_inject in debugfs");
 	if (!inject_has_copy())
-		SKIP(return, "no copying that could be counted on this machine");
+		SKIP(return, "copies cannot be counted on this machine");
 	fill(self->base, false);
 	ASSERT_EQ(inject("try_to_unmap_flush park"), 0);
-	/* Never, as there are not so many. */
+	/* Count the calls. There are fewer, so none fails. */
 	ASSERT_EQ(inject(COPY " fail 1000000"), 0);
 	ASSERT_EQ(pthread_create(&thread, NULL, count_copies, &copies), 0);
 	err = collapse(self->base).err;
 	pthread_join(thread, NULL);
 	EXPECT_EQ(err, 0);
 	EXPECT_GE(copies, 0);
-	/* Those are for pages shared with the process that this one was forked off. */
+	/* These are copy-on-write faults, for pages shared with the parent process. */
 	EXPECT_LT(copies, 64);
 	EXPECT_GE(inject_calls(COPY), NR_PAGES);
 }
 
-/* What was there is there all the time, and so are the zeroes. */
+/* After the commit, and before the collapse has ended, all pages are present. */
 TEST_F(collapse_file, success_misses_no_page_under_way)
 {
 	struct sight before, during;
@@ -840,7 +841,7 @@ static void *observe(void *arg)
 
 	while (!__atomic_load_n(&observer->stop, __ATOMIC_ACQUIRE)) {
 		look(observer->fd, observer->base, 0, &now);
-		/* What is charged in advance may be seen. */
+		/* Charges for the holes may be observable until the collapse has failed. */
 		now.blocks = observer->before.blocks;
 		now.fs_free = observer->before.fs_free;
 		memcpy(now.memcg, observer->before.memcg, sizeof(now.memcg));
@@ -854,7 +855,7 @@ static void *observe(void *arg)
 	return NULL;
 }
 
-/* Nobody sees anything of a collapse that fails, not even while it is under way. */
+/* A collapse that fails is not observable, not even while it runs. */
 TEST_F(collapse_file, failure_is_not_seen_under_way)
 {
 	char *alias = map_range(self->fd, 0, PROT_READ | PROT_WRITE, MAP_SHARED);
@@ -874,7 +875,7 @@ TEST_F(collapse_file, failure_is_not_seen_under_way)
 	munmap(alias, HUGE);
 }
 
-/* Fill the range as a process of CGROUP, which pays for it. */
+/* Fill the range in a process that is in CGROUP, so that CGROUP is charged. */
 static bool fill_in_cgroup(char *base)
 {
 	pid_t child;
@@ -902,12 +903,12 @@ TEST_F(collapse_file, from_swap)
 		SKIP(return, "no swap space");
 	madvise(self->base, HUGE, MADV_PAGEOUT);
 	look(self->fd, self->base, 0, &sight);
-	/* A page that is still being written has left the page cache. */
+	/* A page counts as evicted even while it is still being written to swap. */
 	EXPECT_GT(sight.evicted, NR_PAGES / 2);
 	EXPECT_COLLAPSE(self->base, true);
 }
 
-/* How many pages of the range are in memory, also in the swap cache. */
+/* Return the number of pages of the range in the page cache or the swap cache. */
 static unsigned long count_resident(int fd, char *base)
 {
 	unsigned long resident = 0;
@@ -919,12 +920,12 @@ static unsigned long count_resident(int fd, char *base)
 	return resident;
 }
 
-/* Swaps the range out, and empties the swap cache. Returns whether that went well. */
+/* Swap the range out, and empty the swap cache. Return whether no page is left. */
 static bool swap_out_anew(int fd, char *base)
 {
 	unsigned long resident = NR_PAGES;
 
-	/* What has been written is freed by the next attempt. */
+	/* The next attempt frees the pages that this one writes to swap. */
 	for (int try = 0; resident && try < 100; try++) {
 		write_text(CGROUP "/memory.reclaim", "4M");
 		resident = count_resident(fd, base);
@@ -932,7 +933,7 @@ static bool swap_out_anew(int fd, char *base)
 	return !resident;
 }
 
-/* Not even in the swap cache: what is read anew is not on the LRU for a while. */
+/* All pages are read from swap. They are not on the LRU at first. */
 TEST_F(collapse_file, from_swap_read_anew)
 {
 	if (read_number("/proc/meminfo", "SwapTotal:") <= 0)
@@ -944,7 +945,7 @@ TEST_F(collapse_file, from_swap_read_anew)
 	rmdir(CGROUP);
 }
 
-/* All of the range is read from a disk before the first page is waited for. */
+/* Rust starts to read all pages from swap before it waits for the first one. */
 TEST_F(collapse_file, swap_is_read_ahead)
 {
 	unsigned long resident = 0;
@@ -962,7 +963,7 @@ TEST_F(collapse_file, swap_is_read_ahead)
 	EXPECT_TRUE(swap_out_anew(self->fd, self->base));
 	parked = collapse_parked(self->base, "shmem_get_folio", "park", 1);
 	ASSERT_NE(parked, NULL);
-	/* The reads have begun, and end by themselves. */
+	/* The reads have been started, and complete while the collapse is parked. */
 	for (int try = 0; resident < NR_PAGES / 2 && try < 1000; try++) {
 		resident = count_resident(self->fd, self->base);
 		usleep(10000);
@@ -981,7 +982,7 @@ TEST_F(collapse_file, from_fallocated)
 	EXPECT_COLLAPSE(self->base, true);
 }
 
-/* How many of the pages from @page on are mapped. */
+/* Return the number of mapped pages from @page on. */
 static unsigned long count_mapped(const char *base, unsigned long page)
 {
 	int pagemap = open("/proc/self/pagemap", O_RDONLY);
@@ -994,8 +995,8 @@ static unsigned long count_mapped(const char *base, unsigned long page)
 }
 
 /*
- * The pages of a batch are unmapped together. If one of them has another user, the
- * pages after it stay mapped, by whatever number of VMAs.
+ * A collapse unmaps the pages of a batch together. If one of them has another user, the pages
+ * after it stay mapped, in any number of VMAs.
  */
 TEST_F(collapse_file, refused_keeps_later_pages_mapped)
 {
@@ -1012,7 +1013,7 @@ TEST_F(collapse_file, refused_keeps_later_pages_mapped)
 			maps[i] = map_range(self->fd, 0, PROT_READ, MAP_SHARED);
 		ASSERT_NE(maps[i], NULL);
 		EXPECT_TRUE(content_is_right(maps[i], false));
-		/* With one VMA, and with all. */
+		/* Collapse with one VMA, and with all four. */
 		if (i && i < 3)
 			continue;
 		EXPECT_EQ(collapse_once(self->base).err, EAGAIN);
@@ -1028,7 +1029,7 @@ TEST_F(collapse_file, refused_keeps_later_pages_mapped)
 	}
 }
 
-/* Another VMA has the range where no PMD can map it: two page tables have its pages. */
+/* Another VMA maps the range at an unaligned address, so that it spans two page tables. */
 TEST_F(collapse_file, mapped_across_page_tables)
 {
 	char *area = mmap(NULL, 3 * HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -1039,7 +1040,7 @@ TEST_F(collapse_file, mapped_across_page_tables)
 	odd = mmap(odd, HUGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, self->fd, 0);
 	ASSERT_NE(odd, MAP_FAILED);
 
-	/* Only its page tables have the pages, and have them dirty. */
+	/* Only the page tables of @odd map the pages, with dirty bits. */
 	fill(odd, true);
 	EXPECT_COLLAPSE(self->base, true);
 	EXPECT_TRUE(content_is_right(odd, true));
@@ -1050,7 +1051,7 @@ TEST_F(collapse_file, from_mlocked)
 {
 	fill(self->base, true);
 	ASSERT_EQ(mlock(self->base, HUGE), 0);
-	/* Which has filled the holes. */
+	/* mlock() has filled the holes. */
 	EXPECT_COLLAPSE(self->base, true);
 	ASSERT_EQ(munlock(self->base, HUGE), 0);
 }
@@ -1079,7 +1080,7 @@ static bool has_flag(char *at, uint64_t mask)
 	return pfn_has_flag(pfn_of(at), mask);
 }
 
-/* Two ranges that are collapsed by one call, on a CPU of its own. */
+/* Two ranges that one call collapses, in a thread on another CPU. */
 struct two_ranges {
 	char *base;
 	bool done;
@@ -1100,8 +1101,9 @@ static void *collapse_two_ranges(void *arg)
 }
 
 /*
- * Pages that another CPU has just added are in its LRU batch, which has a reference to each.
- * The call drains the batches before the first range. The scan of a later range does it again.
+ * Pages that another CPU has just added are in its LRU batch, which holds a reference to each.
+ * madvise() drains the batches before the first range. The scan of a later range drains them
+ * again.
  */
 TEST_F(collapse_file, scan_drains_lru_batches)
 {
@@ -1132,7 +1134,7 @@ TEST_F(collapse_file, scan_drains_lru_batches)
 	while (!inject_is_parked("filemap_release_folio") &&
 	       !__atomic_load_n(&two.done, __ATOMIC_ACQUIRE))
 		usleep(1000);
-	/* Fewer than a batch holds. */
+	/* These pages do not fill a batch, so they stay in it. */
 	for (unsigned long page = fresh; page < NR_PAGES; page++)
 		write_page(two.base + HUGE, page);
 	inject("off");
@@ -1144,8 +1146,8 @@ TEST_F(collapse_file, scan_drains_lru_batches)
 }
 
 /*
- * A page that another process has mlocked as well stays mlocked after that one has unlocked
- * it. A collapse that is refused at an earlier page must not change that.
+ * A page that two processes have mlocked stays mlocked after one of them has unlocked it. A
+ * collapse that is refused at an earlier page must not change that.
  */
 TEST_F(collapse_file, refused_leaves_later_pages_mlocked)
 {
@@ -1175,7 +1177,7 @@ TEST_F(collapse_file, refused_leaves_later_pages_mlocked)
 	ASSERT_EQ(read(ready[0], &byte, 1), 1);
 	EXPECT_EQ(byte, 1);
 
-	/* After the scan, which would see it. */
+	/* Pin the page after the scan, which would refuse it. */
 	parked = collapse_parked(self->base, "filemap_release_folio", "park", 10);
 	ASSERT_NE(parked, NULL);
 	ASSERT_EQ(vmsplice(ends[1], &page, 1, 0), PAGE);
@@ -1185,7 +1187,7 @@ TEST_F(collapse_file, refused_leaves_later_pages_mlocked)
 
 	close(go[1]);
 	ASSERT_EQ(waitpid(child, NULL, 0), child);
-	/* This drains the batches of all CPUs, in which an munlock() may wait. */
+	/* The call drains the batches of all CPUs. An munlock() may be pending in one. */
 	EXPECT_EQ(collapse_once(self->base).err, EAGAIN);
 	EXPECT_TRUE(has_flag(self->base + later * PAGE, KPF_MLOCKED));
 
@@ -1211,7 +1213,7 @@ TEST_F(collapse_file, refused_page_is_locked_until_the_flush)
 	fill(self->base, false);
 	ASSERT_EQ(pipe(ends), 0);
 	pfn = pfn_of(page.iov_base);
-	/* After the scan, which would see it. */
+	/* Pin the page after the scan, which would refuse it. */
 	parked = collapse_parked(self->base, "filemap_release_folio", "park", 10);
 	ASSERT_NE(parked, NULL);
 	ASSERT_EQ(vmsplice(ends[1], &page, 1, 0), PAGE);
@@ -1235,7 +1237,7 @@ static bool lru_is_multi_gen(void)
 	return caps > 0 && caps & 1;
 }
 
-/* The old folios' LRU flags go when they do: a free page must not have them. */
+/* The collapse must clear the LRU flags of the old folios, because a free page has none. */
 TEST_F(collapse_file, from_active)
 {
 	static char content[HUGE];
@@ -1258,7 +1260,7 @@ TEST_F(collapse_file, from_active)
 		EXPECT_TRUE(is_huge(self->base));
 		return;
 	}
-	/* Read often enough, also by way of the batches, a page counts as active. */
+	/* A page becomes active after several reads, when the LRU batches are drained. */
 	for (int tries = 0; tries < 20 && !active; tries++) {
 		ASSERT_EQ(pread(self->fd, content, HUGE, 0), HUGE);
 		active = has_flag(self->base + PAGE, KPF_ACTIVE);
@@ -1280,7 +1282,7 @@ TEST_F(collapse_file, from_sealed)
 
 #define THP "/sys/kernel/mm/transparent_hugepage/"
 
-/* Shmem's folios get an order by a setting. */
+/* Write the setting for shmem folios of @order. */
 static bool shmem_order(int order, const char *setting, char *before)
 {
 	char path[100];
@@ -1289,7 +1291,7 @@ static bool shmem_order(int order, const char *setting, char *before)
 	return choose_setting(path, setting, before);
 }
 
-/* A huge page that is allocated and not cleared yet must not be mapped as it is. */
+/* A huge page that was allocated and not cleared yet must not be mapped. */
 TEST_F(collapse_file, huge_page_that_nobody_has_written_is_zero)
 {
 	char before[16] = "never";
@@ -1304,7 +1306,7 @@ TEST_F(collapse_file, huge_page_that_nobody_has_written_is_zero)
 	ASSERT_EQ(fstat(self->fd, &stat), 0);
 	if ((unsigned long)stat.st_blocks != HUGE / 512)
 		SKIP(return, "no huge page was available");
-	/* Whether it can be collapsed before that is of no importance. */
+	/* It does not matter whether this succeeds. */
 	madvise(self->base, HUGE, MADV_COLLAPSE);
 	for (unsigned long page = 0; page < NR_PAGES; page++) {
 		ASSERT_TRUE(page_is(self->base, page, true))
@@ -1315,7 +1317,7 @@ TEST_F(collapse_file, huge_page_that_nobody_has_written_is_zero)
 	EXPECT_EQ(madvise(self->base, HUGE, MADV_COLLAPSE), 0);
 }
 
-/* Have pages @first up to @end of the range in folios of @order. */
+/* Write pages @first up to, but not including, @end of the range, in folios of @order. */
 static bool fill_by_order(char *base, unsigned long first, unsigned long end, int order)
 {
 	int orders[NR_ORDERS] = {}, pagemap, kpageflags, err;
@@ -1353,7 +1355,7 @@ TEST_F(collapse_file, from_order_8)
 	EXPECT_COLLAPSE(self->base, false);
 }
 
-/* Folios of all sorts, swapped out and allocated pages, and holes. */
+/* Folios of different orders, swapped-out pages, allocated pages, and holes. */
 TEST_F(collapse_file, from_everything)
 {
 	for (unsigned long page = 0; page < 64; page++)
@@ -1370,7 +1372,7 @@ TEST_F(collapse_file, from_everything)
 		ASSERT_TRUE(page_is(self->base, page, page >= 256 && (page < 300 || page % 3)));
 }
 
-/* A failing collapse gives large folios back whole, too. */
+/* A failing collapse does not split large folios. */
 TEST_F(collapse_file, uffd_missing_with_large_folios_is_busy)
 {
 	char *alias = map_range(self->fd, 0, PROT_READ | PROT_WRITE, MAP_SHARED);
@@ -1389,7 +1391,7 @@ TEST_F(collapse_file, uffd_missing_with_large_folios_is_busy)
 		ASSERT_TRUE(page_is(self->base, page, page < 16 || page >= 272));
 }
 
-/* What is dirty in memory only is not lost when the huge folio is reclaimed. */
+/* Dirty data is not lost when the huge folio is reclaimed. */
 TEST_F(collapse_file, collapsed_can_be_swapped_out)
 {
 	struct sight sight;
@@ -1398,7 +1400,7 @@ TEST_F(collapse_file, collapsed_can_be_swapped_out)
 	if (read_number("/proc/meminfo", "SwapTotal:") <= 0)
 		SKIP(return, "no swap space");
 	ASSERT_EQ(collapse(self->base).err, 0);
-	/* Only what is mapped is taken, and nothing that others have a reference to. */
+	/* MADV_PAGEOUT reclaims only mapped pages without other references, so retry. */
 	for (int tries = 0; tries < 40; tries++) {
 		ASSERT_TRUE(content_is_right(self->base, true));
 		ASSERT_EQ(madvise(self->base, HUGE, MADV_PAGEOUT), 0);
@@ -1411,7 +1413,7 @@ TEST_F(collapse_file, collapsed_can_be_swapped_out)
 	EXPECT_TRUE(content_is_right(self->base, true));
 }
 
-/* A file of COLLAPSE_FILE_DIR in the place of the memfd. */
+/* Replace the memfd with a file in COLLAPSE_FILE_DIR. */
 static bool on_disk(int *fd, char **base)
 {
 	static char content[HUGE];
@@ -1440,7 +1442,7 @@ TEST_F(collapse_file, from_clean_file)
 	if (!on_disk(&self->fd, &self->base))
 		SKIP(return, "no COLLAPSE_FILE_DIR");
 	EXPECT_COLLAPSE(self->base, false);
-	/* Writing goes on as with any file. */
+	/* The file can still be written. */
 	write_page(self->base, 3);
 	ASSERT_EQ(fsync(self->fd), 0);
 	EXPECT_TRUE(content_is_right(self->base, false));
@@ -1453,7 +1455,7 @@ TEST_F(collapse_file, from_file_to_be_read)
 	if (!on_disk(&self->fd, &self->base))
 		SKIP(return, "no COLLAPSE_FILE_DIR");
 	ASSERT_EQ(posix_fadvise(self->fd, 0, 0, POSIX_FADV_DONTNEED), 0);
-	/* Scattered pages are there, between which it takes reading. */
+	/* Read a few scattered pages. The collapse has to read the pages in between. */
 	ASSERT_EQ(madvise(self->base, HUGE, MADV_RANDOM), 0);
 	for (unsigned long page = 0; page < NR_PAGES; page += 100)
 		FORCE_READ(self->base[page * PAGE]);
@@ -1467,7 +1469,7 @@ static long their_stat(const char *key)
 	return read_number(CGROUP "/memory.stat", key);
 }
 
-/* memory.stat is brought up to date every two seconds, or if much has changed. */
+/* Wait for a value. memory.stat is flushed every two seconds, or after many changes. */
 static long soon(long (*stat)(const char *key), const char *key, long expected)
 {
 	long seen = stat(key);
@@ -1479,7 +1481,7 @@ static long soon(long (*stat)(const char *key), const char *key, long expected)
 	return seen;
 }
 
-/* Pages of another cgroup are taken from its statistics, and added to ours. */
+/* A collapse moves the pages of another cgroup from its statistics to those of the caller. */
 TEST_F(collapse_file, from_another_cgroup)
 {
 	long theirs, ours, huge;
@@ -1488,18 +1490,18 @@ TEST_F(collapse_file, from_another_cgroup)
 		SKIP(return, "no memory cgroups");
 	theirs = (NR_PAGES - NR_PAGES / 8) * PAGE;
 	EXPECT_EQ(soon(their_stat, "shmem ", theirs), theirs);
-	/* Here it is not known what to wait for. */
+	/* There is no known value to wait for here. */
 	sleep(3);
 	ours = memory_stat("shmem ");
 	huge = memory_stat("shmem_thp ");
 	EXPECT_COLLAPSE(self->base, true);
 	EXPECT_EQ(soon(their_stat, "shmem ", 0), 0);
 	EXPECT_EQ(soon(their_stat, "file ", 0), 0);
-	/* Nor is anything counted on lists that is not there. */
+	/* The LRU list sizes do not count the old folios any more. */
 	EXPECT_EQ(soon(their_stat, "inactive_anon ", 0), 0);
 	EXPECT_EQ(soon(their_stat, "active_anon ", 0), 0);
 	EXPECT_EQ(soon(memory_stat, "shmem_thp ", huge + HUGE), huge + (long)HUGE);
-	/* Above us is the other cgroup's parent, which had its pages, too. */
+	/* This cgroup is the parent of the other one, so it has counted its pages before. */
 	EXPECT_EQ(soon(memory_stat, "shmem ", ours + HUGE - theirs), ours + (long)HUGE - theirs);
 	rmdir(CGROUP);
 }
@@ -1520,7 +1522,7 @@ static bool bind_to_node(int node)
 	return !syscall(__NR_set_mempolicy, 2 /* MPOL_BIND */, &mask, sizeof(mask) * 8);
 }
 
-/* Pages on two nodes: the huge folio is where most of them were, and counted there. */
+/* The huge folio is allocated on the node that had most of the pages, and counted there. */
 TEST_F(collapse_file, from_two_nodes)
 {
 	unsigned long first = 100;
@@ -1541,12 +1543,12 @@ TEST_F(collapse_file, from_two_nodes)
 	EXPECT_COLLAPSE(self->base, false);
 	EXPECT_EQ(node_stat(0, "nr_shmem ") - before[0], -(long)first);
 	EXPECT_EQ(node_stat(1, "nr_shmem ") - before[1], (long)first);
-	/* Others read files meanwhile, but not so many. */
+	/* Other tasks read files concurrently, but not that many pages. */
 	EXPECT_GT(node_stat(1, "nr_file_pages ") - cached, (long)first - 64);
 	EXPECT_LT(node_stat(1, "nr_file_pages ") - cached, (long)first + 256);
 }
 
-/* Objects of a slab cache, -1 if that cannot be known. Frees that wait are waited for. */
+/* Return the number of objects in a slab cache after pending frees, or -1 if unknown. */
 static long slab_objects(const char *cache)
 {
 	char path[64];
@@ -1572,7 +1574,7 @@ static void *make_nodes(void *arg)
 	return NULL;
 }
 
-/* Somebody else makes the nodes that a collapse has got memory for: it is given back. */
+/* A collapse allocates a node, but another task fills the tree first. The node is freed. */
 TEST_F(collapse_file, unused_node_is_freed)
 {
 	const int rounds = 100;
@@ -1595,7 +1597,7 @@ TEST_F(collapse_file, unused_node_is_freed)
 		pthread_join(thread, NULL);
 		ASSERT_EQ(inject("off"), 0);
 	}
-	/* A CPU that has stood still may be behind with freeing. */
+	/* A CPU that was stalled may be late with freeing. */
 	for (int tries = 0; tries < 20; tries++) {
 		more = slab_objects("radix_tree_node") - before;
 		if (more < rounds / 2)
@@ -1604,7 +1606,7 @@ TEST_F(collapse_file, unused_node_is_freed)
 	EXPECT_LT(more, rounds / 2);
 }
 
-/* What is counted by fail-nth: all allocations, and quietly. */
+/* Make fail-nth count all allocations, without messages, or restore the defaults. */
 static void fault_injection(bool all)
 {
 	static const char * const knobs[] = {
@@ -1623,8 +1625,8 @@ static void fault_injection(bool all)
 }
 
 /*
- * One collapse after the other in which the first allocation fails, the second, and so
- * on, until one gets through with none left to fail.
+ * The first allocation of a collapse fails, then the second one of another collapse, and so
+ * on. The test ends when a collapse makes fewer allocations than that.
  */
 TEST_F_TIMEOUT(collapse_file, each_allocation_fails_once, 300)
 {
@@ -1641,7 +1643,7 @@ TEST_F_TIMEOUT(collapse_file, each_allocation_fails_once, 300)
 		ASSERT_LT(nth, 1000);
 		ASSERT_EQ(fallocate(self->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
 				    HUGE), 0);
-		/* Few nodes of the tree are there yet. */
+		/* Most nodes of the XArray are missing in the range. */
 		for (unsigned long page = 0; page < 20; page++)
 			write_page(self->base, page);
 		look(self->fd, self->base, 0, &before);
@@ -1656,14 +1658,14 @@ TEST_F_TIMEOUT(collapse_file, each_allocation_fails_once, 300)
 			failures++;
 			look(self->fd, self->base, 0, &after);
 			EXPECT_STREQ(looks_different(&before, &after) ?: "nothing", "nothing");
-			/* Before collapse_file() it may be an EAGAIN, without a fault. */
+			/* Checks before collapse_file() may fail with EAGAIN, without a fault. */
 			EXPECT_TRUE(err == ENOMEM || err == EBUSY || err == EINVAL ||
 				    err == EAGAIN);
 		}
 		for (unsigned long page = 0; page < 40; page++)
 			ASSERT_TRUE(page_is(self->base, page, page >= 20));
 	} while (!left);
-	TH_LOG("%u collapses, of which %u failed", nth, failures);
+	TH_LOG("%u collapses, %u failed", nth, failures);
 	EXPECT_GT(failures, 0);
 	EXPECT_EQ(collapse(self->base).err, 0);
 }

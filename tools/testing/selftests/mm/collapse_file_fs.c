@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What a collapse must not do to a file system and to those who use it: block it, take
- * its space, bring back what is past the end of a file, or hide an error.
+ * Test the effects of a collapse on a file system and its users. A collapse must not block
+ * the file system, use up its space, expose data past the end of a file, or hide an error.
  *
- * The tests run on any kernel. Some need collapse_file_inject in debugfs. A kernel with
- * more than one implementation is tested with the one in use. COLLAPSE_FILE_DIR is a
- * directory for regular files.
+ * The tests run on any kernel, with the implementation in use. Some need
+ * collapse_file_inject in debugfs. COLLAPSE_FILE_DIR is a directory for regular files.
  */
 #define _GNU_SOURCE
 #include "kselftest_harness.h"
@@ -65,8 +64,8 @@ static void *punch_first_page(void *arg)
 }
 
 /*
- * Truncation and hole punching wait for folio locks with invalidate_lock held, and reading
- * takes that lock.
+ * A collapse must not hold a folio lock while it reads other folios. Truncation and hole
+ * punching wait for folio locks with invalidate_lock held, and reading takes that lock.
  */
 TEST_F(fs, no_page_is_locked_while_others_are_read)
 {
@@ -98,7 +97,7 @@ TEST_F(fs, no_page_is_locked_while_others_are_read)
 	locked = is_locked(self->kpageflags, pfn);
 	EXPECT_FALSE(locked);
 	if (!locked) {
-		/* This would not end if the page were locked. */
+		/* This call would hang if the page were locked. */
 		ASSERT_EQ(pthread_create(&thread, NULL, punch_first_page, &punch), 0);
 		pthread_join(thread, NULL);
 		EXPECT_EQ(punch.err, 0);
@@ -111,7 +110,10 @@ TEST_F(fs, no_page_is_locked_while_others_are_read)
 	close(punch.fd);
 }
 
-/* Writeback waits for folio locks, with a transaction open. */
+/*
+ * A collapse must not hold a folio lock when it starts writeback. Writeback waits for folio
+ * locks with a transaction open.
+ */
 TEST_F(fs, no_page_is_locked_while_others_are_written_back)
 {
 	struct parked *parked;
@@ -145,7 +147,7 @@ TEST_F(fs, no_page_is_locked_while_others_are_written_back)
 	close(read_only);
 }
 
-/* An error of writeback is for those who use the data. O_DIRECT looks for it first. */
+/* A collapse must not consume a writeback error. An O_DIRECT read checks for it first. */
 TEST_F(fs, writeback_error_is_reported)
 {
 	char *page = aligned_alloc(PAGE, PAGE), path[32], *base;
@@ -176,7 +178,7 @@ TEST_F(fs, writeback_error_is_reported)
 	close(fd);
 }
 
-/* A file of shmem of @ranges ranges, each with one page, mapped where huge pages fit. */
+/* Map a shmem file of @ranges ranges, each with one page, aligned for huge pages. */
 static char *map_sparse(int ranges, int *fd)
 {
 	size_t len = ranges * HUGE;
@@ -192,7 +194,7 @@ static char *map_sparse(int ranges, int *fd)
 	return base;
 }
 
-/* How many ranges of it a collapse has filled. */
+/* Return the number of these ranges that a collapse has filled. */
 static int filled_ranges(int fd, int ranges)
 {
 	struct stat stat;
@@ -248,7 +250,7 @@ static void *collapse_three_ranges(void *arg)
 	return NULL;
 }
 
-/* The end of the memory is unmapped while the first range is collapsed. */
+/* Unmap the last range while the first one is collapsed. */
 TEST_F(fs, range_that_is_gone_is_no_success)
 {
 	struct advice advice = {};
@@ -292,7 +294,7 @@ TEST_F(fs, busy_range_does_not_keep_the_next_one)
 	close(fd);
 }
 
-/* When the file is charged for its holes, there are nodes for all of the range. */
+/* The collapse has allocated nodes for the whole range when it charges the holes. */
 TEST_F(fs, failed_collapse_leaves_no_nodes)
 {
 	enum { FILES = 100 };
@@ -314,13 +316,13 @@ TEST_F(fs, failed_collapse_leaves_no_nodes)
 		EXPECT_NE(collapse(bases[i]).err, 0);
 	EXPECT_EQ(inject_calls("shmem_charge"), FILES);
 	after = read_number("/proc/slabinfo", "radix_tree_node ");
-	/* The page has two: one for its slot, and one above. All holes would have seven. */
+	/* The page needs two nodes: one for its slot, and its parent. The holes need seven more. */
 	EXPECT_LT(after - before, 4 * FILES);
 	for (int i = 0; i < FILES; i++)
 		close(fds[i]);
 }
 
-/* A full tmpfs takes back what is past the end of a file. */
+/* A full tmpfs frees pages past the end of a file. */
 TEST_F(fs, space_past_the_end_is_given_back)
 {
 	char dir[] = "/tmp/collapse_file-XXXXXX", path[64], page[PAGE], *base;
@@ -358,7 +360,7 @@ TEST_F(fs, space_past_the_end_is_given_back)
 	close(big);
 }
 
-/* Pages of a regular file that were evicted are not in swap. */
+/* khugepaged must not count evicted pages of a regular file as swapped-out pages. */
 TEST_F(fs, evicted_pages_are_not_swap)
 {
 	struct thp_settings settings;
@@ -374,7 +376,7 @@ TEST_F(fs, evicted_pages_are_not_swap)
 	base = map_range(fd, 0, PROT_READ, MAP_SHARED);
 	ASSERT_NE(base, NULL);
 	for (tries = 0; tries < 100; tries++) {
-		/* Only pages that are mapped are paged out. */
+		/* MADV_PAGEOUT reclaims only mapped pages, so map them all. */
 		ASSERT_TRUE(content_is_right(base, false));
 		madvise(base, HUGE / 2, MADV_PAGEOUT);
 		look(fd, base, 0, &sight);
@@ -408,7 +410,7 @@ TEST_F(fs, evicted_pages_are_not_swap)
 	close(fd);
 }
 
-/* To clear what is past the end is a part of a write, and this one is refused. */
+/* A write past the end clears the rest of the last page. A refused write must not. */
 TEST_F(fs, refused_write_changes_nothing)
 {
 	int fd = memfd_create("collapse_file", MFD_ALLOW_SEALING);
@@ -427,7 +429,7 @@ TEST_F(fs, refused_write_changes_nothing)
 	close(fd);
 }
 
-/* How a file grows. */
+/* Ways to grow a file. */
 static int by_ftruncate(int fd)
 {
 	return ftruncate(fd, HUGE);
@@ -476,8 +478,8 @@ FIXTURE_TEARDOWN(growth)
 }
 
 /*
- * What was written past the end of a file by a mapping does not appear when the file grows.
- * A huge page can be written to past the last page of the file.
+ * Data that was written past the end of a file through a mapping must not appear when the
+ * file grows. A huge page can be written to past the last page of the file.
  */
 TEST_F(growth, file_grows_by_zeroes)
 {
@@ -492,10 +494,10 @@ TEST_F(growth, file_grows_by_zeroes)
 		write_page(self->base, page);
 	memset(self->base + size, 0, 100);
 	ASSERT_EQ(collapse(self->base).err, 0);
-	/* What is reserved past the end outlives a split. */
+	/* Pages that are reserved past the end survive a split. */
 	if (variant->split)
 		ASSERT_EQ(fallocate(self->fd, FALLOC_FL_KEEP_SIZE, 0, HUGE), 0);
-	/* The kernel writes, so that there is no signal where it may not. */
+	/* pread() writes to the mapping, so that a fault is EFAULT and not a signal. */
 	for (int i = 0; i < 2; i++)
 		pread(self->fd, self->base + past[i], 1, 0);
 	if (variant->split)

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What users of a file are promised, whether or not it is collapsed: written data
- * stays, a marker in a page table stays, and an access that is an event stays one.
+ * Test what a collapse must preserve for users of a file: written data, markers in page
+ * tables, and userfaultfd events.
  *
- * The tests run on any kernel. Some of them need collapse_file_inject in debugfs. A
- * kernel with more than one implementation is tested with the one in use.
- * COLLAPSE_FILE_DIR is a directory for regular files.
+ * The tests run on any kernel, with the implementation in use. Some need
+ * collapse_file_inject in debugfs. COLLAPSE_FILE_DIR is a directory for regular files.
  */
 #define _GNU_SOURCE
 #include "kselftest_harness.h"
@@ -63,7 +62,7 @@ static void jump(int signal)
 	siglongjmp(after_signal, signal);
 }
 
-/* Read a byte. Returns the signal that this raises, or 0. */
+/* Read a byte. Return the signal that this raises, or 0. */
 static int signal_at(const char *at)
 {
 	struct sigaction action = { .sa_handler = jump }, bus, segv;
@@ -79,7 +78,7 @@ static int signal_at(const char *at)
 	return signal;
 }
 
-/* A userfaultfd with @features: -1 if the kernel does not have them. */
+/* Open a userfaultfd with @features. Return -1 if the kernel does not have them. */
 static int uffd_with(uint64_t features)
 {
 	struct uffdio_api api = { .api = UFFD_API, .features = features };
@@ -120,8 +119,8 @@ static void *access_page(void *arg)
 }
 
 /*
- * Whether an access is an event. @request then lets the access go on: the ioctl gets
- * @argument, which describes the page.
+ * Return whether an access triggers an event. The ioctl @request then resolves the fault.
+ * Its @argument describes the page.
  */
 static bool is_event(int uffd, struct access access, unsigned long request, void *argument)
 {
@@ -144,9 +143,9 @@ static bool is_event(int uffd, struct access access, unsigned long request, void
 }
 
 /*
- * A huge folio of shmem that was only read is clean. Page-table entries that map it are
- * writable, so a write makes an entry dirty and nothing else. A collapse that replaces the
- * entries by a PMD must keep that.
+ * A huge shmem folio that was only read is clean. The page table entries that map it are
+ * writable, so a write only sets the dirty bit of an entry. A collapse that replaces the
+ * entries with a PMD must preserve the dirty bits.
  */
 TEST_F(promises, write_by_page_table_survives_reclaim)
 {
@@ -157,7 +156,7 @@ TEST_F(promises, write_by_page_table_survives_reclaim)
 
 	if (read_number("/proc/meminfo", "SwapTotal:") <= 0)
 		SKIP(return, "no swap space");
-	/* A marker makes a page table, which keeps the first access from being mapped by a PMD. */
+	/* The marker needs a page table, so that the first access cannot map a PMD. */
 	if (madvise(self->base + HUGE - PAGE, PAGE, MADV_GUARD_INSTALL))
 		SKIP(return, "no guard regions");
 	if (!choose_setting(SHMEM_ENABLED, "always", before))
@@ -185,18 +184,18 @@ TEST_F(promises, write_by_page_table_survives_reclaim)
 	}
 	for (int i = 0; i < 2; i++) {
 		EXPECT_TRUE(page_is(self->base, written[i], false))
-			TH_LOG("page %lu has lost what was written", written[i]);
+			TH_LOG("page %lu has lost its data", written[i]);
 	}
 }
 
-/* Give @other a page table that has nothing at @page. */
+/* Give @other a page table without an entry for @page. */
 static void make_table(char *other, unsigned long page)
 {
 	FORCE_READ(other[100 * PAGE]);
 	madvise(other + page * PAGE, PAGE, MADV_DONTNEED);
 }
 
-/* The marker outlives the userfaultfd. */
+/* The poison marker stays after the userfaultfd is closed. */
 TEST_F(promises, poison_survives_collapse_by_another_mapping)
 {
 	const unsigned long poisoned = 7;
@@ -251,15 +250,16 @@ static void *advise(void *arg)
 }
 
 /*
- * Have a collapse replace the page-table entries of @base by a PMD, and give @advice while it
- * holds the lock of the table, which it has emptied. Whether it came to that.
+ * Make a collapse replace the page table entries of @base with a PMD. Call madvise() with
+ * @advice while the collapse holds the page table lock and has cleared the entries. Return
+ * whether both happened.
  */
 static bool advise_meanwhile(char *base, struct advice *advice)
 {
 	struct parked *parked;
 	pthread_t thread;
 
-	/* A marker keeps the huge page from being mapped by a PMD. */
+	/* The marker keeps the faults from mapping the huge page with a PMD. */
 	if (madvise(base + HUGE - PAGE, PAGE, MADV_GUARD_INSTALL))
 		return false;
 	for (unsigned long page = 0; page < NR_PAGES - 1; page++)
@@ -272,16 +272,16 @@ static bool advise_meanwhile(char *base, struct advice *advice)
 		collapse_resume(parked);
 		return false;
 	}
-	/* The advice waits for the lock. The stall ends by itself: no CPU may be left to do it. */
+	/* The advice waits for the lock. The stall ends by itself: there may be no CPU to end it. */
 	pthread_join(thread, NULL);
 	collapse_resume(parked);
 	return true;
 }
 
-/* Locks are not fair everywhere, so the collapse may win by chance. */
+/* The lock may be unfair, so that the collapse wins by chance. Try several times. */
 #define ROUNDS 10
 
-/* On a busy machine the lock may be released before the advice is given. */
+/* On a busy machine the collapse may release the lock before the call of madvise(). */
 #define TRIES 100
 
 TEST_F(promises, guard_survives_collapse_meanwhile)
@@ -306,7 +306,7 @@ TEST_F(promises, guard_survives_collapse_meanwhile)
 	ASSERT_GT(rounds, 0);
 }
 
-/* With a lock for all page tables of a process, this has freed the table twice. */
+/* Without split page table locks, a kernel may free the page table twice here. */
 TEST_F(promises, page_table_is_freed_once)
 {
 	struct advice advice = {
@@ -324,7 +324,7 @@ TEST_F(promises, page_table_is_freed_once)
 			ASSERT_EQ(advice.err, 0);
 			ASSERT_TRUE(content_is_right(self->other, false));
 		}
-		/* So that there are page-table entries again. */
+		/* Remove the PMD, so that the next round has page table entries again. */
 		ASSERT_EQ(madvise(self->other, HUGE, MADV_DONTNEED), 0);
 	}
 	ASSERT_GT(rounds, 0);
@@ -351,8 +351,8 @@ static void *pin_all(void *arg)
 }
 
 /*
- * A device writes to the pages that it has pinned, also if they are pinned while a collapse is
- * under way that has not seen the pins.
+ * Writes of a device to pinned pages must reach the file, also if the pages are pinned during
+ * a collapse that has already checked for pins.
  */
 TEST_F(promises, write_by_device_reaches_the_file)
 {
@@ -372,11 +372,11 @@ TEST_F(promises, write_by_device_reaches_the_file)
 	ASSERT_NE(base, NULL);
 	fill(base, false);
 
-	/* All folios have been checked for other users then, and none was replaced. */
+	/* Here the collapse has checked all folios for other users, and has replaced none. */
 	parked = collapse_parked(base, "try_to_unmap_flush", "park", 1);
 	ASSERT_NE(parked, NULL);
 	ASSERT_EQ(pthread_create(&thread, NULL, pin_all, &pin), 0);
-	/* It gets its pins now, or it waits for the collapse. */
+	/* The thread pins the pages now, or waits for the collapse. */
 	for (int tries = 0; tries < 50 && !__atomic_load_n(&pin.done, __ATOMIC_ACQUIRE); tries++)
 		usleep(10000);
 	collapse_resume(parked);
@@ -398,8 +398,8 @@ TEST_F(promises, write_by_device_reaches_the_file)
 }
 
 /*
- * A device that mirrors page tables is told when a page is replaced. The private mapping keeps
- * its page table, so that only the unmapping of the old pages can tell.
+ * A device that mirrors page tables must be notified when a page is replaced. The private
+ * mapping keeps its page table, so that only the unmapping of the old pages notifies it.
  */
 TEST_F(promises, device_that_mirrors_memory_sees_later_writes)
 {
@@ -434,7 +434,7 @@ TEST_F(promises, device_that_mirrors_memory_sees_later_writes)
 	close(device);
 }
 
-/* A page that is in the page cache, and was never continued, is an event. */
+/* An access to a page in the page cache triggers a minor fault event until UFFDIO_CONTINUE. */
 TEST_F(promises, minor_fault_survives_collapse)
 {
 	int uffd = uffd_with(UFFD_FEATURE_MINOR_SHMEM);
@@ -451,7 +451,7 @@ TEST_F(promises, minor_fault_survives_collapse)
 
 		EXPECT_TRUE(is_event(uffd, (struct access){ .at = at }, UFFDIO_CONTINUE, &go_on))
 			TH_LOG("page %lu", page);
-		/* The file may be collapsed, but the mapping may not map it all. */
+		/* The collapse may replace the folios, but must not map them here. */
 		madvise(self->other, HUGE, MADV_COLLAPSE);
 	}
 	EXPECT_TRUE(content_is_right(self->base, false));
@@ -459,7 +459,7 @@ TEST_F(promises, minor_fault_survives_collapse)
 }
 
 #ifdef UFFDIO_RWPROTECT
-/* A page that is protected from reading and writing is an event. */
+/* An access to a page that is protected from reads and writes triggers an event. */
 TEST_F(promises, rw_protection_survives_collapse_by_another_mapping)
 {
 	int uffd = uffd_with(UFFD_FEATURE_RWP);
@@ -489,7 +489,7 @@ TEST_F(promises, rw_protection_survives_collapse_by_another_mapping)
 }
 #endif
 
-/* Past the end of a regular file there is SIGBUS, even if a huge folio reaches past it. */
+/* An access past the end of a regular file raises SIGBUS, even if a huge folio reaches there. */
 TEST_F(promises, sigbus_past_the_end)
 {
 	struct iovec page;
@@ -545,7 +545,7 @@ static void *write_directly(void *arg)
 	return NULL;
 }
 
-/* Whether a thread sleeps uninterruptibly, as when it waits for a folio lock. */
+/* Return whether a thread is in uninterruptible sleep, as when it waits for a folio lock. */
 static bool sleeps(pid_t tid)
 {
 	char path[64], state = 0;
@@ -562,8 +562,8 @@ static bool sleeps(pid_t tid)
 }
 
 /*
- * A read after a completed O_DIRECT write returns what was written. The write drops what the
- * page cache has of the page, for which it waits for a folio that a collapse is replacing.
+ * A read after an O_DIRECT write returns the new data. The write invalidates the page in the
+ * page cache, and for this it waits for the lock of a folio that a collapse replaces.
  */
 TEST_F(promises, read_after_direct_write)
 {
@@ -585,7 +585,7 @@ TEST_F(promises, read_after_direct_write)
 	direct.fd = open(page, O_RDWR | O_DIRECT | O_CLOEXEC);
 	ASSERT_GE(direct.fd, 0);
 
-	/* The write has dropped the page, and is on its way to the disk. */
+	/* The write has invalidated the page once, and is parked before its bio is submitted. */
 	ASSERT_EQ(pthread_create(&thread, NULL, write_directly, &direct), 0);
 	while (!__atomic_load_n(&direct.tid, __ATOMIC_ACQUIRE))
 		usleep(1000);
@@ -593,7 +593,7 @@ TEST_F(promises, read_after_direct_write)
 	__atomic_store_n(&direct.go, true, __ATOMIC_RELEASE);
 	ASSERT_TRUE(inject_wait("submit_bio"));
 
-	/* The page is read anew, and a collapse is about to copy it. */
+	/* Read the old page again, and park a collapse before it copies the page. */
 	ASSERT_EQ(pread(fd, page, PAGE, 0), PAGE);
 	parked = collapse_parked(base, "try_to_unmap_flush", "park", 1);
 	ASSERT_NE(parked, NULL);

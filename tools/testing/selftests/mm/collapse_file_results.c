@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Every result that collapse_file() can have, with the errno that MADV_COLLAPSE makes
- * of it and the index that the trace event tells, for the implementation in use.
+ * Test every result of collapse_file(), with the errno of MADV_COLLAPSE and the index in
+ * the trace event. The tests run with the implementation in use.
  *
- * Each case brings the result about, looks whether the failure has changed anything
- * that can be seen, and removes the cause: then the collapse must succeed, which it
- * cannot if a lock, a reference or an entry was left behind.
+ * Each case triggers a result and checks that the failure changed nothing observable. It
+ * then removes the cause, and the collapse must succeed. The collapse cannot succeed if
+ * the failure left a lock, a reference or an entry.
  *
- * Most cases need debugfs' collapse_file_inject (CONFIG_COLLAPSE_FILE_INJECT), all of
- * them need tracefs and root. Directories on file systems with large folios are taken
- * from the environment: COLLAPSE_FILE_DIR, and COLLAPSE_FILE_SMALL_BLOCKS_DIR for one
- * whose blocks are smaller than a page.
+ * All cases need tracefs and root. Most of them need collapse_file_inject in debugfs
+ * (CONFIG_COLLAPSE_FILE_INJECT). Two environment variables name directories on file
+ * systems with large folios: COLLAPSE_FILE_DIR, and COLLAPSE_FILE_SMALL_BLOCKS_DIR for a
+ * file system with blocks smaller than a page.
  */
 #define _GNU_SOURCE
 #include "kselftest_harness.h"
@@ -31,12 +31,12 @@
 #include "hugepage_settings.h"
 #include "vm_util.h"
 
-/* The range is not the first of its file, so that no index is right by accident. */
+/* The range is the second one of its file, so that no index is right by accident. */
 #define START		((long)NR_PAGES)
 #define END		(2 * START)
 #define CGROUP		"/sys/fs/cgroup/collapse_file"
 
-/* What there is to be reached. */
+/* The results that the cases reach, and the ways to reach them. */
 enum reached {
 	ALLOC_HUGE_PAGE_FAIL,
 	CGROUP_CHARGE_FAIL,
@@ -90,10 +90,10 @@ static const char * const names[NR_REACHED] = {
 	[PTE_MAPPED_HUGEPAGE] = "PTE_MAPPED_HUGEPAGE: collapsed",
 };
 
-/* Shared with the processes that the harness makes of the tests. */
+/* Shared by the processes in which the harness runs the tests. */
 static struct {
-	char by[NR_REACHED][40];	/* the case that has reached it, or "" */
-	int ran;
+	char by[NR_REACHED][40];	/* the case that reached it, or "" */
+	int ran;			/* number of cases that were run */
 } *board;
 
 static void __attribute__((constructor)) make_board(void)
@@ -120,7 +120,7 @@ static int register_missing(int uffd, char *at)
 	return ioctl(uffd, UFFDIO_REGISTER, &reg) ? errno : 0;
 }
 
-/* A file of two ranges, of which nothing but the second is used. */
+/* Create a file of two ranges and map the second one. The tests use only that one. */
 static bool open_file(const char *path, int *fd, char **base)
 {
 	*fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
@@ -146,7 +146,7 @@ FIXTURE_SETUP(results)
 		SKIP(return, "no userfaultfd");
 	strcpy(self->dir, "/tmp/collapse_file.XXXXXX");
 	ASSERT_NE(mkdtemp(self->dir), NULL);
-	/* Of our own, so that it goes with us. */
+	/* The mount namespace is private, so that the mounts go away with the process. */
 	ASSERT_EQ(unshare(CLONE_NEWNS), 0);
 	ASSERT_EQ(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
 	ASSERT_EQ(mount("none", self->dir, "tmpfs", 0, "size=16m,huge=never"), 0);
@@ -168,7 +168,7 @@ FIXTURE_TEARDOWN(results)
 	}
 }
 
-/* A call's errno, and the result and the index in its trace. */
+/* Check the errno of a call, and the result and the index in its trace event. */
 #define EXPECT_OUTCOME(what, errno_, result_, index_)			\
 	do {								\
 		const struct outcome *seen_ = &(what);			\
@@ -188,8 +188,8 @@ FIXTURE_TEARDOWN(results)
 	} while (0)
 
 /*
- * Whoever ends a write to swap may have a reference to the page for a moment longer.
- * One that a failure has left behind does not go away.
+ * Retry for a while, because the end of a write to swap may still hold a reference to a
+ * page. A reference that a failure leaked does not go away.
  */
 #define EXPECT_SUCCESS(at)						\
 	do {								\
@@ -204,8 +204,8 @@ FIXTURE_TEARDOWN(results)
 	} while (0)
 
 /*
- * A collapse that fails, because of what @command injects if there is one, leaves no
- * trace but the one in the trace buffer.
+ * Check that a collapse fails and changes nothing observable. @command, if it is not NULL,
+ * injects the failure.
  */
 #define EXPECT_FAILURE(errno_, result_, index_, command)		\
 	do {								\
@@ -244,7 +244,7 @@ TEST_F(results, cgroup_charge_fail)
 	if (write_text(CGROUP "/cgroup.procs", "0"))
 		SKIP(return, "no memory cgroups");
 	fill(self->base, true);
-	/* Too little for the huge folio beside the small ones, and nothing to reclaim. */
+	/* The huge folio does not fit next to the small ones, and nothing can be reclaimed. */
 	write_text(CGROUP "/memory.swap.max", "0");
 	ASSERT_EQ(write_text(CGROUP "/memory.max", "3670016"), 0);
 	EXPECT_FAILURE(EBUSY, "ccgroup_charge_failed", 0, NULL);
@@ -260,7 +260,7 @@ TEST_F(results, no_nodes)
 {
 	if (!inject_available())
 		SKIP(return, "no collapse_file_inject in debugfs");
-	/* Most of the tree's nodes for the range are yet to be made. */
+	/* Most nodes of the XArray are missing in the range. */
 	write_page(self->base, 1);
 	EXPECT_FAILURE(ENOMEM, "alloc_huge_page_failed", 0,
 		       "kmem_cache_alloc_lru_noprof fail 1 1000000");
@@ -300,7 +300,7 @@ TEST_F(results, page_lock)
 	if (!inject_available())
 		SKIP(return, "no collapse_file_inject in debugfs");
 	fill(self->base, true);
-	/* What the second looks at before collapse_file() must not see the first. */
+	/* Park the second one first, so that its scan does not see folios locked by the first. */
 	second = collapse_parked(self->base, "__folio_alloc_noprof", "park", 1);
 	ASSERT_NE(second, NULL);
 	first = collapse_parked(self->base, "shmem_charge", "park", 1);
@@ -337,7 +337,7 @@ static void *page_out(void *at)
 	return NULL;
 }
 
-/* Reclaim isolates a page meanwhile: the first one of all, one among others, one far behind. */
+/* Reclaim concurrently isolates a page: the first one, one in the first batch, a later one. */
 TEST_F(results, del_page_lru)
 {
 	static const unsigned long pages[] = { 1, 4, 100 };
@@ -381,7 +381,7 @@ TEST_F(results, page_has_private)
 	REACHED(PAGE_HAS_PRIVATE);
 }
 
-/* A command without a word names no function, not the one of an earlier command. */
+/* A blank command is refused. It does not refer to the function of an earlier command. */
 TEST_F(results, injector_refuses_a_blank_command)
 {
 	if (!inject_available())
@@ -392,13 +392,13 @@ TEST_F(results, injector_refuses_a_blank_command)
 	EXPECT_EQ(inject("off"), 0);
 }
 
-/* Rust compares folio->mapping itself, which cannot be made to fail. */
+/* Rust compares folio->mapping itself, so no failure can be injected there. */
 static bool calls_folio_mapping(void)
 {
 	return !in_rust();
 }
 
-/* Believed not to happen: truncation takes the folio lock. */
+/* This result only occurs by injection, because truncation takes the folio lock. */
 TEST_F(results, not_in_mapping)
 {
 	struct sight before, after;
@@ -411,7 +411,7 @@ TEST_F(results, not_in_mapping)
 		SKIP(return, "Rust does not call folio_mapping()");
 	fill(self->base, true);
 	look(self->fd, self->base, HUGE, &before);
-	/* Others ask for a folio's mapping, too, but not from there to the first folio. */
+	/* No other call of folio_mapping() comes between the charge and the first folio. */
 	parked = collapse_parked(self->base, "__mem_cgroup_charge", "park-after", 1);
 	ASSERT_NE(parked, NULL);
 	ASSERT_EQ(inject("folio_mapping fail 1 1 %d", parked_tid(parked)), 0);
@@ -425,7 +425,7 @@ TEST_F(results, not_in_mapping)
 	REACHED(NOT_IN_MAPPING);
 }
 
-/* The first page from @page on that fill() has written, with holes, and that is not mapped now. */
+/* Return the first page from @page on that fill() wrote, with holes, and that is not mapped. */
 static unsigned long first_unmapped(char *base, unsigned long page)
 {
 	int pagemap = open("/proc/self/pagemap", O_RDONLY);
@@ -450,14 +450,14 @@ TEST_F(results, page_count)
 	fill(self->base, true);
 	ASSERT_EQ(pipe(ends), 0);
 	look(self->fd, self->base, HUGE, &before);
-	/* The tenth folio, locked and isolated: nobody had it in use before. */
+	/* Park at the tenth folio, of page 11. The scan has passed, so it may be pinned now. */
 	parked = collapse_parked(self->base, "filemap_release_folio", "park", 10);
 	ASSERT_NE(parked, NULL);
 	page = (struct iovec) { .iov_base = self->base + 11 * PAGE, .iov_len = PAGE };
 	ASSERT_EQ(vmsplice(ends[1], &page, 1, 0), PAGE);
 	outcome = collapse_resume(parked);
 	EXPECT_OUTCOME(outcome, EAGAIN, "not_suitable_page_count", START + 11);
-	/* Nobody needs to have lost them. */
+	/* The pages after the refused one stay mapped. */
 	EXPECT_EQ(first_unmapped(self->base, 12), NR_PAGES);
 	look(self->fd, self->base, HUGE, &after);
 	EXPECT_STREQ(looks_different(&before, &after) ?: "nothing", "nothing");
@@ -489,7 +489,7 @@ TEST_F(results, copy_mc)
 	if (!inject_has_copy())
 		SKIP(return, "copying cannot be made to fail on this machine");
 	fill(self->base, true);
-	/* Nothing is wrong with the page really. */
+	/* The memory of the page is fine, so do not report it. */
 	ASSERT_EQ(inject("memory_failure_queue fail 1 1000"), 0);
 	EXPECT_FAILURE(EINVAL, "copy_poisoned_page", START + 11,
 		       COPY " fail 10");
@@ -517,7 +517,7 @@ TEST_F(results, store_failed)
 	look(fd, base, 0, &before);
 	parked = collapse_parked(base, "shmem_charge", "park", 1);
 	ASSERT_NE(parked, NULL);
-	/* All other nodes vanish, and with them the root. There is no memory for others. */
+	/* Remove all other nodes and the root of the XArray. New ones cannot be allocated. */
 	for (unsigned long page = 64; page < NR_PAGES; page += 64) {
 		write_page(base, page);
 		ASSERT_EQ(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, page * PAGE,
@@ -575,7 +575,7 @@ TEST_F(results, exceed_none_pte)
 	REACHED(EXCEED_NONE_PTE);
 }
 
-/* khugepaged is not asked, but it must have a reason to look at the range. */
+/* khugepaged scans the range only if the mount option and the advice allow it. */
 TEST_F(results, khugepaged)
 {
 	struct thp_settings settings;
@@ -616,7 +616,7 @@ TEST_F(results, collapsed)
 	REACHED(PTE_MAPPED_HUGEPAGE);
 }
 
-/* The same file on a file system with large folios, written, flushed, and mapped. */
+/* Replace the file by one on a file system with large folios, of @size bytes. */
 static bool on_disk(const char *variable, off_t size, int *fd, char **base)
 {
 	const char *dir = getenv(variable);
@@ -633,7 +633,7 @@ static bool on_disk(const char *variable, off_t size, int *fd, char **base)
 	return !ftruncate(*fd, size);
 }
 
-/* By write(), a page at a time, so that each has a folio of its own. */
+/* Use write() for one page at a time, so that all folios are small. */
 static bool write_file_page(int fd, unsigned long page)
 {
 	static char text[NR_PAGES * PAGE];
@@ -651,8 +651,8 @@ static bool write_file_pages(int fd, unsigned long count)
 }
 
 /*
- * madvise() has dirty pages written back and tries again, once. Who ends the writeback may
- * hold a page for a moment longer, so that it does not get as far as collapse_file().
+ * madvise() writes dirty pages back and tries once more. The end of the writeback may still
+ * hold a reference to a page. The second attempt then fails before collapse_file().
  */
 static bool second_attempt_missed(const struct outcome *outcome)
 {
@@ -682,7 +682,7 @@ TEST_F(results, page_dirty)
 		SKIP(return, "no collapse_file_inject in debugfs");
 	ASSERT_TRUE(write_file_pages(self->fd, NR_PAGES));
 
-	/* In the second attempt; if it is missed, from the beginning. */
+	/* Park the second attempt. If it fails before collapse_file(), start over. */
 	for (int tries = 0; !parked && tries < 20; tries++) {
 		ASSERT_TRUE(write_file_page(self->fd, 7));
 		parked = collapse_parked(self->base, "__folio_alloc_noprof", "park", 2);
@@ -700,7 +700,7 @@ TEST_F(results, page_dirty)
 	REACHED(PAGE_DIRTY);
 }
 
-/* Of a file that nobody has open for writing, writeback is started at once. */
+/* If no task has the file open for writing, the collapse starts writeback of dirty pages. */
 TEST_F(results, page_dirty_is_flushed)
 {
 	const char *dir = getenv("COLLAPSE_FILE_DIR");
@@ -760,7 +760,7 @@ static void *run_collapse(void *arg)
 	return NULL;
 }
 
-/* What is on its way to the disk is left alone, and madvise() waits for it. */
+/* A collapse refuses folios under writeback, and madvise() waits for the writeback. */
 TEST_F(results, page_writeback)
 {
 	pthread_t writer, collapser;
@@ -773,7 +773,7 @@ TEST_F(results, page_writeback)
 	if (!inject_available())
 		SKIP(return, "no collapse_file_inject in debugfs");
 	ASSERT_TRUE(write_file_pages(self->fd, NR_PAGES));
-	/* Of more than there is room for in a bio, some would still be held to be written. */
+	/* All pages fit one bio. With more, some folios would stay locked until their bio. */
 	for (unsigned long page = 0; page < 100; page++)
 		ASSERT_TRUE(write_file_page(self->fd, page));
 	ASSERT_EQ(pthread_create(&writer, NULL, write_back, &self->fd), 0);
@@ -815,7 +815,7 @@ TEST_F(results, page_dirty_after_unmap)
 	EXPECT_EQ(outcome.events, 2);
 	EXPECT_STREQ(outcome.first_result, "page_dirty_or_writeback");
 	EXPECT_EQ(outcome.first_index, START + 4);
-	/* The first five are not mapped any more. */
+	/* The first five pages are no longer mapped, so try_to_unmap() is called for the sixth. */
 	EXPECT_EQ(outcome.err, EAGAIN);
 	EXPECT_STREQ(outcome.result, "page_dirty_or_writeback");
 	EXPECT_EQ(outcome.index, START + 5);
@@ -829,7 +829,7 @@ TEST_F(results, fail_not_uptodate)
 	if (!on_disk("COLLAPSE_FILE_SMALL_BLOCKS_DIR", HUGE, &self->fd, &self->base))
 		SKIP(return, "no COLLAPSE_FILE_SMALL_BLOCKS_DIR");
 	ASSERT_TRUE(write_file_pages(self->fd, 11));
-	/* One block of a page, of which nobody has asked for the rest. */
+	/* Write one block of a page. The rest of the page has not been read. */
 	ASSERT_EQ(ftruncate(self->fd, 2 * HUGE), 0);
 	ASSERT_EQ(pwrite(self->fd, "x", 1, HUGE + 11 * PAGE), 1);
 	ASSERT_EQ(fsync(self->fd), 0);
@@ -841,7 +841,7 @@ TEST_F(results, fail_not_uptodate)
 	REACHED(FAIL_NOT_UPTODATE);
 }
 
-/* The last one, as it counts the others. */
+/* This case is the last one, because it counts the others. */
 TEST_F(results, every_result_is_reached)
 {
 	for (int i = 0; i < NR_REACHED; i++)
@@ -849,7 +849,7 @@ TEST_F(results, every_result_is_reached)
 			TH_LOG("reached %s by %s", names[i], board->by[i]);
 		else
 			TH_LOG("not reached: %s", names[i]);
-	/* Only asked for some of them? */
+	/* Skip if only some of the cases were selected. */
 	if (board->ran <= NR_REACHED)
 		SKIP(return, "not all cases were run");
 	if (!inject_available() || !getenv("COLLAPSE_FILE_DIR") ||

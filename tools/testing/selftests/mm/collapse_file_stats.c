@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What collapse_file_stats in debugfs (CONFIG_COLLAPSE_FILE_STATS) counts, for the
- * implementation in use. Needs root, tracefs, and that nobody else is counting.
+ * Test the counts in debugfs' collapse_file_stats (CONFIG_COLLAPSE_FILE_STATS), with the
+ * implementation in use. The tests need root and tracefs. No other task may use the file.
  */
 #define _GNU_SOURCE
 #include "kselftest_harness.h"
@@ -34,7 +34,7 @@ static long is_on(void)
 	return read_number(STATS, "counting ");
 }
 
-/* The sum of the lines of @impl and @kind, or of the one for @key. -1: not as described. */
+/* Return the sum of the lines of @impl and @kind, only for @key if set. -1: bad format. */
 static long counted(const char *impl, const char *kind, const char *key)
 {
 	char line[128], of[16], what[16], which[40];
@@ -55,7 +55,7 @@ static long counted(const char *impl, const char *kind, const char *key)
 	return sum;
 }
 
-/* How many holds were of @ns or longer, where @ns is a power of two. */
+/* Return the number of critical sections of @ns or longer. @ns is a power of two. */
 static long counted_from(const char *impl, unsigned long ns)
 {
 	char key[24];
@@ -112,7 +112,7 @@ FIXTURE_TEARDOWN(stats)
 		EXPECT_EQ(counted(impl_, "hold_ns", NULL), 0);		\
 	} while (0)
 
-/* One collapse, and so many times that it got to the last hold of the lock. */
+/* Check for one collapse, and for @holds times that it reached the last critical section. */
 #define EXPECT_ONE(impl, result, holds)					\
 	do {								\
 		const char *who_ = impl;				\
@@ -123,7 +123,7 @@ FIXTURE_TEARDOWN(stats)
 		EXPECT_NOTHING(strcmp(who_, "c") ? "c" : "rust");	\
 	} while (0)
 
-/* A collapse that comes to collapse_file() once, and ends there with this result. */
+/* Check that a collapse calls collapse_file() once, with this result. */
 #define EXPECT_COLLAPSE(errno_, result_)				\
 	do {								\
 		struct outcome outcome_ = collapse(self->base);		\
@@ -152,7 +152,7 @@ TEST_F(stats, success_with_holes)
 	EXPECT_COLLAPSE(0, "pte_mapped_hugepage");
 	EXPECT_ONE(self->impl, "pte_mapped_hugepage", 1);
 
-	/* What is huge does not get to collapse_file(). */
+	/* collapse_file() is not called for a range that is already huge. */
 	EXPECT_EQ(collapse(self->base).events, 0);
 	EXPECT_ONE(self->impl, "pte_mapped_hugepage", 1);
 }
@@ -204,8 +204,8 @@ static long now(void)
 }
 
 /*
- * The last hold is measured, and all of it. A collapse waits there, when it is about to commit,
- * until the clock of the guest has moved on far enough.
+ * The time includes the whole last critical section. The collapse stalls there, right before the
+ * commit, until the clock has advanced far enough.
  */
 TEST_F_TIMEOUT(stats, length_of_the_last_hold, 300)
 {
@@ -215,7 +215,7 @@ TEST_F_TIMEOUT(stats, length_of_the_last_hold, 300)
 
 	if (!inject_available())
 		SKIP(return, "no collapse_file_inject in debugfs");
-	/* The stall ends by itself if this CPU has to wait for the other one: try again. */
+	/* The stall ends by itself if this CPU has to wait for the other one. Then try again. */
 	for (int tries = 0; tries < 10 && length < long_hold; tries++) {
 		struct parked *parked;
 		long begun, passed;
@@ -224,7 +224,7 @@ TEST_F_TIMEOUT(stats, length_of_the_last_hold, 300)
 			  0);
 		fill(self->base, true);
 		ASSERT_EQ(write_text(STATS, "1"), 0);
-		/* The first CPU keeps the time. The one of the collapse will do nothing else. */
+		/* Collapse on CPU 1, which stalls with interrupts off. CPU 0 keeps the time. */
 		if (!run_on(1))
 			SKIP(return, "there is one CPU only");
 		parked = collapse_parked(self->base, "shmem_charge", "park", 1);
@@ -234,7 +234,7 @@ TEST_F_TIMEOUT(stats, length_of_the_last_hold, 300)
 		ASSERT_EQ(inject("shmem_charge go"), 0);
 		parked_gets_to(parked, last);
 		begun = now();
-		/* If it is still there after the look at the clock, it has been for so long. */
+		/* If the task still stalls after @passed was read, it stalled for that long. */
 		do {
 			usleep(10000);
 			passed = now() - begun;
@@ -295,7 +295,7 @@ TEST_F(stats, other_words)
 {
 	static const char * const words[] = {
 		"\n", "2", "-1", "01", "on", "Reset", "res", "resetting", "1 0",
-		"a word that is longer than any there is",
+		"a word that is longer than any command",
 	};
 
 	ASSERT_EQ(write_text(STATS, "1"), 0);
@@ -308,7 +308,7 @@ TEST_F(stats, other_words)
 	}
 }
 
-/* A file that is nobody else's is collapsed again and again. Returns how often it was. */
+/* Collapse a private file again and again. Return the number of successful collapses. */
 static void *collapser(void *arg)
 {
 	int fd = memfd_create("collapse_file_stats", 0);
@@ -331,7 +331,7 @@ static void *collapser(void *arg)
 
 TEST_F(stats, many_at_a_time)
 {
-	/* Results that are found out in the last hold. */
+	/* The results that the last critical section determines. */
 	static const char * const last[] = {
 		"pte_mapped_hugepage", "exceed_none_pte", "page_filled", "store_failed",
 	};
@@ -339,7 +339,7 @@ TEST_F(stats, many_at_a_time)
 	long done = 0, holds = 0;
 	void *result;
 
-	/* Who reads the trace would take it away from the others. */
+	/* Do not trace: a thread that reads the trace would consume the events of the others. */
 	trace_end();
 	ASSERT_EQ(write_text(STATS, "1"), 0);
 	for (int i = 0; i < THREADS; i++)

@@ -28,7 +28,7 @@
 #define EVENT	TRACING "/events/huge_memory/mm_khugepaged_collapse_file/enable"
 #define INJECT	"/sys/kernel/debug/collapse_file_inject"
 
-/* memory.stat leaves out what CPUs have not added up yet, as long as it is less. */
+/* memory.stat may lack the updates of each CPU that are not flushed yet, up to this size. */
 #define MEMCG_SLACK	((long)(192 * PAGE))
 
 static char pattern(unsigned long page, unsigned long at)
@@ -248,7 +248,7 @@ static void parse(const char *line, struct outcome *outcome)
 	strcpy(outcome->first_result, outcome->result);
 }
 
-/* Take in what has been traced: calls by thread @tid, or those for @addr. */
+/* Read the trace, and add the calls by thread @tid or, if @tid is 0, those for @addr. */
 static void read_trace(pid_t tid, unsigned long addr, struct outcome *outcome)
 {
 	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -280,8 +280,8 @@ bool traced_elsewhere(unsigned long addr, struct outcome *outcome)
 }
 
 /*
- * Coverage: with KCOV_OUT=FILE in the environment, the addresses in the kernel that
- * collapses have come by are added to FILE, each once, as lines of hexadecimal.
+ * Coverage: with KCOV_OUT=FILE in the environment, the kernel addresses that a collapse
+ * covers are appended to FILE in hexadecimal, one per line, each once.
  */
 #define COVER_ENTRIES	(1024 * 1024UL)
 #define TEXT_START	0xffffffff80000000UL
@@ -320,7 +320,10 @@ static void cover_end(void)
 		return;
 	count = __atomic_load_n(&cover[0], __ATOMIC_RELAXED);
 	ioctl(cover_fd, KCOV_DISABLE, 0);
-	/* No stream: for its buffer this would wait for whoever has been stopped with mmap_lock. */
+	/*
+	 * Do not use a stream: to allocate its buffer this thread would wait for mmap_lock,
+	 * which a parked thread may hold.
+	 */
 	out = open(getenv("KCOV_OUT"), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 	if (out < 0)
 		return;
@@ -458,7 +461,7 @@ struct parked *collapse_parked(char *at, const char *function, const char *actio
 	*parked = (struct parked) {
 		.at = at, .function = function, .action = action, .first = first,
 	};
-	/* madvise() may not have got as far as collapse_file(). */
+	/* madvise() may fail with EAGAIN before it calls collapse_file(). */
 	for (int tries = 0; tries < 40; tries++) {
 		parked->done = false;
 		if (pthread_create(&parked->thread, NULL, run_parked, parked))
@@ -532,12 +535,12 @@ void look(int fd, char *base, off_t offset, struct sight *sight)
 	sight->writeback = cache.writeback;
 	sight->evicted = cache.evicted;
 	sight->recently_evicted = cache.recently_evicted;
-	/* In this order: fstat() has shmem put its accounts in order. */
+	/* statfs() before fstat(), because fstat() makes shmem recalculate its accounts. */
 	if (!fstatfs(fd, &fs))
 		sight->fs_free = fs.f_bfree;
 	if (!fstat(fd, &st))
 		sight->blocks = st.st_blocks;
-	/* What CPUs have not yet added up. */
+	/* Flush the per-CPU counters. */
 	write_text("/proc/sys/vm/stat_refresh", "1");
 	sight->shmem = read_number("/proc/meminfo", "Shmem:");
 	sight->shmem_huge = read_number("/proc/meminfo", "ShmemHugePages:");

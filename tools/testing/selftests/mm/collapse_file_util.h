@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the tests of collapse_file() share: asking for a collapse and learning what
- * came of it, having it fail or wait on the way, and what can be seen of a file.
+ * Shared by the tests of collapse_file(). The functions here trigger a collapse and read
+ * its result, inject failures and waits, and record the observable state of a file.
  */
 #ifndef _COLLAPSE_FILE_UTIL_H
 #define _COLLAPSE_FILE_UTIL_H
@@ -16,7 +16,7 @@
 #define MADV_COLLAPSE 25
 #endif
 
-/* Under emulation, beside others, the harness' own 30 seconds are too few. */
+/* The default of 30 seconds is too short under emulation, next to other tests. */
 #undef TEST_TIMEOUT_DEFAULT
 #define TEST_TIMEOUT_DEFAULT 120
 
@@ -24,117 +24,120 @@
 #define HUGE		(2UL << 20)
 #define NR_PAGES	(HUGE / PAGE)
 
-/* Content: each page has its own, and none has zeroes. */
+/* Write or check the content of a page. It depends on the page, and has no zero bytes. */
 void write_page(char *base, unsigned long page);
 bool page_is(const char *base, unsigned long page, bool hole);
 
-/* A range with a hole in front of every seven pages, or without one. */
+/* Fill or check a range. With @holes, the first of each eight pages is a hole. */
 bool is_hole(unsigned long page);
 void fill(char *base, bool holes);
 bool content_is_right(const char *base, bool holes);
 
-/* Map HUGE bytes of a file where a huge page fits, or somewhere else at @at. */
+/* Map HUGE bytes of a file, at an address that is aligned for a huge page. */
 char *map_range(int fd, off_t offset, int prot, int flags);
 
 /*
- * A new file in COLLAPSE_FILE_DIR with the content of fill(), in small folios that were
- * written back. It has no name, so it ends with the test. Returns -1, and sets @why, if
+ * Create a file in COLLAPSE_FILE_DIR with the content of fill(), written back, in small
+ * folios. The file is unlinked, so it goes away with the test. Return -1 and set @why if
  * there is no such directory.
  */
 int regular_file(const char **why);
 
-/* A userfaultfd that knows all that is tested: -1 without the right to it. */
+/* Open a userfaultfd with the features that the tests use. Return -1 if that fails. */
 int open_uffd(void);
 
-/* Write all of @text to a file: 0 or an errno. */
+/* Write @text to a file. Return 0 or an errno. */
 int write_text(const char *path, const char *text);
-/* Choose a word of a setting in sysfs. @before gets the one in brackets, of 15 bytes. */
+/*
+ * Select a word of a setting in sysfs. @before, of 16 bytes, gets the word that was
+ * selected before, which the setting has in brackets.
+ */
 bool choose_setting(const char *path, const char *word, char *before);
 
 struct thp_settings;
-/* Have khugepaged look at what is advised again and again, and fill as many holes as it can. */
+/* Let khugepaged scan MADV_HUGEPAGE ranges without a pause, whatever holes they have. */
 void khugepaged_without_rest(struct thp_settings *settings);
 
-/* The number after @key at the beginning of a line of @path, -1 if there is none. */
+/* Return the number after @key at the beginning of a line of @path, or -1. */
 long read_number(const char *path, const char *key);
 
 /*
- * The implementation of collapse_file() in use: "c" or "rust". NULL where the kernel
- * has only one.
+ * Return the implementation of collapse_file() in use, "c" or "rust". Return NULL if the
+ * kernel has only one.
  */
 const char *implementation(void);
 bool in_rust(void);
 bool choose_implementation(const char *name);
 
-/* What came of a collapse. */
+/* The outcome of madvise(MADV_COLLAPSE). */
 struct outcome {
 	int err;		/* errno of madvise(), or 0 */
-	int events;		/* how often collapse_file() was called, -1 if not traced */
-	char result[40];	/* of the last call, in the trace event's words */
-	long index;		/* of the last call: page of the file */
+	int events;		/* number of calls of collapse_file(), -1 if not traced */
+	char result[40];	/* of the last call, as in the trace event */
+	long index;		/* of the last call, as in the trace event */
 	char first_result[40];	/* of the first call */
 	long first_index;
 };
 
 /*
- * Begin and end the tracing of collapses, by an instance of its own. Without it, or
- * where there is no tracefs, events is -1.
+ * Start and stop tracing of collapses, in a separate trace instance. Without a trace,
+ * struct outcome has -1 events.
  */
 bool trace_begin(void);
 void trace_end(void);
 
-/* Stop tracing for a while, or go on. To end it frees hundreds of inodes a moment later. */
+/* Pause or resume tracing. Unlike trace_end(), this does not free hundreds of inodes. */
 void trace_pause(bool pause);
 
-/* Ask for a collapse once. The trace is that of the calling thread. */
+/* Call madvise(MADV_COLLAPSE) once. The outcome has the events of the calling thread. */
 struct outcome collapse_once(char *at);
 
 /*
- * Ask until collapse_file() has been called, or had been EAGAIN for too long. What
- * madvise() looks at first may be in the way for a moment: references, for example.
- * Untraced, ask until it is not EAGAIN.
+ * Call madvise(MADV_COLLAPSE) until collapse_file() is called, or until the number of
+ * attempts is used up. Checks before that call may fail temporarily with EAGAIN, for
+ * example because of a reference. Without a trace, retry while the error is EAGAIN.
  */
 struct outcome collapse(char *at);
 
-/* The last call made by khugepaged for @mm_addr, false if there was none. */
+/* Read the calls that any task made for @addr. Return false if there is none. */
 bool traced_elsewhere(unsigned long addr, struct outcome *outcome);
 
 /*
- * Commands to debugfs' collapse_file_inject, printf-like: 0 or an errno, ENOENT if the
- * kernel does not have it.
+ * Write a command to collapse_file_inject in debugfs, with a printf() format. Return 0 or
+ * an errno. It is ENOENT if the kernel does not have the file or the function.
  */
 int __printf(1, 2) inject(const char *command, ...);
 bool inject_available(void);
-/* What copies a page and can tell that it was poisoned, on x86. */
+/* The x86 function that copies a page and detects poison, on CPUs with fast strings. */
 #define COPY	"copy_mc_enhanced_fast_string"
-/* Whether it is what copies here, and is not armed: it is for CPUs with fast strings. */
+/* Return whether COPY copies pages on this CPU, and is not armed. */
 bool inject_has_copy(void);
-/* How often @function has been called since it was armed, -1 if it is not. */
+/* Return the number of calls of @function since it was armed, or -1 if it is not armed. */
 long inject_calls(const char *function);
-/* Is a task parked in @function? One that stalls may have ended that by itself. */
+/* Return whether a task is parked or stalls in @function. A stall may end by itself. */
 bool inject_is_parked(const char *function);
-/* Wait until a task is parked in @function: false if that takes too long. */
+/* Wait until a task is parked in @function. Return false on a timeout. */
 bool inject_wait(const char *function);
 
 /*
- * A collapse in a thread of its own that is parked in @function, for the calls from
- * @first on. Returns false, with nothing left running, if it does not get there.
+ * Start a collapse in a new thread and wait until it is parked in call number @first of
+ * @function. Return NULL, with no thread running, if it does not get there.
  */
 struct parked;
 struct parked *collapse_parked(char *at, const char *function, const char *action,
 			       unsigned int first);
 struct outcome collapse_resume(struct parked *parked);
-/* Wait until it is parked in another function: false if it was done before. */
+/* Wait until the thread is parked in @function. Return false if it ends before that. */
 bool parked_gets_to(struct parked *parked, const char *function);
-/* For inject(): the thread that is parked. */
+/* Return the thread ID, for inject(). */
 pid_t parked_tid(const struct parked *parked);
 
 /*
- * What can be seen of NR_PAGES of a file from @offset on without changing it. hole,
- * resident: by SEEK_DATA and mincore().
+ * The observable state of NR_PAGES of a file. look() records it for the pages from @offset
+ * on, without changing them.
  */
 struct sight {
-	bool hole[NR_PAGES], resident[NR_PAGES];
+	bool hole[NR_PAGES], resident[NR_PAGES];	/* SEEK_DATA, mincore() */
 	uint64_t cached, dirty, writeback, evicted, recently_evicted;	/* cachestat() */
 	long blocks;			/* st_blocks */
 	long fs_free;			/* statfs() */
@@ -142,10 +145,10 @@ struct sight {
 	long memcg[3];			/* memory.stat: shmem, file_thp, shmem_thp */
 };
 
-/* A number of memory.stat of the cgroup that we are in, -1 if there is none. */
+/* Return a number in memory.stat of the cgroup of this process, or -1. */
 long memory_stat(const char *key);
 void look(int fd, char *base, off_t offset, struct sight *sight);
-/* NULL, or what differs. */
+/* Return the name of the first field that differs, or NULL. */
 const char *looks_different(const struct sight *before, const struct sight *after);
 
 #endif
