@@ -272,7 +272,10 @@ static bool advise_meanwhile(char *base, struct advice *advice)
 		collapse_resume(parked);
 		return false;
 	}
-	/* The advice waits for the lock. The stall ends by itself: there may be no CPU to end it. */
+	/*
+	 * The advice waits for the lock. The stall must end by itself, because there may be no CPU
+	 * left to end it.
+	 */
 	pthread_join(thread, NULL);
 	collapse_resume(parked);
 	return true;

@@ -1,18 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Do collapse_file() in C and collapse_file() in Rust do the same?
+ * Compare collapse_file() in C and in Rust with random operations.
  *
- * A case is a random history: operations on a file, with collapses among them. It is
- * played twice, with fresh files, once for each implementation, and what can be seen
- * of the two has to be equal. A history that makes a difference is minimised and
- * printed in words that -r takes.
+ * A case is a random history: a list of operations on a file, some of which are collapses.
+ * The fuzzer plays it twice, with new files, once for each implementation. The observable
+ * state of the two files must be equal. If it differs, the fuzzer minimises the history and
+ * prints it in the format of -r.
  *
- * Not everything that happens to a page is decided by the history: reclaim, other
- * CPUs and the disk have a say. So a difference counts only if, of several tries each,
- * those with C are alike, and none of them is like one with Rust.
+ * Reclaim, other CPUs and the disk also affect the pages. A difference therefore only counts
+ * if several tries with C are alike, and none of them is like a try with Rust.
  *
- * With "-m concurrent", one file is used by many threads while the implementation
- * changes. There is nothing to compare then, but nothing may be lost.
+ * With "-m concurrent", many threads use one file while the implementation changes. There is
+ * nothing to compare then, but no data may be lost.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -39,7 +38,7 @@
 #define __NR_cachestat 451
 #endif
 
-/* Not among those that are promised to stay the same. */
+/* This flag is not part of the user space API. */
 #ifndef KPF_MLOCKED
 #define KPF_MLOCKED	33
 #endif
@@ -55,15 +54,15 @@ bool stop;
 bool sabotage;
 bool ask_for_trouble;
 
-static unsigned int have;		/* what the machine has */
+static unsigned int have;		/* the requirements that the machine meets */
 static char old_cgroup[256];
 static const char *self, *implementation_before;
 
 /*
- * What can be seen while a history is played, and after that.
+ * The observable state, recorded after a history is played.
  */
-#define VANISHES	1	/* goes back to what it was when the file does */
-#define EACH_TRY	2	/* one more for each try of a collapse */
+#define VANISHES	1	/* returns to the value before the file existed */
+#define EACH_TRY	2	/* grows by one for each try of a collapse */
 
 static const struct counter {
 	const char *name;
@@ -82,7 +81,7 @@ static const struct counter {
 	{ "thp_collapse_alloc_failed ", 0 },
 	{ "thp_split_page ", 0 },
 }, cgroup_counters[] = {
-	{ "file ", 0 },		/* the first one */
+	{ "file ", 0 },		/* must be the first one */
 	{ "shmem ", VANISHES },
 	{ "shmem_thp ", VANISHES },
 	{ "file_thp ", VANISHES },
@@ -107,16 +106,16 @@ struct observed {
 	int nr_collapses;
 	struct outcome outcomes[MAX_COLLAPSES];
 	int errs[MAX_OPS];		/* of the operations */
-	bool data[NR_PAGES];		/* by SEEK_DATA */
-	unsigned char resident[NR_PAGES];	/* by mincore() */
+	bool data[NR_PAGES];		/* SEEK_DATA */
+	unsigned char resident[NR_PAGES];	/* mincore() */
 	struct cache_stat cache;
 	long blocks, fs_free;
-	uint64_t flags[NR_PAGES];	/* of the pages mapped, with KPF_ bits */
+	uint64_t flags[NR_PAGES];	/* KPF_ bits of the mapped pages */
 	struct counts added;
-	char wrong[128];		/* what should not be, whatever the other one does */
+	char wrong[128];		/* an error that needs no comparison */
 };
 
-/* Of several wrongs, the first one is told. */
+/* Record an error. Only the first one is kept. */
 static __printf(2, 3) void note(struct observed *seen, const char *format, ...)
 {
 	va_list args;
@@ -143,8 +142,8 @@ __noreturn void bail_out(const char *what)
 static struct counts counts_first, counts_at_start, counts_now;
 
 /*
- * Bytes of failed memory. A folio loses its cgroup when its memory fails, and the cgroup's
- * counters do not go down when it leaves the page cache.
+ * Bytes of failed memory. A folio loses its cgroup when its memory fails. The counters of the
+ * cgroup therefore do not decrease when the folio leaves the page cache.
  */
 static long uncharged;
 
@@ -186,8 +185,8 @@ static void sample(struct counts *counts)
 }
 
 /*
- * A cgroup's counters are added up if much has changed since the last time, so that much
- * has to change.
+ * The counters of a cgroup are flushed after a certain number of changes, so make that many
+ * changes.
  */
 #define MUCH 192
 
@@ -201,7 +200,7 @@ static void sample_exactly(struct counts *counts)
 }
 
 /*
- * Look at what has become of the file: first what changes nothing, last what does.
+ * Record the state of the file. The steps that change it come last.
  */
 #define FLAG(name)	(UINT64_C(1) << KPF_##name)
 #define FLAGS_COMPARED	(FLAG(UPTODATE) | FLAG(DIRTY) | FLAG(MMAP) | FLAG(ANON) |	\
@@ -228,9 +227,9 @@ static void look_at_file(struct twin *twin, struct observed *seen)
 	for (int page = 0; page < (int)NR_PAGES; page++)
 		seen->resident[page] &= 1;
 	syscall(__NR_cachestat, twin->fd, &range, &seen->cache, 0);
-	/* Whether it was evicted recently depends on what happened since. */
+	/* This number depends on other reclaim since the eviction. */
 	seen->cache.recently_evicted = 0;
-	/* On a disk the two files are not in the same place, nor is the disk equally full. */
+	/* On a disk, the two files have different blocks, and the free space differs. */
 	if (!twin->regular && !fstat(twin->fd, &st) && !fstatfs(twin->fd, &fs)) {
 		seen->blocks = st.st_blocks;
 		seen->fs_free = fs.f_bfree;
@@ -246,7 +245,10 @@ static void look_at_counters(struct twin *twin, struct observed *seen)
 		seen->added.vm[i] = counts.vm[i] - counts_now.vm[i] -
 				    (vm_counters[i].flags & EACH_TRY ? twin->nr_again : 0);
 	counts_now = counts;
-	/* Of little they do not tell. Swapped out pages, and a disk's metadata, are files too. */
+	/*
+	 * Skip the cgroup counters after few changes, because they are not flushed then. "file"
+	 * also counts swapped-out pages and the metadata of a disk.
+	 */
 	if (seen->cache.cached < MUCH || twin->nr_poisoned)
 		return;
 	for (size_t i = twin->regular || twin->paged_out; i < NR_CGROUP; i++)
@@ -302,7 +304,7 @@ static void check_mapping(struct twin *twin, struct observed *seen, int nr_slot)
 	}
 }
 
-/* What is written now has to be seen in all mappings, so that none has a folio of its own. */
+/* Write to some pages, so that check_mapping() finds a mapping that kept an old folio. */
 static void write_a_little(struct twin *twin, struct observed *seen)
 {
 	unsigned int nr = below_end(twin, 0, NR_PAGES);
@@ -318,7 +320,7 @@ static void write_a_little(struct twin *twin, struct observed *seen)
 	}
 }
 
-/* What is mapped is compared there, so it is left out unless @all are wanted. */
+/* Compare the content by read(). Skip mapped pages unless @all: check_mapping() has those. */
 static void check_content(struct twin *twin, struct observed *seen, bool all)
 {
 	off_t size = size_of(twin) - twin->start;
@@ -339,7 +341,7 @@ static void check_content(struct twin *twin, struct observed *seen, bool all)
 	}
 }
 
-/* A dirty page that looks clean is lost when it is reclaimed. */
+/* A dirty page without a dirty flag loses its data when it is reclaimed. */
 static void check_reclaim(struct twin *twin, struct observed *seen)
 {
 	if (twin->slots[0].at)
@@ -358,14 +360,14 @@ static void look_at_all(struct twin *twin, struct observed *seen)
 		if (twin->slots[i].at)
 			check_mapping(twin, seen, i);
 	check_reclaim(twin, seen);
-	/* Where a folio is that was swapped out is up to the disk. */
+	/* The disk determines when a folio that is swapped out leaves the swap cache. */
 	if (twin->paged_out)
 		memset(seen->resident, 0, sizeof(seen->resident));
 }
 
 /*
- * What is left when all is closed. Some goes a moment later, when it is not on its way
- * to an LRU list any more.
+ * Return the name of a counter that has not returned to its old value after all is closed.
+ * Retry, because a folio in an LRU batch is freed later.
  */
 static const char *leaks(void)
 {
@@ -412,17 +414,17 @@ static void play(const struct history *history, int impl, struct observed *seen)
 	end_twin(&twin);
 	uncharged += twin.nr_poisoned * PAGE;
 	sample(&counts_now);
-	/* What a cgroup has is not up to date now. */
+	/* The counters of the cgroup are not flushed now, so leave them out. */
 	memcpy(counts_now.cgroup, counts_at_start.cgroup, sizeof(counts_now.cgroup));
 	leaked = leaks();
 	if (leaked)
 		note(seen, "leak of %s", leaked);
-	/* What has leaked stays so. */
+	/* Report a leak only once. */
 	counts_at_start = counts_now;
 }
 
 /*
- * Compare. A difference is told in a line.
+ * Compare. differs() describes the difference in one line.
  */
 static char difference[320];
 
@@ -494,9 +496,9 @@ static bool files_differ(const struct observed *c, const struct observed *rust)
 }
 
 /*
- * The scan for C refuses a page that is pinned. The scan for Rust leaves that to
- * collapse_file(), which may read and swap in pages before it finds the pin. Both fail,
- * but the files have different pages in memory then.
+ * The scan for C refuses a page that is in use. The scan for Rust leaves that check to
+ * collapse_file(), which may read and swap in pages first. Both fail, but the files then have
+ * different pages in memory.
  */
 static bool refused_by_scan_for_c(const struct observed *c, const struct observed *rust)
 {
@@ -508,8 +510,8 @@ static bool refused_by_scan_for_c(const struct observed *c, const struct observe
 }
 
 /*
- * C allocates a node to fill the holes of one that is missing, and fails if there is no memory.
- * Rust stores one entry in place of the node.
+ * C allocates each missing node to fill its holes, and fails if there is no memory. Rust stores
+ * one entry in place of the node.
  */
 static bool only_c_lacks_memory(const struct observed *c, const struct observed *rust)
 {
@@ -550,8 +552,8 @@ static bool play_both(const struct history *history)
 }
 
 /*
- * Was a difference that was seen once a matter of chance? Then what C does at one time is
- * what Rust does at another, or not even what C does at another.
+ * Return whether a difference is by chance. It is if a try with C is like one with Rust, or
+ * unlike another one with C.
  */
 static bool is_by_chance(const struct history *history)
 {
@@ -568,12 +570,12 @@ static bool is_by_chance(const struct history *history)
 			    !compare(history, &all[C][other], &all[RUST][last]))
 				return true;
 	}
-	/* Stopped before it was known, it does not count. */
+	/* Do not count the difference if the user stopped the fuzzer here. */
 	return stop;
 }
 
 /*
- * Histories and words.
+ * Print and parse histories.
  */
 static void print_history(const struct history *history, FILE *out)
 {
@@ -656,7 +658,7 @@ static bool parse_history(struct history *history, const char *text)
 }
 
 /*
- * A random history.
+ * Generate a random history.
  */
 static bool has_op(const struct history *history, const char *name)
 {
@@ -676,8 +678,9 @@ static bool usable(const struct history *history, const struct op_kind *kind)
 	unsigned int can = have | (history->kind == REGULAR ? DISK : SHMEM);
 
 	/*
-	 * When a part of a large folio of shmem that was swapped out is swapped in,
-	 * xarray.c may find a bug, which is not collapse_file()'s, with XA_DEBUG.
+	 * Without the fix "mm/shmem: count all slots of a large swap entry", a kernel with XA_DEBUG
+	 * hits a BUG when a large shmem folio that was swapped out comes back. collapse_file() is
+	 * not the cause.
 	 */
 	if (history->kind == REGULAR || ask_for_trouble || !may_have_large_folios(history))
 		can |= NO_LARGE_SHMEM;
@@ -731,7 +734,7 @@ static void add_failure(struct history *history)
 	op_kinds[op->kind].make(op->arg);
 }
 
-/* Content to begin with: much of it, some with holes, some with a single page, or none. */
+/* Add the first content: a full range, one with regular holes, one write, or nothing. */
 static void add_content(struct history *history)
 {
 	unsigned int what = below(100);
@@ -795,7 +798,7 @@ static void generate(struct history *history, uint64_t seed)
 }
 
 /*
- * Make a history that makes a difference as short as it can be.
+ * Minimise a history that makes a difference.
  */
 double now(void)
 {
@@ -812,7 +815,7 @@ static bool differs_without(const struct history *history, int first, int nr,
 	memmove(&shorter->ops[first], &shorter->ops[first + nr],
 		(history->nr - first - nr) * sizeof(struct op));
 	shorter->nr -= nr;
-	/* Once would be enough if it were certain. */
+	/* Play twice, because a difference may be by chance. */
 	return play_both(shorter) && play_both(shorter);
 }
 
@@ -876,7 +879,7 @@ static void print_stats(void)
 	       stats.differences, stats.transient);
 }
 
-/* A kernel that stops says at the console what it was at. */
+/* Log the seed to the console, so that it is known if the kernel crashes. */
 void tell_kernel(const char *what, unsigned long seed)
 {
 	char text[64];
@@ -892,9 +895,9 @@ static void report(struct history *history, uint64_t seed)
 	print_reproducer(history, stdout);
 	fflush(stdout);
 	minimise(history);
-	/* What the last try said may have been about one that was too short. */
+	/* The last difference may belong to a history that was too short, so play this one. */
 	if (is_by_chance(history))
-		printf("# it did not come back with this:\n");
+		printf("# not reproduced with this history:\n");
 	printf("# minimised: %s\n", difference);
 	print_reproducer(history, stdout);
 }
@@ -929,7 +932,7 @@ static bool nothing_leaked(void)
 	sample_exactly(&counts_now);
 	leaked = leaks();
 	if (leaked)
-		printf("# leak of %s in all\n", leaked);
+		printf("# leak of %s over all cases\n", leaked);
 	return !leaked;
 }
 
@@ -976,8 +979,8 @@ static bool replay(const char *words)
 }
 
 /*
- * -T: with a failure that only one of the two meets, there has to be a difference. It
- * has to be found, to get shorter, and to survive being printed and parsed.
+ * -T: inject a failure in Rust only. The fuzzer must find the difference and minimise the
+ * history. The difference must come back after the history is printed and parsed.
  */
 static char *history_text(const struct history *history)
 {
@@ -996,7 +999,10 @@ static bool test_self(uint64_t seed)
 	char *text;
 	int nr;
 
-	/* Where a collapse succeeds, and the failure meets that and nothing else. */
+	/*
+	 * Find a history that makes no difference, and whose first collapse succeeds. A child or a
+	 * concurrent operation could prevent the injected failure.
+	 */
 	do {
 		generate(&history, seed++);
 	} while (history.nr < 8 || has_op(&history, "child") || has_op(&history, "meanwhile") ||
@@ -1014,7 +1020,7 @@ static bool test_self(uint64_t seed)
 	printf("# %d operations, minimised: %s\n", nr, text);
 	if (history.nr >= nr || !parse_history(&again, text) ||
 	    strcmp(text, history_text(&again))) {
-		printf("# it is not what it should be\n");
+		printf("# the history is not shorter, or changes when it is printed and parsed\n");
 		return false;
 	}
 	if (!play_both(&again)) {
@@ -1026,7 +1032,7 @@ static bool test_self(uint64_t seed)
 }
 
 /*
- * What there is to be prepared, and to be undone.
+ * Prepare the machine, and undo that.
  */
 static bool mount_tmpfs(int kind)
 {
@@ -1138,14 +1144,14 @@ static void learn_what_there_is(void)
 		have |= KNOBS;
 }
 
-/* What of the program is mapped when is not to be seen in the counters. */
+/* Keep the pages of the program mapped, so that the counters do not depend on them. */
 static void keep_program_mapped(void)
 {
 	FILE *maps = fopen("/proc/self/maps", "r");
 	unsigned long start, end;
 	char line[256], execute;
 
-	/* All at once, and what can be written gets pages of its own. */
+	/* Map all pages, and copy the writable ones. */
 	mlockall(MCL_CURRENT);
 	munlockall();
 	while (maps && fgets(line, sizeof(line), maps))
@@ -1186,7 +1192,7 @@ static void prepare(void)
 	action = (struct sigaction) { .sa_handler = on_signal };
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);
-	/* Folios on their way to the LRU, and where they come from, depend on the CPU. */
+	/* Run on one CPU, because LRU batches and page allocation depend on the CPU. */
 	CPU_ZERO(&cpus);
 	CPU_SET(0, &cpus);
 	sched_setaffinity(0, sizeof(cpus), &cpus);
@@ -1201,14 +1207,14 @@ static __noreturn void wrong_usage(void)
 {
 	fprintf(stderr,
 		"usage: %s [-c CASES] [-s SEED] [-t SECONDS] [-d DIR] [-m concurrent | -r HISTORY | -T] [-x]\n"
-		"  -c CASES       how many cases, or rounds (200)\n"
-		"  -s SEED        of the first case; the next one has the next (the time)\n"
-		"  -t SECONDS     end after that time (never)\n"
-		"  -d DIR         have regular files there too\n"
-		"  -m concurrent  have threads use one file, instead of comparing two\n"
-		"  -r HISTORY     play this one, as printed for a difference\n"
-		"  -T             see whether a difference would be found\n"
-		"  -x             do also what a kernel may not survive, whichever collapse_file() it uses\n",
+		"  -c CASES       number of cases, or of rounds (200)\n"
+		"  -s SEED        seed of the first case; each further one adds 1 (the time)\n"
+		"  -t SECONDS     stop after that time (no limit)\n"
+		"  -d DIR         also use regular files, in DIR\n"
+		"  -m concurrent  use one file with many threads, instead of comparing two files\n"
+		"  -r HISTORY     play a history, in the format printed for a difference\n"
+		"  -T             test that the fuzzer finds a difference\n"
+		"  -x             include operations that crash or hang a kernel without fixes\n",
 		self);
 	exit(2);
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * collapse_fuzz -m concurrent: many threads use one file while others collapse it, with
- * the implementation changing all the time.
+ * collapse_fuzz -m concurrent: many threads use one file while others collapse it and switch
+ * the implementation.
  *
- * There is no telling what a collapse comes to. But a page belongs to one thread, which
- * knows what has to be in it, and nothing else may ever be seen there.
+ * The result of a collapse is not predictable. But each page belongs to one thread. That
+ * thread knows the content of the page, and no other content may appear.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -28,12 +28,12 @@
 #define ROUND_SECONDS	2
 #define HANG_SECONDS	120
 
-/* Who owns which page: those below the tail in turn, and the truncator the tail. */
+/* The owner of each page: by turns below the tail, and the truncator in the tail. */
 #define TAIL		(NR_PAGES * 3 / 4)
 #define TURN		8
-#define NR_WRITERS	3	/* two of each turn */
-#define NOBODY		6	/* it is always a hole, or zeroes */
-#define WATCHER		7	/* it is a hole when it is watched */
+#define NR_WRITERS	3	/* each owns two pages of a turn */
+#define NOBODY		6	/* always a hole, or zeroes */
+#define WATCHER		7	/* a hole while it is watched */
 
 struct worker {
 	const char *name;
@@ -42,7 +42,7 @@ struct worker {
 	pthread_t thread;
 	uint64_t seed;
 	unsigned long done;
-	unsigned int versions[NR_PAGES];	/* of the pages that it owns; 0: zeroes */
+	unsigned int versions[NR_PAGES];	/* of the pages of this worker; 0: zeroes */
 };
 
 static struct {
@@ -60,7 +60,7 @@ static __printf(2, 3) void violation(struct worker *worker, const char *format, 
 	va_start(args, format);
 	vsnprintf(text, sizeof(text), format, args);
 	va_end(args);
-	/* The first ones say it all. */
+	/* Print only the first violation. */
 	if (!__atomic_exchange_n(&shared.bad, true, __ATOMIC_RELAXED))
 		printf("# violation: %s %u, with %s: %s\n", worker->name, worker->nr,
 		       shared.regular ? "a regular file" : "a memfd", text);
@@ -71,7 +71,7 @@ static unsigned int some_own_page(struct worker *worker, unsigned int place)
 	return below(TAIL / TURN) * TURN + place + worker->nr * 2;
 }
 
-/* Is @at, of @page, what the worker has written there? */
+/* Check that the memory of @page at @at has the content that the worker wrote. */
 static void check_page(struct worker *worker, char *at, unsigned int page, const char *how)
 {
 	static __thread char expected[PAGE];
@@ -121,9 +121,9 @@ static void write_page_whole(struct worker *worker, unsigned int page)
 }
 
 /*
- * Who punches or truncates has the lock of invalidation, and waits for locked folios.
- * collapse_file() has locked folios, and waits for that lock when it reads a regular file,
- * which is a deadlock, in C as in Rust.
+ * Hole punching and truncation take invalidate_lock and wait for folio locks. A kernel whose
+ * collapse_file() reads a regular file with folios locked waits in the other order, and can
+ * deadlock. The test runs on such a kernel too, so it does not punch and truncate there.
  */
 static bool may_deadlock(void)
 {
@@ -160,13 +160,13 @@ static void write_and_check(struct worker *worker)
 		read_page(worker, page);
 		break;
 	case 5:
-		/* Shmem that may be large must not be swapped out, see collapse_fuzz.c. */
+		/* Large shmem folios must not be swapped out, see usable() in collapse_fuzz.c. */
 		madvise(at, PAGE, shared.regular ? MADV_PAGEOUT : MADV_DONTNEED);
 		break;
 	default:
 		check_page(worker, at, page, "the mapping");
 	}
-	/* Without a rest, there is always somebody in the way of a collapse. */
+	/* Without a pause, a worker would be in the way of every collapse. */
 	if (chance(4))
 		usleep(below(20000));
 }
@@ -186,7 +186,7 @@ static void collapse_it(struct worker *worker)
 		usleep(below(5000));
 }
 
-/* Who sees that a page is missing, and has registered before, gets an event: SIGBUS. */
+/* Register a userfaultfd. An access to a page that is missing after that must raise SIGBUS. */
 static void watch(struct worker *worker)
 {
 	char *alias = map_range(shared.fd, 0, PROT_READ | PROT_WRITE, MAP_SHARED);
@@ -206,7 +206,7 @@ static void watch(struct worker *worker)
 	close(uffd);
 	if (alias)
 		munmap(alias, HUGE);
-	/* With holes, no collapse succeeds while they are watched. */
+	/* No collapse succeeds while a userfaultfd watches holes, so pause now. */
 	usleep(below(50000));
 }
 
@@ -229,7 +229,7 @@ static void truncate_and_grow(struct worker *worker)
 	usleep(below(20000));
 }
 
-/* Mappings and processes come and go. */
+/* Create and remove mappings and processes. */
 static void map_and_fork(struct worker *worker)
 {
 	unsigned int page = below(TAIL / TURN) * TURN + NOBODY;
@@ -258,7 +258,7 @@ static struct worker workers[] = {
 	{ .name = "collapser", .work = collapse_it, .nr = 1 },
 	{ .name = "truncator", .work = truncate_and_grow },
 	{ .name = "mapper", .work = map_and_fork },
-	/* The last one: a regular file has none. */
+	/* The last one, because a regular file has none. */
 	{ .name = "watcher", .work = watch },
 };
 
@@ -273,14 +273,14 @@ static void *run_worker(void *arg)
 		worker->work(worker);
 		__atomic_add_fetch(&worker->done, 1, __ATOMIC_RELAXED);
 	}
-	/* Once more, all that it owns and that nobody changes any more. */
+	/* Check the pages of this worker once more. No other thread changes them. */
 	for (unsigned int page = 0; page < NR_PAGES; page++)
 		if (worker->versions[page])
 			read_page(worker, page);
 	return NULL;
 }
 
-/* Wait until the round is over. False if a worker does not get on with its work. */
+/* Wait until the round is over. Return false if a worker makes no progress. */
 static bool watchdog(int nr)
 {
 	double end = now() + ROUND_SECONDS, last = now();

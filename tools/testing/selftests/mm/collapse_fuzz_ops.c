@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * collapse_fuzz: what is done to files.
+ * collapse_fuzz: the operations on files.
  */
 #define _GNU_SOURCE
 #include <asm-generic/mman.h>	/* MADV_GUARD_INSTALL, which libc may not have */
@@ -60,8 +60,7 @@ static const int uffd_modes[] = {
 };
 
 /*
- * What the file should have in it, and what private mappings have of their own: the
- * version, 0 for what the file has.
+ * The expected content of the file, and the pages that private mappings have copied.
  */
 char model[AREA], buffer[AREA];
 static bool model_used[AREA_PAGES];
@@ -101,7 +100,7 @@ bool chance(unsigned int percent)
 static __thread sigjmp_buf bus;
 static __thread bool guarded;
 
-/* The signal's handler sees it before what is guarded begins, and until it is over. */
+/* The fences order the flag and the guarded accesses, for the signal handler. */
 static void set_guard(bool on)
 {
 	__atomic_signal_fence(__ATOMIC_SEQ_CST);
@@ -165,8 +164,8 @@ bool stamp_page(char *at, unsigned int page, unsigned int version)
 }
 
 /*
- * Operations. They return 0 or -errno; arguments are pages of the range, unless told
- * otherwise.
+ * Operations. They return 0 or -errno. A comment names the arguments. PAGE is relative to the
+ * start of the range.
  */
 static int result(long ret)
 {
@@ -180,7 +179,7 @@ off_t size_of(struct twin *twin)
 	return fstat(twin->fd, &st) ? 0 : st.st_size;
 }
 
-/* The part of [@page, @page + @nr) that is in a slot, NULL if there is none. */
+/* Return the address of @page in a slot, or NULL. Limit @nr to the pages in the slot. */
 static char *in_slot(struct twin *twin, unsigned int nr_slot, unsigned int page, unsigned int *nr)
 {
 	struct slot *slot = &twin->slots[nr_slot];
@@ -250,7 +249,7 @@ static int op_fill(struct twin *twin, const unsigned int *arg)
 	return err;
 }
 
-/* direct:PAGE,COUNT: O_DIRECT */
+/* direct:PAGE,COUNT: write with O_DIRECT */
 static int op_direct(struct twin *twin, const unsigned int *arg)
 {
 	static char *pages;
@@ -289,7 +288,7 @@ static int op_bytes(struct twin *twin, const unsigned int *arg)
 	return result(len);
 }
 
-/* What is beyond is not touched: whether it can be depends on what is mapped there. */
+/* Pages past the end are not touched, because an access may succeed or raise a signal there. */
 unsigned int below_end(struct twin *twin, unsigned int page, unsigned int nr)
 {
 	off_t pages = (size_of(twin) - twin->start) / (off_t)PAGE - page;
@@ -322,8 +321,8 @@ static int op_store(struct twin *twin, const unsigned int *arg)
 }
 
 /*
- * scribble:PAGE,COUNT: write past the end of the file. What is mapped there is up to the
- * file system, but nothing of it may appear when the file grows.
+ * scribble:PAGE,COUNT: write past the end of the file. The file system determines whether a
+ * page is mapped there. The data must not appear when the file grows.
  */
 static int op_scribble(struct twin *twin, const unsigned int *arg)
 {
@@ -355,7 +354,7 @@ static int op_load(struct twin *twin, const unsigned int *arg)
 	return err;
 }
 
-/* A marker may go with the page that it stands for. */
+/* Removing a page may remove its marker too, so do not expect the markers any more. */
 static void unbar(int nr_slot, unsigned int page, unsigned int nr)
 {
 	for (unsigned int i = page; i < page + nr && i < NR_PAGES; i++)
@@ -385,7 +384,7 @@ static int op_punch(struct twin *twin, const unsigned int *arg)
 	return punch(twin, arg[0] * PAGE, arg[1] * PAGE);
 }
 
-/* zero:PAGE,BYTE,LENGTH: punch within a page or two */
+/* zero:PAGE,BYTE,LENGTH: punch parts of pages */
 static int op_zero(struct twin *twin, const unsigned int *arg)
 {
 	return punch(twin, arg[0] * PAGE + arg[1], arg[2]);
@@ -411,7 +410,7 @@ static int op_truncate(struct twin *twin, const unsigned int *arg)
 	return truncate_to(twin, arg[0] * PAGE + arg[1]);
 }
 
-/* grow: to the size that it had in the beginning */
+/* grow: to the initial size */
 static int op_grow(struct twin *twin, __maybe_unused const unsigned int *arg)
 {
 	return truncate_to(twin, AREA);
@@ -432,7 +431,7 @@ static int op_map(struct twin *twin, const unsigned int *arg)
 
 	if (arg[0] >= NR_SLOTS || slot->at)
 		return -EEXIST;
-	/* Where a huge page could be mapped, if it is all of it. */
+	/* Align the whole range for a huge page. */
 	slot->at = arg[3] == NR_PAGES ?
 		map_range(twin->fd, twin->start, prot, arg[1] ? MAP_PRIVATE : MAP_SHARED) :
 		mmap(NULL, arg[3] * PAGE, prot, arg[1] ? MAP_PRIVATE : MAP_SHARED, twin->fd,
@@ -470,7 +469,7 @@ static int op_lock(struct twin *twin, const unsigned int *arg)
 
 	if (!at)
 		return -ENXIO;
-	/* Otherwise a private mapping would get pages of its own, with a content of then. */
+	/* Without ONFAULT, mlock() would make a private mapping copy its pages. */
 	on_fault = arg[1] || twin->slots[arg[0]].private;
 	return result(mlock2(at, nr * PAGE, on_fault ? MLOCK_ONFAULT : 0));
 }
@@ -490,7 +489,7 @@ static int op_pageout(struct twin *twin, const unsigned int *arg)
 	unsigned int nr = arg[1];
 	char *at = in_slot(twin, 0, arg[0], &nr);
 
-	/* Only what is mapped goes, and only if it is there: no holes are to be filled. */
+	/* MADV_PAGEOUT reclaims only mapped pages. Map the resident ones, and fill no holes. */
 	nr = below_end(twin, arg[0], nr);
 	for (unsigned int i = 0; i < nr; i++) {
 		unsigned char resident;
@@ -502,7 +501,7 @@ static int op_pageout(struct twin *twin, const unsigned int *arg)
 	return result(madvise(at, nr * PAGE, MADV_PAGEOUT));
 }
 
-/* pin:PAGE,COUNT: until the end */
+/* pin:PAGE,COUNT: until the end of the history */
 static int op_pin(struct twin *twin, const unsigned int *arg)
 {
 	unsigned int nr = arg[1];
@@ -602,7 +601,7 @@ static int op_rw_protect(struct twin *twin, const unsigned int *arg)
 	return result(ioctl(twin->uffd, UFFDIO_RWPROTECT, &rwp));
 }
 
-/* poison:SLOT,PAGE: by userfaultfd. Only what is not mapped is poisoned. */
+/* poison:SLOT,PAGE: by userfaultfd, which poisons only unmapped pages */
 static int op_poison(struct twin *twin, const unsigned int *arg)
 {
 	unsigned int nr = 1;
@@ -618,8 +617,8 @@ static int op_poison(struct twin *twin, const unsigned int *arg)
 }
 
 /*
- * hwpoison:PAGE: its memory has failed. A page of shmem is an error from now on; a page of a
- * disk is read again.
+ * hwpoison:PAGE: fail the memory of the page. A shmem page is an error from now on. A page of
+ * a regular file is read again.
  */
 static int op_hwpoison(struct twin *twin, const unsigned int *arg)
 {
@@ -628,7 +627,7 @@ static int op_hwpoison(struct twin *twin, const unsigned int *arg)
 
 	if (twin->nr_poisoned == MAX_POISONED)
 		return -ENOSPC;
-	/* A page of a disk that is dirty would be lost. */
+	/* A dirty page of a regular file would be lost. */
 	if (twin->regular)
 		fsync(twin->fd);
 	if (!touch_page(at))
@@ -637,7 +636,7 @@ static int op_hwpoison(struct twin *twin, const unsigned int *arg)
 	twin->poisoned[twin->nr_poisoned++] = pagemap_get_pfn(pagemap, at);
 	close(pagemap);
 	broken[arg[0]] = true;
-	/* A signal may tell that the page is gone. */
+	/* The kernel may raise SIGBUS because the page is gone. */
 	set_guard(true);
 	if (sigsetjmp(bus, 0)) {
 		set_guard(false);
@@ -648,7 +647,7 @@ static int op_hwpoison(struct twin *twin, const unsigned int *arg)
 	return err;
 }
 
-/* Otherwise each page would keep the rest of its 2 MiB from becoming a huge page. */
+/* A poisoned page would keep the rest of its 2 MiB block from being used for a huge page. */
 static void unpoison(struct twin *twin)
 {
 	char pfn[32];
@@ -708,8 +707,8 @@ static __noreturn void be_child(struct twin *twin, const unsigned int *arg, int 
 }
 
 /*
- * child:WHAT,PAGE,COUNT,MODE: another process, until the end, which has the same
- * mappings (0), has touched them (1), or has registered a userfaultfd (2)
+ * child:WHAT,PAGE,COUNT,MODE: start another process, until the end of the history. It touches
+ * the pages in the inherited mapping (0 or 1), or registers a userfaultfd on a new one (2).
  */
 static int op_child(struct twin *twin, const unsigned int *arg)
 {
@@ -746,12 +745,12 @@ static int op_migrate(struct twin *twin, const unsigned int *arg)
 		pages[i] = at + i * PAGE;
 		nodes[i] = arg[2];
 	}
-	/* How many could not be moved is not decided by the history alone. */
+	/* Ignore the result. The number of pages moved does not depend on the history alone. */
 	syscall(__NR_move_pages, 0, nr, pages, nodes, status, 2 /* MPOL_MF_MOVE */);
 	return 0;
 }
 
-/* split:ORDER: what is mapped of large folios */
+/* split:ORDER: split mapped large folios */
 static int op_split(struct twin *twin, const unsigned int *arg)
 {
 	unsigned long at = (uintptr_t)twin->slots[0].at;
@@ -770,7 +769,7 @@ static void set_knob(unsigned int order, const char *text)
 	write_text(path, text);
 }
 
-/* knob:ORDER: of folios that anonymous shmem gets when it is touched */
+/* knob:ORDER: set the order of folios that anonymous shmem allocates in a fault */
 static int op_knob(struct twin *twin, const unsigned int *arg)
 {
 	if (twin->knob)
@@ -788,7 +787,7 @@ static int op_sync_some(struct twin *twin, const unsigned int *arg)
 				      SYNC_FILE_RANGE_WAIT_AFTER));
 }
 
-/* forget:PAGE,COUNT: have pages leave the page cache */
+/* forget:PAGE,COUNT: drop pages from the page cache */
 static int op_forget(struct twin *twin, const unsigned int *arg)
 {
 	op_sync_some(twin, arg);
@@ -814,7 +813,7 @@ static int op_sync(struct twin *twin, __maybe_unused const unsigned int *arg)
 	return result(fsync(twin->fd));
 }
 
-/* reopen: for reading only, so that nobody has it open for writing */
+/* reopen: read-only, so that no process has the file open for writing */
 static int op_reopen(struct twin *twin, __maybe_unused const unsigned int *arg)
 {
 	int fd = open(twin->path, O_RDONLY | O_CLOEXEC);
@@ -830,21 +829,21 @@ static int op_reopen(struct twin *twin, __maybe_unused const unsigned int *arg)
 	return 0;
 }
 
-/* fail:FAILURE,FIRST,COUNT: for the next collapse */
+/* fail:FAILURE,FIRST,COUNT: inject a failure into the next collapse */
 static int op_fail(struct twin *twin, const unsigned int *arg)
 {
 	twin->failure = arg;
 	return 0;
 }
 
-/* meanwhile:PLACE,DEED,PAGE,DRAIN: while the next collapse waits at a place */
+/* meanwhile:PLACE,DEED,PAGE,DRAIN: run another operation while the next collapse is parked */
 static int op_meanwhile(struct twin *twin, const unsigned int *arg)
 {
 	twin->meanwhile = arg;
 	return 0;
 }
 
-/* limit:KIB: that the memory cgroup may have more, for the next collapse */
+/* limit:KIB: limit the memory that the cgroup may add during the next collapse */
 static int op_limit(struct twin *twin, const unsigned int *arg)
 {
 	twin->limit = arg;
@@ -852,13 +851,13 @@ static int op_limit(struct twin *twin, const unsigned int *arg)
 }
 
 /*
- * Collapse, with what the history has prepared.
+ * Collapse, with the failure, limit or concurrent operation that the history has prepared.
  */
 static void prepare_failure(const unsigned int *arg)
 {
 	const char *function = failures[arg[0]].function;
 
-	/* What is found to be poisoned would really be taken away. */
+	/* The kernel must not handle the page as poisoned, because its memory is fine. */
 	if (!strcmp(function, COPY)) {
 		if (!inject_has_copy())
 			return;
@@ -873,7 +872,7 @@ static void set_limit(unsigned int kib)
 	char path[160], text[32];
 	long current;
 
-	/* Nothing is to be swapped out for the sake of the new folio. */
+	/* Without swap, the charge of the new folio cannot swap out other pages. */
 	snprintf(path, sizeof(path), "%s/memory.swap.max", cgroup);
 	write_text(path, kib ? "0" : "max");
 	snprintf(path, sizeof(path), "%s/memory.current", cgroup);
@@ -884,8 +883,8 @@ static void set_limit(unsigned int kib)
 }
 
 /*
- * Dirty pages of a regular file are written back, and collapse_file() is called again,
- * unless one of them is still in use by the end of the writeback.
+ * madvise() writes back dirty pages of a regular file and calls collapse_file() again. It does
+ * not call it if the end of the writeback still holds a reference to a page.
  */
 static bool was_in_use(const struct outcome *outcome)
 {
@@ -893,7 +892,7 @@ static bool was_in_use(const struct outcome *outcome)
 	       !strcmp(outcome->result, "page_dirty_or_writeback");
 }
 
-/* How far the disk is with what a collapse has it read is not decided by the history. */
+/* Return whether a collapse failed because the disk was still reading a page. */
 static bool is_being_read(const struct twin *twin, const struct outcome *outcome)
 {
 	return twin->regular && outcome->err == EAGAIN && outcome->events > 0 &&
@@ -904,14 +903,14 @@ static struct outcome collapse_twin(struct twin *twin)
 {
 	char *at = twin->slots[0].at;
 
-	/* A pin does not go away, however often one asks. */
+	/* Do not retry, because a pin does not go away. */
 	return twin->pinned ? collapse_once(at) : collapse(at);
 }
 
 /*
- * Where a collapse can be made to wait: with nothing done yet, or with all folios locked.
- * How far it has looked in between is up to the implementation, and with it whether a hole
- * that is filled is seen at once or in the end.
+ * The places where a collapse can be parked: before it has changed anything, or with all
+ * folios locked. There is no place in between, because the implementations process the pages
+ * in a different order. One may see a filled hole at once, and the other one only at the end.
  */
 static const struct {
 	const char *function, *action;
@@ -951,7 +950,7 @@ static void register_alias(struct twin *twin)
 	op_uffd(twin, (unsigned int []){ 3, 0, 0, NR_PAGES });
 }
 
-/* The first ones are about holes, which are pages like others if they are of a disk. */
+/* The deeds up to REGISTER are for holes. In a regular file, holes are like other pages. */
 enum { FILL_HOLE, MAP_HOLE, REGISTER, PIN, PUNCH, STORE, LOAD, TRUNCATE, NR_DEEDS };
 
 static void do_meanwhile(struct twin *twin, unsigned int place, unsigned int deed,
@@ -959,7 +958,7 @@ static void do_meanwhile(struct twin *twin, unsigned int place, unsigned int dee
 {
 	bool needs_lock = deed > REGISTER || (twin->regular && deed != REGISTER);
 
-	/* Who uses a locked folio would wait for the collapse, which waits for us. */
+	/* An operation on a locked folio would wait for the collapse, which waits for this task. */
 	if (needs_lock && places[place].locks)
 		return;
 	switch (deed) {
@@ -990,8 +989,8 @@ static void do_meanwhile(struct twin *twin, unsigned int place, unsigned int dee
 }
 
 /*
- * To ask for a collapse does that first. It does no more where no page table is, and no
- * less if there is another page in the mapping.
+ * madvise(MADV_COLLAPSE) drains the LRU batches first. It does nothing else in a range without
+ * a page table. The page after the range makes the mapping one that can be collapsed.
  */
 void drain_lru(void)
 {
@@ -1006,13 +1005,13 @@ void drain_lru(void)
 	madvise(nothing, HUGE, MADV_COLLAPSE);
 }
 
-/* Not all collapses get to the place. */
+/* Run the concurrent operation, if the collapse reaches the place. */
 static struct outcome collapse_meanwhile(struct twin *twin)
 {
 	unsigned int place = twin->meanwhile[0] % ARRAY_SIZE(places);
 	struct parked *parked;
 
-	/* How long writeback takes is not decided by the history. */
+	/* Write back first, because the duration of writeback does not depend on the history. */
 	if (twin->regular)
 		fsync(twin->fd);
 	parked = collapse_parked(twin->slots[0].at, places[place].function,
@@ -1026,8 +1025,8 @@ static struct outcome collapse_meanwhile(struct twin *twin)
 }
 
 /*
- * Ask again while the outcome depends on the disk. A second attempt may find pages that are
- * read, and a third one pages that are written back.
+ * Retry while the outcome depends on the disk. A second attempt may find pages that are being
+ * read, and a third one pages under writeback.
  */
 static void collapse_again(struct twin *twin, struct outcome *outcome)
 {
@@ -1040,7 +1039,7 @@ static void collapse_again(struct twin *twin, struct outcome *outcome)
 		else if (!was_in_use(outcome))
 			return;
 		twin->nr_again += read;
-		/* A second, all in all. */
+		/* All retries together take about one second. */
 		usleep(1000 << tries);
 		*outcome = collapse_twin(twin);
 		outcome->events += events;
@@ -1056,7 +1055,7 @@ static int op_collapse(struct twin *twin, __maybe_unused const unsigned int *arg
 	twin->nr_collapses++;
 	if (twin->limit)
 		set_limit(twin->limit[0]);
-	/* What is written and still shared with a child is copied, which would count. */
+	/* With a child, copy-on-write faults would count as calls of the function. */
 	if (twin->failure && !twin->nr_children)
 		prepare_failure(twin->failure);
 	if (twin->sabotaged)
@@ -1075,7 +1074,7 @@ static int op_collapse(struct twin *twin, __maybe_unused const unsigned int *arg
 }
 
 /*
- * How operations are made up.
+ * Random arguments for the operations.
  */
 static void some_pages(unsigned int *arg, unsigned int limit)
 {
@@ -1108,7 +1107,7 @@ static void make_fill(unsigned int *arg)
 	arg[1] = arg[3] << below(4);
 	arg[0] = chance(60) ? 0 : below(64);
 	arg[2] = chance(60) ? NR_PAGES / arg[1] : 1 + below(NR_PAGES / arg[1]);
-	/* To write takes longer than all the rest. */
+	/* Limit the number of writes, because they take longer than all other operations. */
 	if (arg[2] > 128)
 		arg[2] = 32 + below(96);
 }
@@ -1142,7 +1141,10 @@ static void make_other_slot(unsigned int *arg)
 	arg[0] = 1 + below(NR_SLOTS - 1);
 }
 
-/* To treat a part of the mapping that is collapsed would split it, which is EINVAL. */
+/*
+ * Mostly use all pages of the mapping that is collapsed. An operation on a part would split the
+ * VMA, and the collapse would fail with EINVAL.
+ */
 static void whole_if_first(unsigned int slot, unsigned int *arg)
 {
 	make_pages(arg);
@@ -1317,7 +1319,7 @@ bool op_is(const struct op *op, const char *name)
 }
 
 /*
- * To begin and end with a file.
+ * Create and remove a file.
  */
 static int open_file(struct twin *twin)
 {
@@ -1327,7 +1329,7 @@ static int open_file(struct twin *twin)
 	case MEMFD:
 		return memfd_create("collapse_fuzz", MFD_CLOEXEC);
 	case ANON:
-		/* There is no other way to a descriptor for it. */
+		/* Only map_files gives a descriptor for anonymous shared memory. */
 		twin->slots[0].at = map_range(-1, 0, PROT_READ | PROT_WRITE,
 					      MAP_SHARED | MAP_ANONYMOUS);
 		snprintf(twin->path, sizeof(twin->path), "/proc/self/map_files/%lx-%lx",
