@@ -1,20 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What a collapse costs, with collapse_file() in C and in Rust, turn by turn in one
- * boot:
+ * Measure the cost of a collapse with collapse_file() in C and in Rust. The
+ * implementations take turns in one boot.
  *
  *	collapse_bench [-m WHAT] [-n ROUNDS] [-d DIR] [-c CLOCK] [SCENARIO...]
  *
- * WHAT is time, which is that of madvise(MADV_COLLAPSE); locks, which is how often
- * locks of page caches are taken (CONFIG_LOCK_STAT); irqs-off, which is the longest
- * time with interrupts off (CONFIG_IRQSOFF_TRACER), by the trace clock CLOCK; or
- * bystander, which is how long another CPU takes meanwhile to touch a page of the
- * range, and to read one. With DIR the scenarios are those of a file in that
- * directory, and without it those of a memfd.
+ * WHAT is one of:
  *
- * Prints "clock STEPS TIME", which tells whether the clock counts instructions, and a
- * line "sample SCENARIO c|rust|floor VALUE" for each measurement. The floor is the
- * copying and clearing alone.
+ *	time		the time of madvise(MADV_COLLAPSE)
+ *	locks		the number of page cache lock acquisitions (CONFIG_LOCK_STAT)
+ *	irqs-off	the longest time with interrupts off (CONFIG_IRQSOFF_TRACER), by
+ *			the trace clock CLOCK
+ *	bystander	the time in which another CPU touches or reads a page of the range
+ *			during a collapse
+ *
+ * With DIR, the scenarios use a file in that directory. Without it they use a memfd.
+ *
+ * The output has a line "clock STEPS TIME", which shows whether the clock counts
+ * instructions. Each measurement has a line "sample SCENARIO c|rust|floor VALUE". The
+ * floor is the time of the copy and the clear alone. With bystander, the lines are
+ * "bystander touch|read c|rust MEDIAN P99 MAX COUNT".
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -60,15 +65,15 @@ static const char * const impls[NR_IMPLS] = { "c", "rust" };
 
 struct scenario {
 	const char *name;
-	/* Every @step-th page is there, from @first on. */
+	/* Every @step-th page from @first on is present. */
 	unsigned long first, step;
 	unsigned int order;
-	unsigned int others;	/* processes that map it, too */
-	unsigned int vmas;	/* that map it, too, in this process */
+	unsigned int others;	/* number of other processes that map the range */
+	unsigned int vmas;	/* number of other VMAs of this process that map it */
 	bool on_disk, unmapped, swapped;
-	bool uffd;		/* waits for the holes */
-	bool filled;		/* one hole is, while pages are copied */
-	const char *only;	/* what to measure, if not all */
+	bool uffd;		/* a userfaultfd waits for the holes */
+	bool filled;		/* another thread fills a hole while pages are copied */
+	const char *only;	/* the only WHAT to measure, or NULL for all */
 	int err;
 	const char *result;
 };
@@ -94,11 +99,11 @@ static const struct scenario scenarios[] = {
 	{ .name = "not-mapped", .step = 1, .on_disk = true, .unmapped = true, .result = SUCCESS },
 };
 
-/* What is collapsed, and who else has to do with it. */
+/* The range that is collapsed, and its other users. */
 struct range {
 	int fd, uffd;
 	char *base;
-	char *aliases;		/* where the other VMAs are */
+	char *aliases;		/* address of the other VMAs */
 	pid_t others[MAX_OTHERS];
 };
 
@@ -133,7 +138,7 @@ static long now(void)
 	return ts.tv_sec * 1000000000L + ts.tv_nsec;
 }
 
-/* Right behind a tick the next one is as far away as can be. */
+/* Wait for a tick, so that the time until the next one is as long as possible. */
 static void wait_for_tick(void)
 {
 	struct timespec before, ts;
@@ -151,7 +156,7 @@ static void run_on(int cpu)
 	CPU_ZERO(&cpus);
 	CPU_SET(cpu, &cpus);
 	if (sched_setaffinity(0, sizeof(cpus), &cpus))
-		die("there is no CPU %d", cpu);
+		die("cannot run on CPU %d; use a machine with two CPUs", cpu);
 }
 
 static const char *name_of(const struct scenario *s)
@@ -172,8 +177,7 @@ static bool is_there(const struct scenario *s, unsigned long page)
 }
 
 /*
- * The floor: what has to be copied and cleared, with the instructions that the kernel
- * takes for it.
+ * The floor: copy and clear the same pages, with the same instructions as the kernel.
  */
 static bool fast_strings;
 
@@ -230,7 +234,7 @@ static long measure_floor(const struct scenario *s)
 		from = huge_buffer();
 		to = huge_buffer();
 	}
-	/* Pages, or holes, in a row are one part. */
+	/* A part is a sequence of pages, or of holes. */
 	for (unsigned long end = 1; end <= NR_PAGES; end++)
 		if (end == NR_PAGES || is_there(s, end) != is_there(s, end - 1))
 			ends[parts++] = end;
@@ -249,7 +253,7 @@ static long measure_floor(const struct scenario *s)
 	return now() - begun;
 }
 
-/* How long so many instructions take, if nothing comes in between. */
+/* Print the time of STEPS instructions: the shortest one, which no interrupt has extended. */
 static void print_clock(void)
 {
 #ifdef __x86_64__
@@ -307,17 +311,17 @@ static void swap_out(const struct range *r)
 {
 	unsigned char resident[NR_PAGES];
 
-	/* What has been written may take another attempt to be freed. */
+	/* The next attempt frees the pages that this one writes to swap. */
 	for (int try = 0; try < TRIES; try++) {
 		madvise(r->base, HUGE, MADV_PAGEOUT);
 		if (!mincore(r->base, HUGE, resident) && !memchr(resident, 1, NR_PAGES))
 			return;
 		usleep(10000);
 	}
-	die("the pages cannot be swapped out: is there swap space?");
+	die("the pages cannot be swapped out; add swap space");
 }
 
-/* VMAs next to each other that map the same pages. They have no page tables. */
+/* Map the range in adjacent VMAs. They have no page tables. */
 static void map_often(const struct scenario *s, struct range *r)
 {
 	size_t len = (size_t)s->vmas * HUGE;
@@ -332,7 +336,7 @@ static void map_often(const struct scenario *s, struct range *r)
 			die("%s: mmap: %s", name_of(s), strerror(errno));
 }
 
-/* Processes that have mapped every page, and stay until the pipe is closed. */
+/* Fork processes that map every page. They stay until release() kills them. */
 static void fork_others(const struct scenario *s, struct range *r)
 {
 	int ready[2];
@@ -403,7 +407,7 @@ static void prepare(const struct scenario *s, struct range *r)
 			die("%s: userfaultfd: %s", name_of(s), strerror(errno));
 	}
 
-	/* Have what is still on its way to the LRU arrive, and what is freed be gone. */
+	/* Drain the LRU batches, and wait until freed memory is gone. */
 	empty = map_range(-1, 0, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS);
 	madvise(empty, HUGE, MADV_COLLAPSE);
 	munmap(empty, HUGE);
@@ -425,8 +429,8 @@ static void release(const struct scenario *s, struct range *r)
 }
 
 /*
- * Fills the first page at a given time. It runs on the CPU that collapses, and before
- * everybody else.
+ * A thread that fills the first page at a given time. It runs on the CPU that collapses, with
+ * real-time priority.
  */
 static struct {
 	sem_t begin, end;
@@ -440,7 +444,7 @@ static void *fill_first(void *unused)
 	struct timespec at;
 
 	if (sched_setscheduler(0, SCHED_FIFO, &param))
-		die("no right to be SCHED_FIFO");
+		die("cannot use SCHED_FIFO; run as root");
 	for (;;) {
 		sem_wait(&filler.begin);
 		at.tv_sec = filler.at / 1000000000;
@@ -462,7 +466,7 @@ static void start_filler(void)
 	sem_init(&filler.begin, 0, 0);
 	sem_init(&filler.end, 0, 0);
 	if (pthread_create(&thread, NULL, fill_first, NULL))
-		die("no thread");
+		die("cannot create a thread");
 }
 
 static int advise(const struct range *r)
@@ -470,7 +474,7 @@ static int advise(const struct range *r)
 	return madvise(r->base, HUGE, MADV_COLLAPSE) ? errno : 0;
 }
 
-/* Time of a collapse, with a hole that is filled @fill_after it has begun, if not 0. */
+/* Return the time of a collapse. If @fill_after is not 0, a hole is filled that much later. */
 static long measure_time(const struct range *r, long fill_after, int *err)
 {
 	long begun, ended;
@@ -507,17 +511,17 @@ static long measure_locks(const struct range *r, int *err)
 
 		if (strncmp(name, class, strlen(class)) || !field)
 			continue;
-		/* Seven numbers of contention come first. */
+		/* Skip the seven contention numbers. */
 		if (sscanf(field + 1, "%*s %*s %*s %*s %*s %*s %*s %ld", &count) == 1)
 			acquired += count;
 	}
 	if (!acquired)
-		die("%s does not have %s", LOCK_STAT, class);
+		die("%s has no line for %s", LOCK_STAT, class);
 	fclose(file);
 	return acquired;
 }
 
-/* The time that a line of the trace begins with: a plain number, or seconds with a point. */
+/* Return the time stamp of a trace line: a plain number, or ns if it is in seconds. */
 static long stamp_of(char *line, char *event)
 {
 	char *stamp, *point;
@@ -533,9 +537,8 @@ static long stamp_of(char *line, char *event)
 }
 
 /*
- * The longest time from an event irq_disable to the irq_enable that follows, and who
- * began it. What interrupts do is left out, and what does not end before another task
- * runs.
+ * Return the longest time from an irq_disable event to the next irq_enable event, and the
+ * caller that disabled interrupts. Interrupt entry and context switches are left out.
  */
 static long longest_irqs_off(FILE *file, char *by, size_t size)
 {
@@ -578,7 +581,7 @@ static long measure_irqs_off(const struct range *r, int *err, char *by, size_t s
 	file = fopen(TRACING "/trace", "r");
 	longest = file ? longest_irqs_off(file, by, size) : 0;
 	if (!longest)
-		die("no interrupts were turned off");
+		die("the trace has no irq_disable events");
 	fclose(file);
 	return longest;
 }
@@ -607,10 +610,10 @@ static void end_irqs_off(void)
 static void use(const char *impl)
 {
 	if (!choose_implementation(impl))
-		die("this kernel cannot choose between implementations");
+		die("cannot select an implementation; run as root");
 }
 
-/* That a collapse has the result it is to have is seen once, by its trace. */
+/* Check once, with a trace, that a collapse has the expected result. */
 static void check(const struct scenario *s, const char *impl, long fill_after)
 {
 	struct outcome outcome = {};
@@ -660,12 +663,12 @@ static void run(const struct scenario *s, long rounds)
 	long fill_after = 0;
 	char by[128] = "";
 
-	/* What the filler does would count as well. */
+	/* Other measurements would include the filler. */
 	if (s->filled && strcmp(what, "time"))
 		return;
 	if (s->only && strcmp(what, s->only))
 		return;
-	/* Half of the quicker collapse is over before either has copied everything. */
+	/* After half the time of the faster collapse, neither one has copied all pages. */
 	if (s->filled) {
 		start_filler();
 		fill_after = measure(s, impls[0], 0, by, sizeof(by));
@@ -680,7 +683,7 @@ static void run(const struct scenario *s, long rounds)
 	for (int i = 0; i < NR_IMPLS; i++)
 		check(s, impls[i], fill_after);
 	for (long round = 0; round < rounds; round++) {
-		/* None is always the first. */
+		/* Change the order in each round. */
 		for (int i = 0; i < NR_IMPLS; i++) {
 			const char *impl = impls[(i + round) % NR_IMPLS];
 			long value = measure(s, impl, fill_after, by, sizeof(by));
@@ -694,18 +697,18 @@ static void run(const struct scenario *s, long rounds)
 }
 
 /*
- * The other CPU's part: page by page, in some order, as long as a collapse is under way.
- * It comes by each page just once. What is read again is activated, for which a batch
- * holds references, and the collapse fails. A page that is locked already it waits for
- * until all is over, so what there is to tell of a collapse is the longest of its times.
+ * The bystander runs on the other CPU. During a collapse it touches and reads all pages in a
+ * scattered order. It uses each page only once: a second read would activate the page, an LRU
+ * batch would hold a reference, and the collapse would fail. At a locked page the bystander
+ * waits until the collapse has ended. The sample of a collapse is therefore the longest time.
  */
 static struct {
 	char *alias;
 	int fd;
-	unsigned long collapse;	/* 0, or a number: of the implementation, modulo NR_IMPLS */
+	unsigned long collapse;	/* 0, or attempts * NR_IMPLS + implementation */
 	bool stop;
-	unsigned int count[NR_IMPLS];	/* collapses that it has seen something of */
-	long *longest[2][NR_IMPLS];	/* to touch or to read a page, in each of them */
+	unsigned int count[NR_IMPLS];	/* collapses during which it used a page */
+	long *longest[2][NR_IMPLS];	/* longest time to touch or read a page, for each of them */
 } bystander;
 
 static const char * const bystander_names[2] = { "touch", "read" };
@@ -756,7 +759,7 @@ static void collapse_beside(const struct scenario *s, struct range *r, int impl)
 	int err = EAGAIN;
 
 	use(impls[impl]);
-	/* A page that the bystander is just mapping cannot be taken. */
+	/* A collapse fails while the bystander holds a reference, so retry. */
 	for (int try = 0; try < 100 && err == EAGAIN; try++) {
 		fallocate(r->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, HUGE);
 		write_pages(s, r);
@@ -768,7 +771,7 @@ static void collapse_beside(const struct scenario *s, struct range *r, int impl)
 		__atomic_store_n(&bystander.collapse, 0, __ATOMIC_RELEASE);
 	}
 	if (err)
-		die("beside a bystander, %s: %s", impls[impl], strerror(err));
+		die("bystander, %s: %s", impls[impl], strerror(err));
 }
 
 static int compare(const void *a, const void *b)
@@ -787,13 +790,13 @@ static void run_bystander(long rounds)
 	prepare(s, &r);
 	bystander.fd = r.fd;
 	bystander.alias = map_range(r.fd, 0, PROT_READ, MAP_SHARED);
-	/* So that what is unmapped does not count as used. */
+	/* With MADV_RANDOM, an unmapped page does not count as accessed. */
 	if (!bystander.alias || madvise(bystander.alias, HUGE, MADV_RANDOM))
 		die("mmap: %s", strerror(errno));
 	for (int i = 0; i < 2 * NR_IMPLS; i++)
 		bystander.longest[i / NR_IMPLS][i % NR_IMPLS] = calloc(MAX_SAMPLES, sizeof(long));
 	if (pthread_create(&thread, NULL, stand_by, NULL))
-		die("no thread");
+		die("cannot create a thread");
 	for (long round = 0; round < rounds; round++)
 		for (int i = 0; i < NR_IMPLS; i++)
 			collapse_beside(s, &r, (i + round) % NR_IMPLS);
@@ -866,16 +869,16 @@ int main(int argc, char **argv)
 		wrong_usage();
 	before = implementation();
 	if (!before)
-		die("this kernel has one collapse_file() only");
+		die("the kernel has one collapse_file() only; enable CONFIG_RUST_COLLAPSE_FILE");
 	run_on(0);
 	find_fast_strings();
 	print_clock();
 	if (!strcmp(what, "bystander")) {
 		run_bystander(rounds);
 	} else {
-		/* To end the tracing makes work that other collapses would wait for. */
+		/* Pause the trace instead of ending it, because the end delays later collapses. */
 		if (!trace_begin())
-			die("collapses cannot be traced");
+			die("cannot trace collapses; run as root, with tracefs mounted");
 		trace_pause(true);
 		if (!strcmp(what, "irqs-off"))
 			begin_irqs_off();

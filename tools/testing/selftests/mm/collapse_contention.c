@@ -1,27 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * How often a collapse succeeds while another task uses the range.
+ * Measure how often a collapse succeeds while another task uses the range.
  *
  *	collapse_contention [-n TRIES] [-t] [-v] [MODE...]
  *
- * A try is one madvise(MADV_COLLAPSE) of 2 MiB of a memfd that small pages cache. Users
- * on the other CPU are active at that time, and MODE says how. C and Rust take turns in
- * small blocks of tries. In mode wait-i-mmap 256 processes map the file. The user is a
- * process there, and its fork(), exit(), mmap() and munmap() need the lock of the file's
- * mappings.
+ * A try is one madvise(MADV_COLLAPSE) of 2 MiB of a memfd in small folios. Meantime, users
+ * on the other CPU access the range in the way that MODE selects. C and Rust take turns in
+ * small blocks of tries. In mode wait-i-mmap, 256 processes map the file. The user is a
+ * process, and its fork(), exit(), mmap() and munmap() take i_mmap_rwsem.
  *
- * With -t the results in the kernel's trace are counted. With -v each range that was
- * collapsed is checked.
+ * With -t the program counts the results in the kernel trace. With -v it checks each
+ * collapsed range.
  *
- * The output has these lines for each mode and implementation, with times in ns:
+ * The output has these lines for each mode and implementation. Times are in ns:
  *
  *	begin MODE
  *	tries MODE c|rust TRIES SUCCESSES TIME
  *	time MODE c|rust try|success|OPERATION MEDIAN P99 MAX COUNT
  *	result MODE c|rust WORD COUNT
  *
- * Of the users' operations the longest one that overlapped with a try counts, if the
- * try succeeded. One that is refused is over early, and delays nobody.
+ * For each successful try, the longest user operation that overlaps with it counts. A try
+ * that is refused ends early and delays no user, so it does not count.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -51,18 +50,18 @@
 
 #define NR_IMPLS	2
 #define DEFAULT_TRIES	1500
-#define FEW_TRIES	60	/* with processes */
+#define FEW_TRIES	60	/* in modes with processes */
 #define BLOCK		25	/* tries in a row with one implementation */
 #define MAX_USERS	2
 #define MAX_OPS		4
 #define MAX_WORDS	32
 #define ROUND		8	/* operations between two rests */
 #define REST_US		200
-#define NR_MAPPERS	255	/* with the one that collapses 256 */
+#define NR_MAPPERS	255	/* 256 with the one that collapses */
 
 static const char * const impls[NR_IMPLS] = { "c", "rust" };
 
-/* The file, where it is collapsed, and where the users have mapped it. */
+/* The file, its mapping that is collapsed, and the mapping of the users. */
 static struct {
 	int fd;
 	char *base, *alias;
@@ -108,15 +107,15 @@ static void run_on(int cpu)
 	CPU_ZERO(&cpus);
 	CPU_SET(cpu, &cpus);
 	if (sched_setaffinity(0, sizeof(cpus), &cpus))
-		die("there is no CPU %d: give the guest two", cpu);
+		die("cannot run on CPU %d; use a machine with two CPUs", cpu);
 }
 
 /* Shared by the task that collapses and the users, which may be processes. */
 static struct shared {
 	sem_t begin, end;
 	/*
-	 * Users work unless it is REST. An operation overlaps with the try unless the phase
-	 * is READY at its beginning and at its end.
+	 * Users work unless the phase is REST. An operation overlaps with the try unless the
+	 * phase is READY at its beginning and at its end.
 	 */
 	enum { REST, READY, TRY } phase;
 	int working;
@@ -124,7 +123,7 @@ static struct shared {
 	long longest[MAX_USERS][MAX_OPS];
 } *shared;
 
-/* The users' operations. */
+/* The operations of the users. */
 
 static void use_pread(int op, unsigned long page)
 {
@@ -159,7 +158,7 @@ static void use_write_fault(int op, unsigned long page)
 	__atomic_store_n(range.alias + page * PAGE, 1, __ATOMIC_RELAXED);
 }
 
-/* Both begin at the same time. */
+/* The two collapses begin at the same time. */
 static void use_collapse(int op, unsigned long page)
 {
 	if (__atomic_load_n(&shared->phase, __ATOMIC_ACQUIRE) == TRY)
@@ -178,13 +177,13 @@ static void use_vmsplice(int op, unsigned long page)
 		die("vmsplice: %s", strerror(errno));
 }
 
-/* A page that is mapped twice is not paged out, so this is the only mapping. */
+/* Use the only mapping, because MADV_PAGEOUT skips a page that is mapped twice. */
 static void use_pageout(int op, unsigned long page)
 {
 	madvise(range.base + page * PAGE, PAGE, MADV_PAGEOUT);
 }
 
-/* All of these add a mapping of the file, or remove one. */
+/* Each of these operations adds or removes a mapping of the file. */
 static void use_i_mmap(int op, unsigned long page)
 {
 	static char *at;
@@ -215,12 +214,12 @@ static void use_i_mmap(int op, unsigned long page)
 struct mode {
 	const char *name;
 	void (*use)(int op, unsigned long page);
-	const char *ops[MAX_OPS];	/* by turns; none is one of the mode's name */
+	const char *ops[MAX_OPS];	/* operations by turns; if none, one with the mode's name */
 	int users;
-	bool rests;
-	bool alias;		/* the users have a mapping of their own */
-	bool collapses;		/* the users do */
-	bool processes;		/* 256 of them have mapped the file, and the user is one */
+	bool rests;		/* the users pause after each ROUND operations */
+	bool alias;		/* the users have a separate mapping */
+	bool collapses;		/* the users collapse the range */
+	bool processes;		/* 256 processes map the file, and the user is a process */
 };
 
 static const struct mode modes[] = {
@@ -307,7 +306,7 @@ static pid_t fork_child(void)
 	return pid;
 }
 
-/* Processes that map every page, each time that they get SIGUSR1. */
+/* Processes that map all pages each time they get SIGUSR1. */
 static pid_t mappers[NR_MAPPERS];
 static int mapped[2];
 
@@ -349,10 +348,10 @@ static void map_everywhere(void)
 		kill(mappers[i], SIGUSR1);
 	for (int i = 0; i < NR_MAPPERS; i++)
 		if (read(mapped[0], &byte, 1) != 1)
-			die("the processes that map the file are gone");
+			die("a process that maps the file has exited");
 }
 
-/* Counts and times of a mode's tries with one implementation. */
+/* Counts and times of the tries of a mode with one implementation. */
 static struct tally {
 	long tries, ok, time;
 	struct times {
@@ -375,7 +374,7 @@ static void count(struct tally *tally, const char *text)
 	word->count++;
 }
 
-/* The trace: events of this thread only. */
+/* The trace has only the events of this thread. */
 static int trace_fd = -1;
 
 static void begin_trace(void)
@@ -400,7 +399,7 @@ static void end_trace(void)
 	rmdir(TRACING);
 }
 
-/* The result of collapse_file() counts, or that of the scan if there was no call. */
+/* Count the result of collapse_file(), or that of the scan if there was no call. */
 static void count_trace(struct tally *tally)
 {
 	static char text[65536];
@@ -429,13 +428,12 @@ static void count_trace(struct tally *tally)
 static void use(const char *impl)
 {
 	if (!choose_implementation(impl))
-		die("this kernel cannot choose between implementations");
+		die("cannot select an implementation; run as root");
 }
 
 /*
- * Make the range one of small pages that have been in use for some time. They are mapped,
- * on the LRU, and active. A page that is activated has one more reference for a while, so
- * users must not be the first to do so.
+ * Prepare a range of small pages that are mapped, on the LRU, and active. The activation of a
+ * page takes a short-lived reference, so it must happen before the users start.
  */
 static void prepare(bool anew)
 {
@@ -472,7 +470,7 @@ static void take_longest(struct tally *tally)
 	}
 }
 
-/* Returns whether the range has to be made anew. */
+/* Collapse once. Return whether the next try needs a new range. */
 static bool try(struct tally *tally, bool verify)
 {
 	int err;
@@ -538,7 +536,7 @@ static void print_tally(struct tally *tally, const char *impl)
 			printf("result %s %s %s %ld\n", mode->name, impl, word->text, word->count);
 }
 
-/* Room for as many times as there will be, or none. */
+/* Allocate room for the times of @tries tries, or free it if @tries is 0. */
 static void make_room(long tries)
 {
 	for (struct tally *tally = tallies; tally < tallies + NR_IMPLS; tally++) {
@@ -567,7 +565,7 @@ static void prepare_users(pthread_t *threads, pid_t *process)
 	}
 	for (intptr_t user = 0; user < mode->users; user++)
 		if (pthread_create(&threads[user], NULL, stand_by, (void *)user))
-			die("no thread");
+			die("cannot create a thread");
 }
 
 static void release_users(pthread_t *threads, pid_t process)
@@ -610,7 +608,7 @@ static void run(long tries, bool verify)
 	fflush(stdout);
 	range.fd = memfd_create("collapse_contention", MFD_CLOEXEC);
 	if (range.fd < 0 || ftruncate(range.fd, HUGE))
-		die("no file: %s", strerror(errno));
+		die("cannot create a memfd: %s", strerror(errno));
 	range.base = map_range(range.fd, 0, PROT_READ | PROT_WRITE, MAP_SHARED);
 	range.alias = NULL;
 	if (mode->alias)
@@ -621,7 +619,7 @@ static void run(long tries, bool verify)
 	make_room(tries);
 	prepare_users(threads, &process);
 
-	/* Neither is always the first. */
+	/* Change the order in each block. */
 	for (long block = 0; block * BLOCK < tries; block++) {
 		long left = MIN(tries - block * BLOCK, BLOCK);
 
@@ -680,14 +678,14 @@ int main(int argc, char **argv)
 	for (int i = optind; i < argc; i++) {
 		if (find_mode(argv[i]))
 			continue;
-		fprintf(stderr, "error: there is no mode %s\n", argv[i]);
+		fprintf(stderr, "error: unknown mode %s; use one of the modes below\n", argv[i]);
 		wrong_usage();
 	}
 
 	main_pid = getpid();
 	before = implementation();
 	if (!before)
-		die("this kernel has one collapse_file() only");
+		die("the kernel has one collapse_file() only; enable CONFIG_RUST_COLLAPSE_FILE");
 	run_on(0);
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
 		      -1, 0);
@@ -701,7 +699,7 @@ int main(int argc, char **argv)
 		mode = &modes[i];
 		for (int at = optind; at < argc; at++)
 			named |= !strcmp(argv[at], mode->name);
-		/* The one with processes takes a while, so it runs only on request. */
+		/* A mode with processes takes long, so it runs only on request. */
 		if (named || (optind == argc && !mode->processes))
 			run(tries ?: mode->processes ? FEW_TRIES : DEFAULT_TRIES, verify);
 	}
