@@ -73,7 +73,7 @@ enum scan_result rust_collapse_file(struct mm_struct *mm, unsigned long addr,
 				    struct file *file, pgoff_t start,
 				    struct collapse_control *cc);
 
-/* How a scan treats a folio that other tasks use. See mm/collapse_file_scan.c. */
+/* State of a scan, for folios that other tasks use. See mm/collapse_file_scan.c. */
 struct scan_patience {
 	bool patient;	/* The scan is for the Rust implementation. */
 	bool drained;	/* The scan has drained the LRU batches of all CPUs. */

@@ -4,8 +4,8 @@
  *
  *	collapse_contention [-n TRIES] [-t] [-v] [MODE...]
  *
- * A try is one madvise(MADV_COLLAPSE) of 2 MiB of a memfd in small folios. Meantime, users
- * on the other CPU access the range in the way that MODE selects. C and Rust take turns in
+ * A try is one madvise(MADV_COLLAPSE) of 2 MiB of a memfd in small folios. Users on the
+ * other CPU access the range concurrently, in the way that MODE selects. C and Rust take turns in
  * small blocks of tries. In mode wait-i-mmap, 256 processes map the file. The user is a
  * process, and its fork(), exit(), mmap() and munmap() take i_mmap_rwsem.
  *

@@ -354,8 +354,8 @@ static void *pin_all(void *arg)
 }
 
 /*
- * Writes of a device to pinned pages must reach the file, also if the pages are pinned during
- * a collapse that has already checked for pins.
+ * Writes of a device to pinned pages must reach the file. This includes pages that are pinned
+ * during a collapse, after it has checked for pins.
  */
 TEST_F(promises, write_by_device_reaches_the_file)
 {

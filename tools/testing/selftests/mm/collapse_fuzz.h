@@ -61,8 +61,9 @@ unsigned int below(unsigned int limit);
 bool chance(unsigned int percent);
 
 /*
- * Accesses to memory that may raise a signal. It may be past the end of the file, missing in
- * a mapping with a userfaultfd, which has the feature SIGBUS, or replaced by a marker.
+ * Accesses to memory that may raise a signal. The page may be past the end of the file, or a
+ * marker may replace it. It may also be missing in a mapping with a userfaultfd, which has
+ * UFFD_FEATURE_SIGBUS.
  */
 void on_bus(int signal);
 bool touch_page(char *at);
