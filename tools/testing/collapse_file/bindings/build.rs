@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Compiles the kernel's own XArray, and turns the sizes into constants.
+//! Compiles the kernel's own XArray, and writes the sizes as constants.
 
 use std::{env, fs, path::PathBuf, process::exit};
 
-/// Says what is wrong in one line; that is what cargo fails by.
+/// Prints an error in one line. The line makes cargo fail, so the exit status is 0.
 fn die(what: String) -> ! {
     println!("cargo::error={what}");
     exit(0)
@@ -16,7 +16,7 @@ fn number(name: &str, default: u32) -> u32 {
         Err(_) => default,
         Ok(value) => value
             .parse()
-            .unwrap_or_else(|_| die(format!("{name}={value} is not a number"))),
+            .unwrap_or_else(|_| die(format!("{name} is not a number ({value}); set a number"))),
     }
 }
 
@@ -26,13 +26,16 @@ fn main() {
     println!("cargo:rerun-if-changed=../../../../rust/helpers/xa_state.c");
 
     let Some(ksrc) = env::var_os("KSRC").map(PathBuf::from) else {
-        die("KSRC is not set: export KSRC=<a Linux 7.3 tree>, for lib/xarray.c is compiled from it, or run \
-             `make host-test` at the top, which fetches one".into());
+        die(
+            "KSRC is not set; set it to a Linux 7.3 tree, which has lib/xarray.c, or run \
+             `make host-test` at the top, which fetches a tree"
+                .into(),
+        );
     };
     let xarray = ksrc.join("lib/xarray.c");
     if !xarray.exists() {
         die(format!(
-            "KSRC={} has no lib/xarray.c: set it to a Linux 7.3 tree",
+            "there is no lib/xarray.c (KSRC={}); set KSRC to a Linux 7.3 tree",
             ksrc.display()
         ));
     }
@@ -56,7 +59,7 @@ fn main() {
         .file(ksrc.join("tools/lib/find_bit.c"))
         .include("csrc")
         .include(ksrc.join("tools/include"))
-        // For what tools/include lacks: linux/xarray.h above all.
+        // The headers that tools/include lacks, above all linux/xarray.h.
         .flag("-idirafter")
         .flag(ksrc.join("include"))
         .flag("-fexceptions")
@@ -77,19 +80,19 @@ fn main() {
     println!("cargo:rerun-if-env-changed=COLLAPSE_SANITIZE");
     match env::var("COLLAPSE_SANITIZE").as_deref() {
         Err(_) => (),
-        // It traps, so that no runtime has to be linked.
+        // Undefined behaviour traps, so no runtime has to be linked.
         Ok("undefined") => {
             build
                 .flag("-fsanitize=undefined")
                 .flag("-fsanitize-undefined-trap-on-error");
         }
-        // For its malloc() to be the one, the runtime has to be loaded before all else.
+        // The runtime must be loaded before all other libraries, so that its malloc() is used.
         Ok("address") => {
             build.flag("-fsanitize=address");
             println!("cargo:rustc-link-lib=dylib=asan");
         }
         Ok(other) => die(format!(
-            "COLLAPSE_SANITIZE={other} is neither undefined nor address"
+            "COLLAPSE_SANITIZE is unknown ({other}); set undefined or address"
         )),
     }
     build.compile("collapse_xarray");

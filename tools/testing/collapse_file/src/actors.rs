@@ -26,7 +26,7 @@ enum By {
 }
 
 fn this<'a>(folio: *mut folio) -> &'a folio {
-    // SAFETY: Folios stay until the next world.
+    // SAFETY: Folios stay allocated until the next world.
     unsafe { &*folio }
 }
 
@@ -45,7 +45,7 @@ fn get_page(index: usize, by: By) -> Option<*mut folio> {
         match lookup(index) {
             Slot::Folio(id) => {
                 let found = folio_of(id);
-                // SAFETY: `lookup` took a reference.
+                // SAFETY: A folio of this world, with the reference that `lookup()` took.
                 unsafe { folio_lock(found) };
                 if !this(found).cached.get() {
                     unlock_and_put(found);
@@ -151,7 +151,7 @@ pub fn read(index: usize) {
                 let content = this(found).pages[page].content.get();
                 log(What::Saw(from, index, Seen::Content(content)));
             }
-            // SAFETY: `lookup` took a reference.
+            // SAFETY: A folio of this world, with the reference that `lookup()` took.
             unsafe { folio_put(found) };
         }
     }
@@ -167,7 +167,7 @@ pub fn seek(first: usize, last: usize) {
             Slot::Retry => (),
             Slot::Folio(id) => {
                 log(What::Saw(from, index, Seen::Data));
-                // SAFETY: `lookup` took a reference.
+                // SAFETY: A folio of this world, with the reference that `lookup()` took.
                 unsafe { folio_put(folio_of(id)) };
             }
         }
@@ -225,7 +225,7 @@ pub fn punch(first: usize, last: usize) {
             }
             Slot::Folio(id) => {
                 let found = folio_of(id);
-                // SAFETY: `lookup` took a reference.
+                // SAFETY: A folio of this world, with the reference that `lookup()` took.
                 unsafe { folio_lock(found) };
                 let folio = this(found);
                 if folio.cached.get() {
@@ -301,7 +301,7 @@ pub fn reclaim(index: usize) {
             drain(me);
         }
     }
-    // SAFETY: `lookup` took a reference.
+    // SAFETY: A folio of this world, with the reference that `lookup()` took.
     unsafe { folio_put(found) };
 }
 
@@ -323,7 +323,7 @@ pub fn fill_large(index: usize, order: u32) {
 pub fn pin(index: usize) {
     if let Slot::Folio(id) = lookup(index) {
         point();
-        // SAFETY: `lookup` took a reference.
+        // SAFETY: A folio of this world, with the reference that `lookup()` took.
         unsafe { folio_put(folio_of(id)) };
     }
 }

@@ -185,7 +185,7 @@ fn no_large_folios() {
 
 fn page(index: usize) -> &'static folio {
     let folio = mapping::cached(index).expect("there is a page");
-    // SAFETY: Folios stay until the next world.
+    // SAFETY: Folios stay allocated until the next world.
     unsafe { &*folio }
 }
 

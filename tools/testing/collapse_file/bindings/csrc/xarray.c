@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The kernel's own XArray, with memory for its nodes from the simulation.
+ * The kernel's own XArray, with nodes that the simulation allocates.
  *
- * A freed node goes to the simulation, which keeps the memory until the end of
- * the execution: to read it is to be reported, not to crash.
+ * The simulation keeps the memory of a freed node until the end of the
+ * execution, so that an access to it is reported and does not crash.
  */
 #define XA_DEBUG
-/* Without it xa_state.c has irqs_disabled(), which is in Rust here. */
+/* Without it, xa_state.c has a helper for irqs_disabled(), as src/xa.rs has. */
 #define CONFIG_SMP
 
 #include <linux/bug.h>
@@ -30,7 +30,7 @@ void sim_node_free(void *node, size_t size, bool listed);
 void sim_node_update(const void *node, bool locked);
 void sim_call_rcu(void *node, size_t size);
 
-/* Stands for shadow_nodes, which nothing looks into. */
+/* Takes the place of shadow_nodes. Only its address is used. */
 static char sim_shadow_nodes;
 
 void *kmem_cache_alloc_lru(struct kmem_cache *cache, struct list_lru *lru, gfp_t gfp)
@@ -59,10 +59,10 @@ void call_rcu(struct rcu_head *head, void (*func)(struct rcu_head *head))
 }
 
 /*
- * Nodes with nothing but values in them are listed, as workingset_update_node()
- * does it. The callback is called for a node that is about to be freed as well,
- * when it is empty and so leaves the list. As the rcu_head shares its place with the
- * list, the simulation keeps the list.
+ * Lists nodes that hold only values, as workingset_update_node() does. The
+ * XArray also calls the update callback before it frees a node. That node is
+ * empty, so it leaves the list. The simulation keeps the list, because the list
+ * entry of a node shares its memory with the rcu_head.
  */
 void sim_node_listed(const void *node, bool listed);
 
@@ -93,7 +93,7 @@ unsigned long sim_xas_index(const struct xa_state *xas)
 	return xas->xa_index;
 }
 
-/* The number of indices that a store by this cursor covers. */
+/* Returns the number of indices that a store by this cursor covers. */
 unsigned long sim_xas_span(const struct xa_state *xas)
 {
 	return (xas->xa_sibs + 1UL) << xas->xa_shift;

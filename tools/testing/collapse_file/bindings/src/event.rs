@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What has happened, in order: the properties are judged by it, and a failure is told with it.
+//! The events of an execution, in order. The properties are checked on them, and a failure prints
+//! them.
 
 use crate::{khugepaged::SCAN_RESULTS, world::Task};
 use std::fmt;
 
-/// What an index of the page cache holds.
+/// The content of a slot of the page cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Slot {
     /// Nothing.
@@ -14,7 +15,7 @@ pub enum Slot {
     Retry,
     /// A swap entry or a shadow.
     Value(usize),
-    /// A folio, by its number.
+    /// The folio with this number.
     Folio(usize),
 }
 
@@ -29,7 +30,7 @@ impl fmt::Display for Slot {
     }
 }
 
-/// What somebody who looks at an index of the file is told.
+/// The observation of a task at an index of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
     /// No page.
@@ -40,40 +41,40 @@ pub enum Seen {
     Content(u64),
 }
 
-/// One event.
+/// A kind of event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
     /// The page-cache lock was taken.
     Lock,
     /// The page-cache lock was released.
     Unlock,
-    /// `1 << order` slots from an index on are stored to.
+    /// A store to `1 << order` slots from an index on begins.
     Store(usize, u32, Slot),
-    /// The store is complete. Until then, others may see what was there before.
+    /// The store is complete. Before, other tasks may see the old content.
     Stored,
     /// A folio was locked.
     FolioLock(usize),
-    /// Somebody else had the folio locked.
+    /// Another task had the folio locked.
     FolioLockFailed(usize),
-    /// A folio was looked up, with a reference.
+    /// A lookup took a reference to a folio.
     Get(usize),
     /// A folio was unlocked.
     FolioUnlock(usize),
-    /// A folio was allocated with this order.
+    /// A folio of this order was allocated.
     Alloc(usize, u32),
     /// A folio was freed.
     Free(usize),
-    /// A folio was taken off the LRU, or not.
+    /// A folio was isolated from the LRU, or could not be.
     Isolate(usize, bool),
     /// A folio was put back on the LRU.
     Putback(usize),
-    /// Page tables were cleared of a folio.
+    /// A folio was unmapped.
     Unmap(usize),
-    /// The batched TLB flushes were made.
+    /// The TLBs were flushed for all unmapped folios.
     Flush,
-    /// The file was charged for pages, or not.
+    /// The file was charged for pages, or could not be.
     Charge(usize, bool),
-    /// A charge was given back.
+    /// The file was uncharged for pages.
     Uncharge(usize),
     /// Page `.1` of a folio was written.
     Content(usize, usize, u64),
@@ -87,33 +88,33 @@ pub enum What {
     IMmapRead,
     /// `i_mmap_rwsem` was released.
     IMmapUnlock,
-    /// A VMA was asked for a userfaultfd.
+    /// A VMA was checked for a userfaultfd.
     CheckVma(usize, bool),
     /// The flag of a VMA is set, for a registration that has not returned yet.
     Registering(usize),
     /// A userfaultfd was registered for missing pages of a VMA.
     Register(usize),
-    /// It was unregistered.
+    /// A userfaultfd was unregistered from a VMA.
     Unregister(usize),
-    /// A VMA is gone.
+    /// A VMA was unmapped.
     Munmap(usize),
-    /// Somebody who began to look when there were `.0` events saw this at an index.
+    /// A task that began its lookup after `.0` events saw this at an index.
     Saw(usize, usize, Seen),
-    /// A userfaultfd was told of a missing page: VMA, index.
+    /// A userfaultfd got an event for a missing page: VMA, index.
     Missing(usize, usize),
-    /// A call that can fail was made to.
+    /// A test made this call fail.
     Injected(&'static str),
-    /// A node could not be allocated without sleeping.
+    /// A test made the allocation of a node fail.
     NodeRefused,
     /// A collapse begins.
     Begin,
-    /// A collapse has ended: result, traced index.
+    /// A collapse ended: result, traced index.
     End(u32, usize),
-    /// What a task is about.
+    /// A remark for the timeline.
     Note(&'static str),
 }
 
-/// `1 << order` indices.
+/// Formats `1 << order` indices.
 pub fn place(index: usize, order: u32) -> String {
     match order {
         0 => format!("[{index}]"),
@@ -170,11 +171,11 @@ impl fmt::Display for What {
     }
 }
 
-/// An event and whose it is.
+/// An event of a task.
 #[derive(Clone, Copy, Debug)]
 pub struct Event {
-    /// Who.
+    /// The task.
     pub task: Task,
-    /// What.
+    /// The event.
     pub what: What,
 }

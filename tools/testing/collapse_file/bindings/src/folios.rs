@@ -2,9 +2,9 @@
 
 //! Folios: references, the folio lock, flags, the LRU, content.
 //!
-//! A folio that is freed keeps its memory to the end of the execution, so that each use of it after
-//! that is noticed. A small folio gets to the LRU by a batch of the CPU, which has a reference of
-//! its own: until the CPU drains it nobody can isolate the folio.
+//! A freed folio keeps its memory until the end of the execution, so that each later use of it is
+//! noticed. A small folio is added to the LRU through a batch of the CPU, which holds a reference.
+//! No task can isolate the folio before the batch is drained.
 
 use crate::{
     event::What,
@@ -26,16 +26,16 @@ pub struct list_head {
     pub prev: *mut list_head,
 }
 
-/// Where a folio is, for reclaim.
+/// The state of a folio with respect to the LRU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lru {
-    /// Nowhere yet.
+    /// Not added yet.
     Unborn,
-    /// In the batch of a task's CPU.
+    /// In the LRU batch of a task's CPU.
     Batch(Task),
     /// On the LRU.
     Listed,
-    /// Taken off by somebody.
+    /// Isolated by a task.
     Isolated(Task),
 }
 
@@ -44,25 +44,25 @@ pub enum Lru {
 pub struct page {
     pub folio: *mut folio,
     pub index: usize,
-    /// What it holds, as one number.
+    /// Its content, as one number.
     pub content: Cell<u64>,
 }
 
-/// Nodes and memory cgroups that folios are of.
+/// The number of pairs of a node and a memory cgroup.
 pub const LRUVECS: usize = 2;
 
-/// What a page holds that nobody has written since it was allocated.
+/// The content of a page that was not written since its allocation.
 pub const GARBAGE: u64 = u64::MAX;
 
 /// `struct folio`.
 #[repr(C)]
 #[derive(Debug)]
 pub struct folio {
-    // First, so that the folio is found from it.
+    // The first field, because `lru_folio()` casts its address.
     lru: list_head,
     pub id: usize,
     pub order: u32,
-    /// Its node and memory cgroup.
+    /// The number of its node and memory cgroup.
     pub lruvec: usize,
     pub refs: Cell<c_int>,
     pub locked: Cell<Option<Task>>,
@@ -75,23 +75,24 @@ pub struct folio {
     pub unevictable: Cell<bool>,
     pub mlocked: Cell<bool>,
     pub private: Cell<bool>,
-    /// Page-table entries that map it; each has a reference.
+    /// The number of page-table entries that map it. Each has a reference.
     pub mapcount: Cell<c_int>,
-    /// A page-table entry that maps it is dirty.
+    /// Whether a page-table entry that maps it is dirty.
     pub pte_dirty: Cell<bool>,
-    /// CPUs may still have a translation for it, with a flush outstanding by this task.
+    /// The task that unmapped it and has not flushed the TLBs yet.
     pub stale: Cell<Option<Task>>,
     pub mapping: Cell<*mut address_space>,
     pub index: Cell<usize>,
-    /// It is in the page cache.
+    /// Whether it is in the page cache.
     pub cached: Cell<bool>,
     pub freed: Cell<bool>,
+    /// The page whose memory is failing.
     pub poisoned: Cell<Option<usize>>,
     pub pages: Vec<page>,
 }
 
 impl folio {
-    /// Makes a folio with one reference.
+    /// Allocates a folio with one reference.
     pub fn alloc(order: u32) -> *mut folio {
         let (id, ptr) = with(|w| {
             let id = w.folios.len();
@@ -102,7 +103,7 @@ impl folio {
                 },
                 id,
                 order,
-                // Neighbours have the same, or have not.
+                // Some neighbours have the same lruvec, and others do not.
                 lruvec: id / 2 % LRUVECS,
                 refs: Cell::new(1),
                 locked: Cell::new(None),
@@ -142,43 +143,43 @@ impl folio {
         ptr
     }
 
-    /// The number of pages.
+    /// Returns the number of pages.
     pub fn nr(&self) -> usize {
         1 << self.order
     }
 
-    /// Whether the LRU has it in a generation, and not on one of the older lists.
+    /// Returns whether the multi-gen LRU has it in a generation, so that `lru` is on no list.
     fn has_generation(&self) -> bool {
         self.id % 5 == 4
     }
 
-    /// Takes it off the LRU's list that it is on, if it is on one.
+    /// Removes it from its LRU list, if it is on one.
     pub fn take_off_list(&self) {
         if !self.lru.next.is_null() {
-            // SAFETY: On a list.
+            // SAFETY: `lru` is on a list, because its `next` is set.
             unsafe { list_del((&raw const self.lru).cast_mut()) };
         }
     }
 
-    /// A number that is the folio's own.
+    /// Returns a number that no other folio has.
     pub fn pfn(&self) -> usize {
         self.id << 10
     }
 
-    /// Writes a page.
+    /// Sets the content of a page.
     pub fn write(&self, page: usize, content: u64) {
         self.pages[page].content.set(content);
         log(What::Content(self.id, page, content));
     }
 }
 
-/// The folio, if it has not been freed.
+/// Returns a reference to a folio, after a check that it is not freed.
 ///
 /// # Safety
 ///
-/// `folio` is one of this world.
+/// `folio` must be one of this world.
 pub unsafe fn live<'a>(folio: *const folio, call: &str) -> &'a folio {
-    // SAFETY: Folios stay until the next world.
+    // SAFETY: Folios stay allocated until the next world.
     let folio = unsafe { &*folio };
     if folio.freed.get() {
         stop(format!(
@@ -189,13 +190,13 @@ pub unsafe fn live<'a>(folio: *const folio, call: &str) -> &'a folio {
     folio
 }
 
-/// The same, for what takes the folio lock.
+/// Returns a reference to a folio, after a check that it is not freed and the task has it locked.
 ///
 /// # Safety
 ///
-/// As [`live`].
+/// As for [`live`].
 unsafe fn locked<'a>(folio: *const folio, call: &str) -> &'a folio {
-    // SAFETY: As the caller says.
+    // SAFETY: By the safety requirements of this function.
     let folio = unsafe { live(folio, call) };
     if folio.locked.get() != Some(with(|w| w.current)) {
         violation(format!(
@@ -212,9 +213,9 @@ macro_rules! folio_fns {
         ///
         /// # Safety
         ///
-        /// The folio is one of this world.
+        /// The folio must be one of this world.
         pub unsafe fn $name($folio: *mut folio $(, $arg: $type)*) $(-> $ret)? {
-            // SAFETY: As the caller says.
+            // SAFETY: By the safety requirements of this function.
             let $folio = unsafe { live($folio, stringify!($name)) };
             $body
         }
@@ -222,78 +223,78 @@ macro_rules! folio_fns {
 }
 
 folio_fns! {
-    /// A snapshot.
+    /// Returns the number of references.
     fn folio_ref_count(folio) -> c_int { folio.refs.get() }
-    /// The number of pages.
+    /// Returns the number of pages.
     fn folio_nr_pages(folio) -> usize { folio.nr() }
-    /// Its base-2 logarithm.
+    /// Returns the base-2 logarithm of the number of pages.
     fn folio_order(folio) -> u32 { folio.order }
-    /// The first page's number.
+    /// Returns the page frame number of the first page.
     fn folio_pfn(folio) -> usize { folio.pfn() }
-    /// `folio->index`.
+    /// Returns `folio->index`.
     fn folio_index(folio) -> usize { folio.index.get() }
-    /// Whether somebody has it locked.
+    /// Returns whether a task has it locked.
     fn folio_test_locked(folio) -> bool { folio.locked.get().is_some() }
-    /// Whether a task waits for the lock.
+    /// Returns whether a task waits for the lock.
     fn folio_test_waiters(folio) -> bool {
         let this = (&raw const *folio).cast_mut();
         with(|w| w.tasks.iter().any(|t| t.wait == Some(Wait::Folio(this))))
     }
-    /// Whether it is on the LRU.
+    /// Returns whether it is on the LRU.
     fn folio_test_lru(folio) -> bool { folio.lru_state.get() == Lru::Listed }
-    /// Whether the file system has attached something.
+    /// Returns whether it has private data of the file system.
     fn folio_has_private(folio) -> c_int { c_int::from(folio.private.get()) }
-    /// Whether it is uptodate.
+    /// Returns whether it is uptodate.
     fn folio_test_uptodate(folio) -> bool { folio.uptodate.get() }
-    /// Whether it is dirty.
+    /// Returns whether it is dirty.
     fn folio_test_dirty(folio) -> bool { folio.dirty.get() }
-    /// Whether it is under writeback.
+    /// Returns whether it is under writeback.
     fn folio_test_writeback(folio) -> bool { folio.writeback.get() }
-    /// Whether a page table maps it.
+    /// Returns whether a page table maps it.
     fn folio_mapped(folio) -> bool { folio.mapcount.get() > 0 }
     /// Takes a reference.
     fn folio_get(folio) {
         check(folio.refs.get() > 0, "folio_get() of a folio without references");
         folio.refs.set(folio.refs.get() + 1);
     }
-    /// Takes references.
+    /// Takes several references.
     fn folio_ref_add(folio, refs: c_int) { folio.refs.set(folio.refs.get() + refs); }
-    /// Gives up references that are not the last ones.
+    /// Drops several references, which are not the last ones.
     fn folio_ref_sub(folio, refs: c_int) { folio.refs.set(folio.refs.get() - refs); }
-    /// Gives up a reference.
+    /// Drops a reference.
     fn folio_put(folio) { put(folio, 1); }
-    /// Gives up references.
+    /// Drops several references.
     fn folio_put_refs(folio, refs: c_int) { put(folio, refs); }
-    /// Whether `folio->mapping` is `mapping`.
+    /// Returns whether `folio->mapping` is `mapping`.
     fn folio_mapping_is(folio, mapping: *mut address_space) -> bool { folio.mapping.get() == mapping }
-    /// Sets the flag of a folio that is nobody else's.
+    /// Locks a folio that no other task can find.
     fn __folio_set_locked(folio) {
-        check(!folio.cached.get(), "__folio_set_locked() of a folio that others can find");
+        check(!folio.cached.get(), "__folio_set_locked() of a folio that other tasks can find");
         acquired(folio);
     }
-    /// Sets the flag.
+    /// Sets `PG_swapbacked`.
     fn __folio_set_swapbacked(folio) { folio.swapbacked.set(true); }
-    /// Sets where in a file it belongs.
+    /// Sets `folio->mapping` and `folio->index`.
     fn folio_set_mapping(folio, mapping: *mut address_space, index: usize) {
         folio.mapping.set(mapping);
         folio.index.set(index);
     }
-    /// `folio->mapping = NULL`.
+    /// Sets `folio->mapping` to `NULL`.
     fn folio_clear_mapping(folio) {
-        check(!folio.cached.get(), "folio->mapping is cleared of a folio in the page cache");
+        check(!folio.cached.get(), "folio->mapping of a folio in the page cache is cleared");
         folio.mapping.set(core::ptr::null_mut());
     }
-    /// Declares the content valid.
+    /// Marks the content as valid.
     fn folio_mark_uptodate(folio) {
         if folio.pages.iter().any(|p| p.content.get() == GARBAGE) {
-            violation(format!("folio {} is marked uptodate with pages that nobody has written", folio.id));
+            violation(format!("folio {} is marked uptodate with unwritten pages", folio.id));
         }
         folio.uptodate.set(true);
         log(What::Uptodate(folio.id));
     }
-    /// Takes the lock if that is possible at once.
+    /// Takes the lock if no task has it. Returns whether it did.
     fn folio_trylock(folio) -> bool {
-        // Who has the page-cache lock gives no turn to others, who would have to wait anyway.
+        // There is no switch under the page-cache lock, to keep the number of executions low.
         if !with(|w| w.lock_owner == Some(w.current)) {
             point();
         }
@@ -305,21 +306,21 @@ folio_fns! {
         acquired(folio);
         true
     }
-    /// Page `n`.
+    /// Returns page `n`.
     fn folio_page(folio, n: usize) -> *mut page {
-        check(n < folio.nr(), "folio_page() beyond the folio");
+        check(n < folio.nr(), "folio_page() past the end of the folio");
         (&raw const folio.pages[n.min(folio.nr() - 1)]).cast_mut()
     }
-    /// `&folio->lru`.
+    /// Returns `&folio->lru`.
     fn folio_lru(folio) -> *mut list_head { (&raw const folio.lru).cast_mut() }
-    /// Puts a new folio on its LRU.
+    /// Adds a new folio to the LRU.
     fn folio_add_lru(folio) {
         check(folio.lru_state.get() == Lru::Unborn, "folio_add_lru() of a folio that is on an LRU");
         add_lru(folio);
     }
 }
 
-/// `FOLIO_BATCH_SIZE`: few, so that small ranges are more than one batch.
+/// The number of folios in a batch: so small that a small range has more than one.
 pub const FOLIO_BATCH_SIZE: u32 = 3;
 
 fn acquired(folio: &folio) {
@@ -341,7 +342,8 @@ fn put(folio: &folio, refs: c_int) {
     folio.freed.set(true);
     log(What::Free(folio.id));
     if folio.lru_state.get() == Lru::Listed {
-        // To be taken off the list clears them; of a folio that is isolated nobody does.
+        // The kernel clears these flags when it removes the folio from the LRU. It does not clear
+        // them for an isolated folio.
         folio.active.set(false);
         folio.unevictable.set(false);
     }
@@ -353,7 +355,7 @@ fn put(folio: &folio, refs: c_int) {
     is(folio.locked.get().is_some(), "while it is locked");
     is(folio.cached.get(), "while it is in the page cache");
     is(folio.mapcount.get() > 0, "while page tables map it");
-    is(folio.stale.get().is_some(), "before the TLBs were flushed");
+    is(folio.stale.get().is_some(), "before the TLBs are flushed");
     is(
         !folio.mapping.get().is_null() && folio.lru_state.get() == Lru::Unborn,
         "with its mapping set",
@@ -374,7 +376,7 @@ fn listed(folio: &folio) {
     folio.lru_state.set(Lru::Listed);
     if !folio.has_generation() && !folio.unevictable.get() {
         let entry = (&raw const folio.lru).cast_mut();
-        // SAFETY: The entry is the folio's own.
+        // SAFETY: The entry belongs to the folio, which stays allocated until the next world.
         unsafe { INIT_LIST_HEAD(entry) };
     }
 }
@@ -391,22 +393,22 @@ fn add_lru(folio: &folio) {
     });
 }
 
-/// Drains the batch of a task's CPU.
+/// Drains the LRU batch of a task's CPU.
 pub fn drain(task: Task) {
     let batch = with(|w| std::mem::take(&mut w.tasks[task].lru_batch));
     for ptr in batch {
-        // SAFETY: A folio of this world.
+        // SAFETY: A batch has folios of this world.
         let folio = unsafe { live(ptr, "lru_add_drain") };
         listed(folio);
         put(folio, 1);
     }
 }
 
-/// Drains the batches of all CPUs.
+/// Drains the LRU batches of all CPUs.
 ///
 /// # Safety
 ///
-/// None.
+/// There are no requirements.
 pub unsafe fn lru_add_drain_all() {
     might_sleep("lru_add_drain_all");
     (0..with(|w| w.tasks.len())).for_each(drain);
@@ -414,16 +416,16 @@ pub unsafe fn lru_add_drain_all() {
 
 /// # Safety
 ///
-/// None.
+/// There are no requirements.
 pub unsafe fn lru_add_drain() {
     drain(with(|w| w.current));
 }
 
 /// # Safety
 ///
-/// The folio is one of this world.
+/// The folio must be one of this world.
 pub unsafe fn folio_unlock(folio: *mut folio) {
-    // SAFETY: As the caller says.
+    // SAFETY: By the safety requirements of this function.
     let folio = unsafe { locked(folio, "folio_unlock") };
     if folio.stale.get().is_some() {
         violation(format!(
@@ -437,46 +439,48 @@ pub unsafe fn folio_unlock(folio: *mut folio) {
     world::called("folio_unlock");
 }
 
-/// Waits for the folio lock: `folio_lock()`. The simulated C side does.
+/// Waits for the folio lock and takes it. Only the simulated C code calls this.
 ///
 /// # Safety
 ///
-/// The folio is one of this world.
+/// The folio must be one of this world.
 pub unsafe fn folio_lock(folio: *mut folio) {
     might_sleep("folio_lock");
-    // SAFETY: As the caller says.
+    // SAFETY: By the safety requirements of this function.
     let this = unsafe { live(folio, "folio_lock") };
     let me = with(|w| w.current);
     if this.locked.get() == Some(me) {
         stop(format!("folio {} is locked twice", this.id));
     }
-    // Folio locks are waited for in the order of the index.
+    // A task waits for folio locks in index order.
     let index = this.index.get();
     if with(|w| {
         w.me().locked.iter().any(|&f| {
-            // SAFETY: Folios stay until the next world.
+            // SAFETY: Folios stay allocated until the next world.
             unsafe { (*f).cached.get() && (*f).index.get() > index }
         })
     }) {
-        violation("waits for the lock of a folio while one of higher index is locked");
+        violation("waits for the lock of a folio with one of a higher index locked");
     }
     world::wait_until(Wait::Folio(folio));
     acquired(this);
 }
 
-/// Takes folios off the LRU up to the first that is not on it, and adds them to `list`.
+/// Isolates folios up to the first that is not on the LRU, and adds them to `list`.
+///
+/// Returns the number of isolated folios.
 ///
 /// # Safety
 ///
-/// `folios` has `nr` folios of this world.
+/// `folios` must have `nr` folios of this world, and `list` must be a valid list.
 pub unsafe fn folios_isolate_lru(folios: *mut *mut folio, nr: u32, list: *mut list_head) -> u32 {
-    // SAFETY: As the caller says.
+    // SAFETY: `folios` has `nr` folios by the safety requirements of this function.
     let folios = unsafe { core::slice::from_raw_parts(folios, nr as usize) };
 
     for (n, &ptr) in folios.iter().enumerate() {
         point();
         let refuse = fails("folios_isolate_lru");
-        // SAFETY: As the caller says.
+        // SAFETY: By the safety requirements of this function.
         let folio = unsafe { live(ptr, "folios_isolate_lru") };
         let isolated = !refuse && folio.lru_state.get() == Lru::Listed;
         log(What::Isolate(folio.id, isolated));
@@ -486,26 +490,26 @@ pub unsafe fn folios_isolate_lru(folios: *mut *mut folio, nr: u32, list: *mut li
         folio.lru_state.set(Lru::Isolated(with(|w| w.current)));
         folio.refs.set(folio.refs.get() + 1);
         folio.take_off_list();
-        // SAFETY: As the caller says.
+        // SAFETY: By the safety requirements of this function.
         unsafe { list_add_tail(folio_lru(ptr), list) };
     }
     nr
 }
 
-/// Frees folios that another one has replaced in the page cache.
+/// Frees folios that another folio has replaced in the page cache.
 ///
 /// # Safety
 ///
-/// `list` has folios of this world.
+/// `list` must be a valid list of folios of this world.
 pub unsafe fn filemap_free_replaced(list: *mut list_head) {
     might_sleep("filemap_free_replaced");
     loop {
-        // SAFETY: As the caller says.
+        // SAFETY: By the safety requirements of this function.
         let next = unsafe { (*list).next };
         if next == list {
             return;
         }
-        // SAFETY: As the caller says.
+        // SAFETY: By the safety requirements of this function.
         let folio = unsafe { locked(lru_folio(next), "filemap_free_replaced") };
 
         check(
@@ -514,12 +518,12 @@ pub unsafe fn filemap_free_replaced(list: *mut list_head) {
         );
         if folio.lru_state.get() != Lru::Isolated(with(|w| w.current)) {
             violation(format!(
-                "folio {} is freed by who has not isolated it",
+                "folio {} is freed by a task that has not isolated it",
                 folio.id
             ));
         }
         let pages = folio.nr() as c_int;
-        // SAFETY: As the caller says.
+        // SAFETY: By the safety requirements of this function.
         unsafe {
             lruvec_stat_mod_folio(lru_folio(next), node_stat_item_NR_FILE_PAGES, -pages);
             if folio.swapbacked.get() {
@@ -529,7 +533,7 @@ pub unsafe fn filemap_free_replaced(list: *mut list_head) {
         folio.mapping.set(core::ptr::null_mut());
         folio.active.set(false);
         folio.unevictable.set(false);
-        // SAFETY: As the caller says.
+        // SAFETY: By the safety requirements of this function.
         unsafe {
             list_del(next);
             folio_unlock(lru_folio(next));
@@ -540,17 +544,17 @@ pub unsafe fn filemap_free_replaced(list: *mut list_head) {
 
 /// # Safety
 ///
-/// The folio is one of this world.
+/// The folio must be one of this world.
 pub unsafe fn folio_putback_lru(folio: *mut folio) {
     check(
         with(|w| w.me().irqs_disabled == 0),
         "folio_putback_lru() with interrupts off",
     );
-    // SAFETY: As the caller says.
+    // SAFETY: By the safety requirements of this function.
     let folio = unsafe { live(folio, "folio_putback_lru") };
     if folio.lru_state.get() != Lru::Isolated(with(|w| w.current)) {
         violation(format!(
-            "folio {} is put back by who has not isolated it",
+            "folio {} is put back by a task that has not isolated it",
             folio.id
         ));
     }
@@ -561,14 +565,14 @@ pub unsafe fn folio_putback_lru(folio: *mut folio) {
 
 /// # Safety
 ///
-/// The folio is one of this world.
+/// The folio must be one of this world.
 pub unsafe fn filemap_release_folio(folio: *mut folio, _gfp: u32) -> bool {
     might_sleep("filemap_release_folio");
-    // SAFETY: As the caller says.
+    // SAFETY: By the safety requirements of this function.
     let folio = unsafe { locked(folio, "filemap_release_folio") };
     let refuse = folio.private.get() && fails("filemap_release_folio");
     if !refuse && folio.private.take() {
-        // What is attached has a reference.
+        // The private data has a reference.
         put(folio, 1);
     }
     !refuse
@@ -576,29 +580,29 @@ pub unsafe fn filemap_release_folio(folio: *mut folio, _gfp: u32) -> bool {
 
 /// # Safety
 ///
-/// The folio is one of this world.
+/// The folio must be one of this world.
 pub unsafe fn folio_mark_dirty(folio: *mut folio) {
-    // SAFETY: As the caller says.
+    // SAFETY: By the safety requirements of this function.
     let folio = unsafe { locked(folio, "folio_mark_dirty") };
     folio.dirty.set(true);
 }
 
 /// # Safety
 ///
-/// The entry is one of this world.
+/// `entry` must be valid.
 unsafe fn check_unlisted(entry: *mut list_head) {
-    // SAFETY: As the caller says.
+    // SAFETY: By the safety requirements of this function.
     check(
         unsafe { (*entry).next.is_null() },
-        "what is on a list is put on another one",
+        "an entry on a list is added to another list",
     );
 }
 
 /// # Safety
 ///
-/// The entry is one of this world.
+/// `entry` must be valid.
 pub unsafe fn INIT_LIST_HEAD(entry: *mut list_head) {
-    // SAFETY: As the caller says.
+    // SAFETY: By the safety requirements of this function.
     unsafe {
         check_unlisted(entry);
         (*entry).next = entry;
@@ -608,9 +612,9 @@ pub unsafe fn INIT_LIST_HEAD(entry: *mut list_head) {
 
 /// # Safety
 ///
-/// As in C.
+/// As for the C function.
 pub unsafe fn list_add_tail(new: *mut list_head, head: *mut list_head) {
-    // SAFETY: As the caller says.
+    // SAFETY: By the safety requirements of this function.
     unsafe {
         check_unlisted(new);
         let prev = (*head).prev;
@@ -623,12 +627,12 @@ pub unsafe fn list_add_tail(new: *mut list_head, head: *mut list_head) {
 
 /// # Safety
 ///
-/// As in C.
+/// As for the C function.
 pub unsafe fn list_del(entry: *mut list_head) {
-    // SAFETY: As the caller says.
+    // SAFETY: By the safety requirements of this function.
     unsafe {
         if (*entry).next.is_null() {
-            stop("list_del() of what is on no list");
+            stop("list_del() of an entry that is on no list");
         }
         (*(*entry).next).prev = (*entry).prev;
         (*(*entry).prev).next = (*entry).next;
@@ -639,13 +643,14 @@ pub unsafe fn list_del(entry: *mut list_head) {
 
 /// # Safety
 ///
-/// `lru` is a folio's.
+/// `lru` must be the field of a folio.
 pub unsafe fn lru_folio(lru: *mut list_head) -> *mut folio {
     lru.cast()
 }
 
+/// Checks that a page belongs to a folio that is not in the page cache.
 fn check_new(page: &page, call: &str) {
-    // SAFETY: Folios stay until the next world.
+    // SAFETY: Folios stay allocated until the next world.
     let folio = unsafe { live(page.folio, call) };
     if folio.cached.get() {
         violation(format!(
@@ -657,26 +662,26 @@ fn check_new(page: &page, call: &str) {
 
 /// # Safety
 ///
-/// The page is one of this world.
+/// `page` must be one of this world.
 pub unsafe fn clear_highpage(page: *mut page) {
-    // SAFETY: As the caller says.
+    // SAFETY: By the safety requirements of this function.
     let page = unsafe { &*page };
     check_new(page, "clear_highpage");
-    // SAFETY: Folios stay until the next world.
+    // SAFETY: Folios stay allocated until the next world.
     unsafe { (*page.folio).write(page.index, 0) };
 }
 
 /// # Safety
 ///
-/// Both pages are of this world.
+/// Both pages must be of this world.
 pub unsafe fn copy_mc_highpage(to: *mut page, from: *mut page) -> c_int {
     if with(|w| w.stale_writers) {
         point();
     }
-    // SAFETY: As the caller says.
+    // SAFETY: By the safety requirements of this function.
     let (to, from) = unsafe { (&*to, &*from) };
     check_new(to, "copy_mc_highpage");
-    // SAFETY: Folios stay until the next world.
+    // SAFETY: Folios stay allocated until the next world.
     let old = unsafe { locked(from.folio, "copy_mc_highpage") };
     if old.stale.get().is_some() {
         violation(format!(
@@ -690,11 +695,11 @@ pub unsafe fn copy_mc_highpage(to: *mut page, from: *mut page) -> c_int {
             old.id
         ));
     }
-    check(old.uptodate.get(), "a folio is copied that is not uptodate");
+    check(old.uptodate.get(), "a folio that is not uptodate is copied");
     if fails("copy_mc_highpage") || old.poisoned.get() == Some(from.index) {
         return 1;
     }
-    // SAFETY: Folios stay until the next world.
+    // SAFETY: Folios stay allocated until the next world.
     unsafe { (*to.folio).write(to.index, from.content.get()) };
     0
 }

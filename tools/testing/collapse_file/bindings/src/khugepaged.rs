@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What `mm/khugepaged.c` gives to `mm/collapse_file.rs`, and what calls it.
+//! The functions of `mm/khugepaged.c` that `mm/collapse_file.rs` calls, and its caller.
 
 use crate::{
     event::What,
@@ -17,7 +17,7 @@ pub type scan_result = u32;
 macro_rules! scan_results {
     ($($name:ident)*) => {
         scan_results!(@ 0u32; $($name)*);
-        /// The names by value.
+        /// The names of the results, by value.
         pub const SCAN_RESULTS: &[&str] = &[$(stringify!($name)),*];
     };
     (@ $value:expr; $name:ident $($rest:ident)*) => {
@@ -73,12 +73,12 @@ pub struct mm_struct {
 /// `struct collapse_control`.
 #[repr(C)]
 pub struct collapse_control {
-    /// Not `madvise()`.
+    /// Whether khugepaged is the caller, and not `madvise()`.
     pub is_khugepaged: bool,
 }
 
 extern "C" {
-    /// Exported by `mm/collapse_file.rs`.
+    /// The collapse, which `mm/collapse_file.rs` exports.
     pub fn rust_collapse_file(
         mm: *mut mm_struct,
         addr: usize,
@@ -90,15 +90,15 @@ extern "C" {
 
 /// # Safety
 ///
-/// `cc` is valid.
+/// `cc` must be valid for reads.
 pub unsafe fn collapse_control_is_khugepaged(cc: *const collapse_control) -> bool {
-    // SAFETY: As the caller says.
+    // SAFETY: `cc` is valid by the safety requirements of this function.
     unsafe { (*cc).is_khugepaged }
 }
 
 /// # Safety
 ///
-/// `new` is valid.
+/// `new` must be valid for writes.
 pub unsafe fn alloc_charge_folio(
     new: *mut *mut folio,
     _mm: *mut mm_struct,
@@ -112,14 +112,14 @@ pub unsafe fn alloc_charge_folio(
     if fails("mem_cgroup_charge") {
         return scan_result_SCAN_CGROUP_CHARGE_FAIL;
     }
-    // SAFETY: As the caller says.
+    // SAFETY: `new` is valid for writes by the safety requirements of this function.
     unsafe { *new = folio::alloc(order) };
     scan_result_SCAN_SUCCEED
 }
 
 /// # Safety
 ///
-/// `mapping` is that of the world.
+/// `mapping` must be the one of this world.
 pub unsafe fn retract_page_tables(_mapping: *mut address_space, start: usize) {
     might_sleep("retract_page_tables");
     check(
@@ -131,7 +131,7 @@ pub unsafe fn retract_page_tables(_mapping: *mut address_space, start: usize) {
                     && f.locked.get() == Some(w.current)
             })
         }),
-        "retract_page_tables() without the huge folio being locked",
+        "retract_page_tables() without the lock of the huge folio",
     );
     rmap::walk();
     log(What::Retract);
@@ -140,22 +140,22 @@ pub unsafe fn retract_page_tables(_mapping: *mut address_space, start: usize) {
 pub type collapse_file_impl = u32;
 pub const collapse_file_impl_COLLAPSE_FILE_RUST: collapse_file_impl = 1;
 
-/// Where the page-cache lock is held, the measurement of that begins or ends.
+/// Checks that the measurement of the final critical section begins once and ends once.
 fn measure(begins: bool) {
     check(
         with(|w| w.lock_owner == Some(w.current)),
-        "the last hold of the page-cache lock is measured without the lock",
+        "the final critical section is measured without the page-cache lock",
     );
     let was = with(|w| core::mem::replace(&mut w.me().measuring, begins));
     check(
         was != begins,
-        "the last hold of the page-cache lock is not measured once",
+        "the measurement of the final critical section begins or ends twice",
     );
 }
 
 /// # Safety
 ///
-/// None.
+/// There are no requirements.
 pub unsafe fn collapse_file_hold_begin() -> u64 {
     measure(true);
     1
@@ -163,20 +163,20 @@ pub unsafe fn collapse_file_hold_begin() -> u64 {
 
 /// # Safety
 ///
-/// None.
+/// There are no requirements.
 pub unsafe fn collapse_file_hold_end(rust: collapse_file_impl, begin: u64) {
     check(
         rust == collapse_file_impl_COLLAPSE_FILE_RUST && begin == 1,
-        "a hold of the page-cache lock is counted for another",
+        "the final critical section is counted with wrong arguments",
     );
     measure(false);
 }
 
-/// The trace event.
+/// Records the result and the index of the trace event, and checks its other arguments.
 ///
 /// # Safety
 ///
-/// None.
+/// `file` must be the one of this world.
 #[allow(clippy::too_many_arguments)]
 pub unsafe fn trace_mm_khugepaged_collapse_file(
     _mm: *mut mm_struct,
@@ -188,12 +188,13 @@ pub unsafe fn trace_mm_khugepaged_collapse_file(
     nr: c_int,
     result: c_int,
 ) {
-    // SAFETY: The file is that of the world.
+    // SAFETY: `file` is the one of this world by the safety requirements of this function.
     let really_shmem = unsafe { (*(*file).mapping).is_shmem };
     if is_shmem != really_shmem || nr as usize != HPAGE_PMD_NR {
         violation("the trace event's arguments are wrong");
     }
-    // There is a new folio if it was memory for a node that was missing.
+    // Without a new folio, only these two results are possible. The first one also follows from a
+    // failed node allocation, after the new folio was allocated.
     let told = if new_pfn == usize::MAX {
         let none = [
             scan_result_SCAN_ALLOC_HUGE_PAGE_FAIL,
@@ -208,25 +209,25 @@ pub unsafe fn trace_mm_khugepaged_collapse_file(
     };
     check(
         told,
-        "the trace event tells of another folio than the new one",
+        "the trace event reports another folio than the new one",
     );
     log(What::End(result as u32, index));
 }
 
-/// Collapses, as `collapse_scan_file()` calls it.
+/// Calls `collapse_file()` as `collapse_scan_file()` does.
 pub fn collapse(start: usize, is_khugepaged: bool) -> scan_result {
     let mut mm = mm_struct::default();
     let mut cc = collapse_control { is_khugepaged };
     let file = with(|w| &raw mut *w.file);
     with(|w| w.me().collapsing = true);
     log(What::Begin);
-    // SAFETY: All are valid.
+    // SAFETY: `file` is the one of this world; the other objects are valid for the call.
     let result =
         unsafe { rust_collapse_file(&raw mut mm, 0x7f00_0000_0000, file, start, &raw mut cc) };
     with(|w| w.me().collapsing = false);
     check(
         with(|w| !w.me().measuring),
-        "the last hold of the page-cache lock does not end",
+        "the measurement of the final critical section does not end",
     );
     if world::found().is_none() {
         let traced = with(|w| {
@@ -238,7 +239,7 @@ pub fn collapse(start: usize, is_khugepaged: bool) -> scan_result {
         });
         check(
             traced == Some(result),
-            "the result is not the one that was traced",
+            "the result differs from the traced one",
         );
     }
     result

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What `bindgen` makes of the kernel's C side, simulated for `mm/collapse_file.rs` and the
-//! abstractions below it.
+//! A simulation of the C functions that `mm/collapse_file.rs` and the abstractions below it call
+//! through `bindgen`.
 //!
-//! The XArray is the kernel's own. All else is a model of one file: its page cache, the VMAs that
-//! map it, and the tasks that work on it. Each function checks the contract of the C function of
-//! its name, and tells the [`world`] when it is broken.
+//! The XArray is the kernel's own. The rest is a model of one file: its page cache, the VMAs that
+//! map it, and the tasks that use it. Each function checks the contract of the C function of the
+//! same name, and records a violation in the [`world`] if it is broken.
 
 #![allow(non_camel_case_types, non_snake_case, non_upper_case_globals)]
-// Pointers come from the world, and what they point to stays until the next one.
+// Pointers come from the world, and their targets stay allocated until the next world.
 #![allow(clippy::not_unsafe_ptr_arg_deref)]
 
 pub mod event;

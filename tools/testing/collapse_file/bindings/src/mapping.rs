@@ -24,7 +24,7 @@ pub const node_stat_item_NR_FILE_THPS: node_stat_item = 1;
 pub const node_stat_item_NR_SHMEM: node_stat_item = 2;
 pub const node_stat_item_NR_SHMEM_THPS: node_stat_item = 3;
 
-/// May sleep.
+/// The flags of an allocation that may sleep.
 pub const GFP_KERNEL: u32 = 0xcc0;
 
 const ENOENT: isize = 2;
@@ -36,14 +36,14 @@ pub struct address_space {
     pub host: *mut inode,
     pub nrpages: usize,
     pub is_shmem: bool,
-    /// The file system can have folios of PMD size.
+    /// Whether the file system supports folios of PMD size.
     pub pmd_folios: bool,
-    /// There is something to read folios with.
+    /// Whether the file system has a function to read folios with.
     pub reads: bool,
 }
 
 impl address_space {
-    /// Makes one that is empty, in its final place.
+    /// Creates an empty mapping at its final address.
     pub fn new(is_shmem: bool) -> Box<Self> {
         Box::new(Self {
             i_pages: xarray::default(),
@@ -60,15 +60,15 @@ impl address_space {
 #[repr(C)]
 pub struct inode {
     pub mapping: *mut address_space,
-    /// Pages that the file system is charged for.
+    /// The number of pages that the file is charged for.
     pub blocks: usize,
-    /// Pages that are swapped out.
+    /// The number of pages that are swapped out.
     pub swapped: usize,
-    /// Pages up to the end of the file.
+    /// The number of pages up to the end of the file.
     pub size: usize,
-    /// Somebody has it open for writing.
+    /// Whether a task has it open for writing.
     pub open_for_write: bool,
-    /// `filemap_flush()` was called.
+    /// Whether `filemap_flush()` was called.
     pub flushed: bool,
 }
 
@@ -105,12 +105,12 @@ impl Default for file {
     }
 }
 
-/// The folio of a number.
+/// Returns the folio with a number.
 pub fn folio_of(id: usize) -> *mut folio {
     with(|w| &raw mut *w.folios[id])
 }
 
-/// The folio in the page cache at an index, for a look from outside of the simulation.
+/// Returns the folio in the page cache at an index, for tests. No task notices the lookup.
 pub fn cached(index: usize) -> Option<*mut folio> {
     with(|w| {
         let found = w
@@ -121,15 +121,15 @@ pub fn cached(index: usize) -> Option<*mut folio> {
     })
 }
 
-/// A cursor of the C side.
+/// A cursor of the simulated C code.
 pub struct Cursor(xa_state);
 
 impl Cursor {
-    /// At an index, for an entry of an order.
+    /// Creates a cursor at an index, for an entry of an order.
     pub fn new(index: usize, order: u32) -> Self {
         let mut xas = MaybeUninit::uninit();
         let xa = with(|w| &raw mut w.mapping.i_pages);
-        // SAFETY: The array is alive; the call initializes all of the cursor.
+        // SAFETY: `xa` is the array of the world. `xas_init_order()` initializes the whole cursor.
         unsafe {
             xas_init_order(xas.as_mut_ptr(), xa, index, order);
             xa::mapping_set_update(xas.as_mut_ptr(), core::ptr::null_mut());
@@ -137,28 +137,29 @@ impl Cursor {
         }
     }
 
-    /// Walks to the index.
+    /// Walks to the index and returns its entry.
     pub fn load(&mut self) -> *mut std::ffi::c_void {
-        // SAFETY: The caller has the lock, or is in an RCU section: the simulation checks that.
+        // SAFETY: The cursor is valid. `sim_rcu_read()` checks that the caller holds the lock or is
+        // in an RCU read-side critical section.
         unsafe {
             xas_reset(&raw mut self.0);
             xas_load(&raw mut self.0)
         }
     }
 
-    /// Takes the lock for `f`.
+    /// Runs `f` under the page-cache lock.
     pub fn locked<R>(&mut self, f: impl FnOnce(&mut Self) -> R) -> R {
         // SAFETY: The cursor is valid.
         unsafe { xas_lock_irq(&raw mut self.0) };
         let result = f(self);
-        // SAFETY: The lock is held.
+        // SAFETY: The cursor is valid, and the lock was taken above.
         unsafe { xas_unlock_irq(&raw mut self.0) };
         result
     }
 
-    /// Stores, within the lock. Fails if a node is missing.
+    /// Stores an entry under the page-cache lock. Returns false if a node is missing.
     pub fn store(&mut self, entry: *mut std::ffi::c_void) -> bool {
-        // SAFETY: The lock is held.
+        // SAFETY: The cursor is valid. `check_change()` checks that the lock is held.
         unsafe {
             xas_reset(&raw mut self.0);
             xas_store(&raw mut self.0, entry);
@@ -166,7 +167,7 @@ impl Cursor {
         }
     }
 
-    /// Stores if the slot holds `over`, allocating what it takes.
+    /// Stores an entry if the slot holds `over`, and then calls `then`. Allocates missing nodes.
     fn replace(&mut self, entry: *mut std::ffi::c_void, over: Slot, then: impl Fn()) -> bool {
         loop {
             let stored = self.locked(|cursor| {
@@ -181,7 +182,7 @@ impl Cursor {
             if let Some(stored) = stored {
                 return stored;
             }
-            // SAFETY: The cursor is valid and the lock not held.
+            // SAFETY: The cursor is valid, and the lock was released above.
             if !unsafe { xas_nomem(&raw mut self.0, GFP_KERNEL) } {
                 return false;
             }
@@ -196,15 +197,15 @@ impl Drop for Cursor {
     }
 }
 
-/// Runs `f` within the page-cache lock.
+/// Runs `f` under the page-cache lock.
 pub fn locked<R>(f: impl FnOnce() -> R) -> R {
     Cursor::new(0, 0).locked(|_| f())
 }
 
-/// What has to be where a folio is added.
+/// The condition for adding a folio.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Store {
-    /// This entry.
+    /// The slot holds this entry.
     Over(Slot),
 }
 
@@ -226,16 +227,17 @@ fn count(this: &folio, sign: isize) {
     });
 }
 
-/// A folio has been replaced by something else than a folio.
+/// Subtracts the pages of a folio from the statistics, after another kind of entry replaced it.
 pub fn uncount(this: &folio) {
     count(this, -1);
 }
 
-/// Adds a locked folio to the page cache, unless something else is there. The page cache has its
-/// references then, and the caller still has its own.
+/// Adds a locked folio to the page cache, unless the slot holds another entry.
+///
+/// The page cache takes its own references. The caller keeps its reference.
 pub fn add_folio(index: usize, new: *mut folio, over: Store) -> bool {
     let Store::Over(over) = over;
-    // SAFETY: A folio of this world.
+    // SAFETY: `new` is a folio of this world.
     let this = unsafe { live(new, "filemap_add_folio") };
     let mapping = with(|w| &raw mut *w.mapping);
     this.mapping.set(mapping);
@@ -268,42 +270,41 @@ fn add_large(index: usize, this: &folio) -> bool {
         if let Some(stored) = stored {
             return stored;
         }
-        // SAFETY: The cursor is valid and the lock not held.
+        // SAFETY: The cursor is valid, and the lock was released above.
         if !unsafe { xas_nomem(&raw mut cursor.0, GFP_KERNEL) } {
             return false;
         }
     }
 }
 
-/// Removes a locked folio from the page cache, leaving `entry`. The page cache's references are
-/// gone then.
+/// Replaces a locked folio in the page cache with `entry`, and drops the page cache's references.
 pub fn remove_folio(old: *mut folio, entry: Slot) {
-    // SAFETY: A folio of this world.
+    // SAFETY: `old` is a folio of this world.
     let this = unsafe { live(old, "filemap_remove_folio") };
     let entry = match entry {
         Slot::Value(value) => mk_value(value),
         _ => core::ptr::null_mut(),
     };
     Cursor::new(this.index.get(), this.order).locked(|cursor| {
-        check(cursor.store(entry), "removing a folio takes a node");
+        check(cursor.store(entry), "removing a folio needs a new node");
         count(this, -1);
     });
     this.mapping.set(core::ptr::null_mut());
-    // SAFETY: The page cache had them.
+    // SAFETY: `old` is a folio of this world. The references are those of the page cache.
     unsafe { crate::folios::folio_put_refs(old, this.nr() as c_int) };
 }
 
-/// Removes a value, if it is still there.
+/// Removes a value if it is still there. Returns whether it was.
 pub fn remove_value(index: usize, value: usize) -> bool {
     Cursor::new(index, 0).replace(core::ptr::null_mut(), Slot::Value(value), || ())
 }
 
-/// Puts a value into an empty slot, when a file is set up.
+/// Stores a value in an empty slot, for the setup of a file.
 pub fn add_value(index: usize, value: usize) {
     Cursor::new(index, 0).replace(mk_value(value), Slot::Hole, || ());
 }
 
-/// Looks an index up without the lock and takes a reference to the folio: `filemap_get_entry()`.
+/// Looks up an index without the lock and takes a reference to a folio: `filemap_get_entry()`.
 pub fn lookup(index: usize) -> Slot {
     let mut retried_at = None;
     loop {
@@ -313,7 +314,7 @@ pub fn lookup(index: usize) -> Slot {
         let found = slot(cursor.load());
         let found = match found {
             Slot::Folio(id) => {
-                // SAFETY: Folios stay until the next world.
+                // SAFETY: Folios stay allocated until the next world.
                 let this = unsafe { &*folio_of(id) };
                 if this.freed.get() {
                     None
@@ -323,7 +324,7 @@ pub fn lookup(index: usize) -> Slot {
                     if slot(cursor.load()) == found {
                         Some(found)
                     } else {
-                        // SAFETY: The reference is ours.
+                        // SAFETY: The reference was taken above.
                         unsafe { folio_put(folio_of(id)) };
                         None
                     }
@@ -337,12 +338,12 @@ pub fn lookup(index: usize) -> Slot {
         if let Some(found) = found {
             return found;
         }
-        // Spins, in C. Whoever has the lock is going to release it, and has then removed all
-        // entries to retry on. What is found again with nothing done since is there for ever.
+        // C spins here. The owner of the lock removes all retry entries before it releases the
+        // lock. An entry that is still there after no other event stays forever.
         let now = with(|w| w.events.len());
         if retried_at == Some(now) && with(|w| w.lock_owner.is_none()) {
             stop(format!(
-                "spins on XA_RETRY_ENTRY at {index}, and nobody holds the lock"
+                "spins on XA_RETRY_ENTRY at {index}, and no task holds the lock"
             ));
         }
         retried_at = Some(now);
@@ -350,17 +351,18 @@ pub fn lookup(index: usize) -> Slot {
     }
 }
 
-/// Ends an RCU section.
+/// Ends an RCU read-side critical section.
 fn rcu_unlock() {
     extern "C" {
         fn sim_rcu_read_unlock();
     }
-    // SAFETY: Ends what the caller began.
+    // SAFETY: The function only changes the state of the world.
     unsafe { sim_rcu_read_unlock() };
 }
 
-/// Checks what is about to be stored, and keeps account of which folios are in the page cache.
-/// Returns those that are not any more.
+/// Checks a store before it happens, and updates which folios are in the page cache.
+///
+/// Returns the folios that the store removes.
 pub fn check_store(index: usize, span: usize, stored: Slot) -> Vec<*mut folio> {
     let me = with(|w| w.current);
     let end = index + span;
@@ -372,7 +374,7 @@ pub fn check_store(index: usize, span: usize, stored: Slot) -> Vec<*mut folio> {
             .collect()
     });
     for &old in &replaced {
-        // SAFETY: A folio of this world.
+        // SAFETY: `old` is a folio of this world.
         let old = unsafe { live(old, "xas_store") };
         if old.locked.get() != Some(me) {
             violation(format!(
@@ -397,15 +399,15 @@ pub fn check_store(index: usize, span: usize, stored: Slot) -> Vec<*mut folio> {
     let Slot::Folio(id) = stored else {
         return replaced;
     };
-    // SAFETY: A folio of this world.
+    // SAFETY: `folio_of()` returns a folio of this world.
     let new = unsafe { live(folio_of(id), "xas_store") };
     let is = |what: bool, how: &str| {
         if what {
-            violation(format!("folio {id} gets into the page cache {how}"));
+            violation(format!("folio {id} is added to the page cache {how}"));
         }
     };
     is(new.locked.get() != Some(me), "without being locked");
-    is(new.nr() != span, "in a place of another size");
+    is(new.nr() != span, "with an entry of another size");
     is(new.index.get() != index, "at another index than its own");
     is(
         new.mapping.get() != with(|w| &raw mut *w.mapping),
@@ -430,110 +432,112 @@ pub fn check_store(index: usize, span: usize, stored: Slot) -> Vec<*mut folio> {
     replaced
 }
 
-/// The store has failed: all is in the page cache that was there before.
+/// Undoes the update of [`check_store`] after the store failed.
 pub fn not_stored(stored: Slot, replaced: &[*mut folio]) {
     if let Slot::Folio(id) = stored {
         with(|w| w.folios[id].cached.set(false));
     }
     for &old in replaced {
-        // SAFETY: Folios stay until the next world.
+        // SAFETY: Folios stay allocated until the next world.
         unsafe { (*old).cached.set(true) };
     }
 }
 
 /// # Safety
 ///
-/// `file` is that of the world.
+/// `file` must be the one of this world.
 pub unsafe fn file_mapping(file: *const file) -> *mut address_space {
-    // SAFETY: As the caller says.
+    // SAFETY: By the safety requirements of this function.
     unsafe { (*file).mapping }
 }
 
 /// # Safety
 ///
-/// `file` is that of the world.
+/// `file` must be the one of this world.
 pub unsafe fn file_is_regular(_file: *const file) -> bool {
     true
 }
 
 /// # Safety
 ///
-/// `file` is that of the world.
+/// `file` must be the one of this world.
 pub unsafe fn file_ra(_file: *mut file) -> *mut file_ra_state {
     with(|w| &raw mut *w.ra)
 }
 
 /// # Safety
 ///
-/// `mapping` is that of the world.
+/// `mapping` must be the one of this world.
 pub unsafe fn mapping_host(mapping: *const address_space) -> *mut inode {
-    // SAFETY: As the caller says.
+    // SAFETY: By the safety requirements of this function.
     unsafe { (*mapping).host }
 }
 
 /// # Safety
 ///
-/// `mapping` is that of the world.
+/// `mapping` must be the one of this world.
 pub unsafe fn mapping_i_pages(mapping: *mut address_space) -> *mut xarray {
-    // SAFETY: As the caller says.
+    // SAFETY: By the safety requirements of this function.
     unsafe { &raw mut (*mapping).i_pages }
 }
 
 /// # Safety
 ///
-/// `mapping` is that of the world.
+/// `mapping` must be the one of this world.
 pub unsafe fn mapping_sub_nrpages(mapping: *mut address_space, nr: usize) {
     check(
         with(|w| w.lock_owner == Some(w.current)),
         "nrpages changes without the page-cache lock",
     );
-    // SAFETY: As the caller says.
+    // SAFETY: By the safety requirements of this function.
     unsafe { (*mapping).nrpages -= nr };
 }
 
 /// # Safety
 ///
-/// `mapping` is that of the world.
+/// `mapping` must be the one of this world.
 pub unsafe fn shmem_mapping(mapping: *mut address_space) -> bool {
-    // SAFETY: As the caller says.
+    // SAFETY: By the safety requirements of this function.
     unsafe { (*mapping).is_shmem }
 }
 
 /// # Safety
 ///
-/// `mapping` is that of the world.
+/// `mapping` must be the one of this world.
 pub unsafe fn mapping_release_always(_mapping: *const address_space) -> bool {
     false
 }
 
 /// # Safety
 ///
-/// `mapping` is that of the world.
+/// `mapping` must be the one of this world.
 pub unsafe fn mapping_pmd_folio_support(mapping: *const address_space) -> bool {
-    // SAFETY: As the caller says.
+    // SAFETY: By the safety requirements of this function.
     unsafe { (*mapping).pmd_folios }
 }
 
 /// # Safety
 ///
-/// `mapping` is that of the world.
+/// `mapping` must be the one of this world.
 pub unsafe fn mapping_can_read_folios(mapping: *const address_space) -> bool {
-    // SAFETY: As the caller says.
+    // SAFETY: By the safety requirements of this function.
     unsafe { (*mapping).reads }
 }
 
 /// # Safety
 ///
-/// `inode` is that of the world.
+/// `inode` must be the one of this world.
 pub unsafe fn inode_is_open_for_write(inode: *const inode) -> bool {
-    // SAFETY: As the caller says.
+    // SAFETY: By the safety requirements of this function.
     unsafe { (*inode).open_for_write }
 }
 
-/// Truncation and writeback wait for folio locks, so a task that waits for them has none.
+/// Checks that the task has no folio of the page cache locked.
+///
+/// Truncation and writeback wait for folio locks, so a task that waits for them must hold none.
 fn no_folio_is_locked(call: &str) {
     let locked = with(|w| {
-        // SAFETY: A folio that a task has locked is one of the world.
+        // SAFETY: Folios stay allocated until the next world.
         w.me().locked.iter().any(|&f| unsafe { (*f).cached.get() })
     });
     if locked {
@@ -543,7 +547,7 @@ fn no_folio_is_locked(call: &str) {
 
 /// # Safety
 ///
-/// `mapping` is that of the world.
+/// `mapping` must be the one of this world.
 pub unsafe fn filemap_flush(_mapping: *mut address_space) -> c_int {
     might_sleep("filemap_flush");
     no_folio_is_locked("filemap_flush");
@@ -551,11 +555,11 @@ pub unsafe fn filemap_flush(_mapping: *mut address_space) -> c_int {
     0
 }
 
-/// Reads what is missing up to the end of the file, as many pages as are asked for.
+/// Reads missing pages among the next `nr` pages, up to the end of the file.
 ///
 /// # Safety
 ///
-/// All are those of the world.
+/// There are no requirements.
 pub unsafe fn page_cache_sync_readahead(
     _mapping: *mut address_space,
     _ra: *mut file_ra_state,
@@ -568,38 +572,38 @@ pub unsafe fn page_cache_sync_readahead(
     check(!with(|w| w.mapping.is_shmem), "readahead in shmem");
     check(
         with(|w| w.mapping.reads),
-        "readahead calls what is not there",
+        "readahead of a mapping without a function to read folios with",
     );
     check(
         (index + nr) % HPAGE_PMD_NR == 0,
-        "readahead ends elsewhere than the range",
+        "readahead does not end at the end of the range",
     );
     world::called("page_cache_sync_readahead");
     let size = with(|w| w.inode.size);
     for i in index..(index + nr).min(size) {
         let over = match lookup(i) {
             Slot::Folio(id) => {
-                // SAFETY: `lookup` took the reference.
+                // SAFETY: A folio of this world, with the reference that `lookup()` took.
                 unsafe { folio_put(folio_of(id)) };
                 continue;
             }
             other => other,
         };
         let new = folio::alloc(0);
-        // SAFETY: New, and ours.
+        // SAFETY: `new` was allocated above, and no other task can find it.
         let this = unsafe {
             __folio_set_locked(new);
             &*new
         };
         if add_folio(i, new, Store::Over(over)) {
-            // SAFETY: Ours.
+            // SAFETY: `new` is a folio of this world.
             unsafe { folio_add_lru(new) };
             if !fails("read") {
                 this.write(0, with(|w| w.disk[i]));
                 this.uptodate.set(true);
             }
         }
-        // SAFETY: Ours.
+        // SAFETY: `new` is locked, and the reference is that of its allocation.
         unsafe {
             folio_unlock(new);
             folio_put(new);
@@ -609,7 +613,7 @@ pub unsafe fn page_cache_sync_readahead(
 
 /// # Safety
 ///
-/// `mapping` is that of the world.
+/// `mapping` must be the one of this world.
 pub unsafe fn filemap_lock_folio(_mapping: *mut address_space, index: usize) -> *mut folio {
     might_sleep("filemap_lock_folio");
     world::called("filemap_lock_folio");
@@ -619,20 +623,20 @@ pub unsafe fn filemap_lock_folio(_mapping: *mut address_space, index: usize) -> 
     }
 }
 
-/// Finds and locks the folio at an index.
+/// Finds the folio at an index, locks it and takes a reference.
 pub fn lock_folio(index: usize) -> Option<*mut folio> {
     loop {
         let Slot::Folio(id) = lookup(index) else {
             return None;
         };
         let found = folio_of(id);
-        // SAFETY: `lookup` took a reference.
+        // SAFETY: A folio of this world, with the reference that `lookup()` took.
         unsafe { folio_lock(found) };
-        // SAFETY: As above.
+        // SAFETY: Folios stay allocated until the next world.
         if unsafe { (*found).cached.get() } {
             return Some(found);
         }
-        // SAFETY: Ours.
+        // SAFETY: `found` is locked, and the reference is that of `lookup()`.
         unsafe {
             folio_unlock(found);
             folio_put(found);
@@ -642,17 +646,17 @@ pub fn lock_folio(index: usize) -> Option<*mut folio> {
 
 /// # Safety
 ///
-/// `folio` is one of this world.
+/// `folio` must be one of this world.
 pub unsafe fn lruvec_stat_mod_folio(folio: *mut folio, item: node_stat_item, pages: c_int) {
-    // SAFETY: As the caller says.
+    // SAFETY: By the safety requirements of this function.
     let lruvec = unsafe { live(folio, "lruvec_stat_mod_folio").lruvec };
     with(|w| w.stat[lruvec][item as usize] += pages as isize);
 }
 
-/// Adds a folio when a file is set up, or fills a hole, and leaves it locked and referenced.
+/// Fills a hole with a new folio, and returns it locked and with a reference.
 pub fn new_folio(index: usize, order: u32) -> Option<*mut folio> {
     let new = folio::alloc(order);
-    // SAFETY: New, and ours.
+    // SAFETY: `new` was allocated above, and no other task can find it.
     unsafe {
         __folio_set_locked(new);
         (*new).swapbacked.set(with(|w| w.mapping.is_shmem));
@@ -661,11 +665,11 @@ pub fn new_folio(index: usize, order: u32) -> Option<*mut folio> {
         if with(|w| w.mapping.is_shmem) {
             shmem::account(1 << order);
         }
-        // SAFETY: Ours.
+        // SAFETY: `new` is a folio of this world.
         unsafe { folio_add_lru(new) };
         return Some(new);
     }
-    // SAFETY: Ours.
+    // SAFETY: `new` is locked, and the reference is that of its allocation.
     unsafe {
         folio_unlock(new);
         folio_put(new);
@@ -673,13 +677,13 @@ pub fn new_folio(index: usize, order: u32) -> Option<*mut folio> {
     None
 }
 
-/// Takes a reference.
+/// Takes a reference to a folio of this world.
 pub fn get(folio: *mut folio) {
-    // SAFETY: A folio of this world.
+    // SAFETY: The callers pass a folio of this world.
     unsafe { folio_get(folio) };
 }
 
-/// Notes what a task is about.
+/// Adds a remark to the timeline.
 pub fn note(note: &'static str) {
     world::log(What::Note(note));
 }

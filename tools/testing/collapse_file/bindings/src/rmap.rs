@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Who maps the file: VMAs, page-table entries, translations that CPUs still have.
+//! The mappings of the file: VMAs, page-table entries and translations that CPUs still have.
 
 use crate::{
     event::What,
@@ -20,20 +20,20 @@ pub const ttu_flags_TTU_KEEP_RWP: ttu_flags = 0x100;
 /// `struct vm_area_struct`.
 pub struct vm_area_struct {
     pub id: usize,
-    /// Index of its first page in the file.
+    /// The index of its first page in the file.
     pub start: usize,
     /// The number of its pages.
     pub nr: usize,
-    /// A userfaultfd is registered for missing pages.
+    /// Whether a userfaultfd is registered for missing pages.
     pub uffd_missing: Cell<bool>,
-    /// One is registered for protected pages, for minor faults, for all accesses to protected ones.
+    /// Whether a userfaultfd is registered in mode `WP`, `MINOR` and `RWP`.
     pub uffd_others: Cell<[bool; 3]>,
-    /// It is not there any more.
+    /// Whether it was unmapped.
     pub gone: Cell<bool>,
 }
 
 impl vm_area_struct {
-    /// Adds one.
+    /// Adds a VMA and returns its number.
     pub fn add(start: usize, nr: usize) -> usize {
         with(|w| {
             let id = w.vmas.len();
@@ -49,12 +49,12 @@ impl vm_area_struct {
         })
     }
 
-    /// Whether any of these pages is one of its own.
+    /// Returns whether it has any of these pages, even if it was unmapped.
     pub fn reaches(&self, first: usize, last: usize) -> bool {
         self.start <= last && first < self.start + self.nr
     }
 
-    /// Whether it maps any of these pages.
+    /// Returns whether it maps any of these pages.
     pub fn overlaps(&self, first: usize, last: usize) -> bool {
         !self.gone.get() && self.reaches(first, last)
     }
@@ -64,7 +64,7 @@ impl vm_area_struct {
 ///
 /// # Safety
 ///
-/// `mapping` is that of the world.
+/// `mapping` must be the one of this world.
 pub unsafe fn i_mmap_lock_read(_mapping: *mut address_space) {
     might_sleep("i_mmap_lock_read");
     if with(|w| w.i_mmap_readers.contains(&w.current)) {
@@ -80,7 +80,7 @@ pub unsafe fn i_mmap_lock_read(_mapping: *mut address_space) {
 
 /// # Safety
 ///
-/// `mapping` is that of the world.
+/// `mapping` must be the one of this world.
 pub unsafe fn i_mmap_unlock_read(_mapping: *mut address_space) {
     let held = with(|w| {
         let me = w.current;
@@ -89,21 +89,21 @@ pub unsafe fn i_mmap_unlock_read(_mapping: *mut address_space) {
     });
     check(
         held.is_some(),
-        "i_mmap_rwsem is released by who does not hold it",
+        "i_mmap_rwsem is released by a task that does not hold it",
     );
     log(What::IMmapUnlock);
 }
 
-/// Takes `i_mmap_rwsem` and releases it, as who looks for page tables does.
+/// Takes `i_mmap_rwsem` for reading and releases it, as a walk of the page tables does.
 pub fn walk() {
-    // SAFETY: The mapping is not looked at.
+    // SAFETY: Neither function uses the mapping.
     unsafe {
         i_mmap_lock_read(core::ptr::null_mut());
         i_mmap_unlock_read(core::ptr::null_mut());
     }
 }
 
-/// Runs `f` with `i_mmap_rwsem` taken for writing.
+/// Runs `f` with `i_mmap_rwsem` held for writing.
 pub fn i_mmap_write(f: impl FnOnce()) {
     might_sleep("i_mmap_lock_write");
     world::wait_until(Wait::IMmapWrite);
@@ -115,7 +115,7 @@ pub fn i_mmap_write(f: impl FnOnce()) {
 fn find(first: usize, last: usize, after: Option<(usize, usize)>) -> *mut vm_area_struct {
     check(
         with(|w| w.i_mmap_readers.contains(&w.current)),
-        "the VMAs of a file are walked without i_mmap_rwsem",
+        "the VMAs of the file are walked without i_mmap_rwsem",
     );
     with(|w| {
         w.vmas
@@ -128,11 +128,11 @@ fn find(first: usize, last: usize, after: Option<(usize, usize)>) -> *mut vm_are
     })
 }
 
-/// Both ends are inclusive, as in C.
+/// Finds the first VMA with a page from `first` to `last`, both inclusive.
 ///
 /// # Safety
 ///
-/// `mapping` is that of the world.
+/// `mapping` must be the one of this world.
 pub unsafe fn mapping_rmap_tree_iter_first(
     _mapping: *mut address_space,
     first: usize,
@@ -143,29 +143,30 @@ pub unsafe fn mapping_rmap_tree_iter_first(
 
 /// # Safety
 ///
-/// `vma` is one of this world.
+/// `vma` must be one of this world.
 pub unsafe fn mapping_rmap_tree_iter_next(
     vma: *mut vm_area_struct,
     first: usize,
     last: usize,
 ) -> *mut vm_area_struct {
-    // SAFETY: As the caller says.
+    // SAFETY: `vma` is valid by the safety requirements of this function.
     let after = unsafe { ((*vma).start, (*vma).id) };
     find(first, last, Some(after))
 }
 
-/// A full barrier. All orders that are explored are sequentially consistent, so it is only noted.
+/// Records a full barrier. It has no other effect, because all interleavings are sequentially
+/// consistent.
 pub fn smp_mb() {
     with(|w| w.me().unordered = false);
 }
 
-/// The number of registrations.
+/// Returns the number of registrations.
 ///
 /// # Safety
 ///
-/// None.
+/// There are no requirements.
 pub unsafe fn read_userfaultfd_register_seq() -> c_int {
-    // To register takes no lock that the caller holds.
+    // A registration takes no lock that the caller holds.
     point();
     check(
         with(|w| !w.me().unordered),
@@ -176,19 +177,19 @@ pub unsafe fn read_userfaultfd_register_seq() -> c_int {
 
 /// # Safety
 ///
-/// `vma` is one of this world.
+/// `vma` must be one of this world.
 pub unsafe fn userfaultfd_missing(vma: *mut vm_area_struct) -> bool {
-    // To register takes no lock that the caller holds.
+    // A registration takes no lock that the caller holds.
     point();
     check(
         with(|w| w.i_mmap_readers.contains(&w.current)),
-        "a VMA of the file is looked at without i_mmap_rwsem",
+        "a VMA of the file is checked without i_mmap_rwsem",
     );
     check(
         with(|w| !w.me().unordered),
         "the flags of a VMA may be read before a retry entry is visible",
     );
-    // SAFETY: As the caller says.
+    // SAFETY: `vma` is valid by the safety requirements of this function.
     let vma = unsafe { &*vma };
     log(What::CheckVma(vma.id, vma.uffd_missing.get()));
     vma.uffd_missing.get()
@@ -196,69 +197,71 @@ pub unsafe fn userfaultfd_missing(vma: *mut vm_area_struct) -> bool {
 
 /// # Safety
 ///
-/// `vma` is one of this world.
+/// `vma` must be one of this world.
 pub unsafe fn userfaultfd_wp(vma: *mut vm_area_struct) -> bool {
-    // SAFETY: As the caller says.
+    // SAFETY: `vma` is valid by the safety requirements of this function.
     unsafe { &*vma }.uffd_others.get()[0]
 }
 
 /// # Safety
 ///
-/// `vma` is one of this world.
+/// `vma` must be one of this world.
 pub unsafe fn userfaultfd_minor(vma: *mut vm_area_struct) -> bool {
-    // SAFETY: As the caller says.
+    // SAFETY: `vma` is valid by the safety requirements of this function.
     unsafe { &*vma }.uffd_others.get()[1]
 }
 
 /// # Safety
 ///
-/// `vma` is one of this world.
+/// `vma` must be one of this world.
 pub unsafe fn userfaultfd_rwp(vma: *mut vm_area_struct) -> bool {
-    // SAFETY: As the caller says.
+    // SAFETY: `vma` is valid by the safety requirements of this function.
     unsafe { &*vma }.uffd_others.get()[2]
 }
 
-/// An address is the number of a page, and each page is mapped at its own.
+/// Returns the start address.
+///
+/// An address is the index of a page, and each page is mapped at its own index.
 ///
 /// # Safety
 ///
-/// `vma` is one of this world.
+/// `vma` must be one of this world.
 pub unsafe fn vma_vm_start(vma: *const vm_area_struct) -> usize {
-    // SAFETY: As the caller says.
+    // SAFETY: `vma` is valid by the safety requirements of this function.
     unsafe { (*vma).start }
 }
 
 /// # Safety
 ///
-/// `vma` is one of this world.
+/// `vma` must be one of this world.
 pub unsafe fn vma_vm_end(vma: *const vm_area_struct) -> usize {
-    // SAFETY: As the caller says.
+    // SAFETY: `vma` is valid by the safety requirements of this function.
     unsafe { (*vma).start + (*vma).nr }
 }
 
 /// # Safety
 ///
-/// `vma` is one of this world.
+/// `vma` must be one of this world.
 pub unsafe fn vma_start_pgoff(vma: *const vm_area_struct) -> usize {
-    // SAFETY: As the caller says.
+    // SAFETY: `vma` is valid by the safety requirements of this function.
     unsafe { (*vma).start }
 }
 
-/// Maps a page of a locked folio.
+/// Maps a page of a locked folio in a VMA.
 ///
 /// # Safety
 ///
-/// `folio` is one of this world.
+/// `folio` must be one of this world.
 pub unsafe fn map(vma: usize, index: usize, folio: *mut folio) {
     with(|w| w.ptes.push((vma, index, folio)));
-    // SAFETY: As the caller says.
+    // SAFETY: `folio` is valid by the safety requirements of this function.
     unsafe {
         (*folio).mapcount.set((*folio).mapcount.get() + 1);
         folio_get(folio);
     }
 }
 
-/// The folio that a page-table entry maps.
+/// Returns the folio that a page-table entry maps.
 pub fn mapped(vma: usize, index: usize) -> Option<*mut folio> {
     with(|w| {
         let found = w.ptes.iter().find(|p| (p.0, p.1) == (vma, index))?;
@@ -266,7 +269,7 @@ pub fn mapped(vma: usize, index: usize) -> Option<*mut folio> {
     })
 }
 
-/// Clears page-table entries for which `which` says so.
+/// Clears the page-table entries for which `which` returns true, and returns their folios.
 pub fn unmap(which: impl Fn(usize, usize, *mut folio) -> bool) -> Vec<*mut folio> {
     let cleared: Vec<*mut folio> = with(|w| {
         let cleared = w
@@ -279,7 +282,7 @@ pub fn unmap(which: impl Fn(usize, usize, *mut folio) -> bool) -> Vec<*mut folio
         cleared
     });
     for &folio in &cleared {
-        // SAFETY: The entry had a reference.
+        // SAFETY: The folio is one of this world, with the reference of the entry.
         unsafe {
             (*folio).mapcount.set((*folio).mapcount.get() - 1);
             folio_put(folio);
@@ -288,11 +291,13 @@ pub fn unmap(which: impl Fn(usize, usize, *mut folio) -> bool) -> Vec<*mut folio
     cleared
 }
 
-/// Unmaps folios up to the first that has further references or is dirty.
+/// Unmaps folios in order, and stops after the first that has other references or is dirty.
+///
+/// A dirty folio ends the run only if `clean` is set. Returns the length of the run.
 ///
 /// # Safety
 ///
-/// `folios` has `nr` folios of this world.
+/// `folios` must have `nr` folios of this world.
 pub unsafe fn try_to_unmap_file_run(
     folios: *mut *mut folio,
     nr: u32,
@@ -300,11 +305,11 @@ pub unsafe fn try_to_unmap_file_run(
     refs: c_int,
     clean: bool,
 ) -> u32 {
-    // SAFETY: As the caller says.
+    // SAFETY: `folios` has `nr` folios by the safety requirements of this function.
     let ptrs = unsafe { core::slice::from_raw_parts(folios, nr as usize) };
     let run: Vec<&folio> = ptrs
         .iter()
-        // SAFETY: As the caller says.
+        // SAFETY: The folio is one of this world by the safety requirements of this function.
         .map(|&folio| unsafe { live(folio, "try_to_unmap_file_run") })
         .collect();
     let ends = |folio: &folio, mapcount| {
@@ -325,13 +330,13 @@ pub unsafe fn try_to_unmap_file_run(
             two[0].mapping == two[1].mapping
                 && two[0].index.get() + two[0].nr() <= two[1].index.get()
         }),
-        "try_to_unmap_file_run() of folios that are not of one file, in order",
+        "try_to_unmap_file_run() of folios that are not of one file in index order",
     );
     check(
         flags & ttu_flags_TTU_BATCH_FLUSH != 0,
         "try_to_unmap_file_run() without batching the flush",
     );
-    // SAFETY: The mapping is that of the world.
+    // SAFETY: All folios of a run have the mapping of this world.
     unsafe { i_mmap_lock_read(run[0].mapping.get()) };
     let (first, last) = (
         run[0].index.get(),
@@ -345,7 +350,7 @@ pub unsafe fn try_to_unmap_file_run(
     for n in 0..len {
         let folio = run[n];
 
-        // Others take references meanwhile.
+        // Other tasks may take references before the folio is unmapped.
         point();
         if folio.mapcount.get() > 0 && !fails("try_to_unmap_file_run") {
             log(What::Unmap(folio.id));
@@ -363,7 +368,7 @@ pub unsafe fn try_to_unmap_file_run(
             break;
         }
     }
-    // SAFETY: The mapping is that of the world.
+    // SAFETY: All folios of a run have the mapping of this world.
     unsafe { i_mmap_unlock_read(run[0].mapping.get()) };
     run[..len]
         .iter()
@@ -373,7 +378,7 @@ pub unsafe fn try_to_unmap_file_run(
 
 /// # Safety
 ///
-/// None.
+/// There are no requirements.
 pub unsafe fn try_to_unmap_flush() {
     check(
         with(|w| w.me().irqs_disabled == 0),
@@ -388,7 +393,7 @@ pub unsafe fn try_to_unmap_flush() {
     with(|w| {
         let flushed = std::mem::take(&mut w.me().unflushed);
         for &folio in &flushed {
-            // SAFETY: Folios stay until the next world.
+            // SAFETY: Folios stay allocated until the next world.
             unsafe { (*folio).stale.set(None) };
         }
         w.tlb.retain(|t| !flushed.contains(&t.2));
@@ -396,7 +401,7 @@ pub unsafe fn try_to_unmap_flush() {
     log(What::Flush);
 }
 
-/// Writes by a translation that the task's CPU still has, if it has one.
+/// Writes through a translation that the CPU of the task still has. Returns whether it has one.
 pub fn write_by_tlb(index: usize, content: u64) -> bool {
     let found = with(|w| {
         let me = w.current;
@@ -406,7 +411,7 @@ pub fn write_by_tlb(index: usize, content: u64) -> bool {
             .map(|t| t.2)
     });
     let Some(folio) = found else { return false };
-    // SAFETY: Folios stay until the next world.
+    // SAFETY: Folios stay allocated until the next world.
     let this = unsafe { live(folio, "a store by a stale translation") };
     this.pages[index - this.index.get()].content.set(content);
     this.dirty.set(true);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Shmem: charges of the file system, swap, holes.
+//! Shmem: the charge of the file system, swap and holes.
 
 use crate::{
     event::{Slot, What},
@@ -22,14 +22,14 @@ const EINVAL: c_int = 22;
 
 /// # Safety
 ///
-/// None.
+/// There are no requirements.
 pub unsafe fn shmem_swap_readahead(_mapping: *mut address_space, _first: usize, _last: usize) {
     might_sleep("shmem_swap_readahead");
 }
 
 /// # Safety
 ///
-/// `inode` is that of the world.
+/// `inode` must be the one of this world.
 pub unsafe fn shmem_charge(_inode: *mut inode, pages: isize) -> bool {
     might_sleep("shmem_charge");
     check(
@@ -47,7 +47,7 @@ pub unsafe fn shmem_charge(_inode: *mut inode, pages: isize) -> bool {
     charged
 }
 
-/// Gives back what the file has been charged for and does not have: `shmem_recalc_inode()`.
+/// Uncharges the pages that the file is charged for but does not have: `shmem_recalc_inode()`.
 fn recalc() -> usize {
     with(|w| {
         let has = w.mapping.nrpages + w.inode.swapped;
@@ -59,7 +59,7 @@ fn recalc() -> usize {
 
 /// # Safety
 ///
-/// `inode` is that of the world.
+/// `inode` must be the one of this world.
 pub unsafe fn shmem_uncharge(_inode: *mut inode, _pages: isize) {
     might_sleep("shmem_uncharge");
     check(
@@ -70,7 +70,7 @@ pub unsafe fn shmem_uncharge(_inode: *mut inode, _pages: isize) {
     log(What::Uncharge(freed));
 }
 
-/// Charges for pages that the file has now, and gives back what it does not have.
+/// Charges the file for new pages, and uncharges those that it does not have.
 pub fn account(pages: usize) {
     with(|w| w.inode.blocks += pages);
     recalc();
@@ -78,7 +78,7 @@ pub fn account(pages: usize) {
 
 /// # Safety
 ///
-/// `inode` is that of the world, and `out` valid.
+/// `inode` must be the one of this world, and `out` must be valid for writes.
 pub unsafe fn shmem_get_folio(
     _inode: *mut inode,
     index: usize,
@@ -92,7 +92,7 @@ pub unsafe fn shmem_get_folio(
     );
     match get_folio(index) {
         Ok(folio) => {
-            // SAFETY: As the caller says.
+            // SAFETY: `out` is valid for writes by the safety requirements of this function.
             unsafe { *out = folio };
             0
         }
@@ -100,7 +100,7 @@ pub unsafe fn shmem_get_folio(
     }
 }
 
-/// Finds or swaps in the folio at an index, and locks it: `SGP_NOALLOC`.
+/// Finds or swaps in the folio at an index and locks it, as `shmem_get_folio()` with `SGP_NOALLOC`.
 pub fn get_folio(index: usize) -> Result<*mut folio, c_int> {
     might_sleep("shmem_get_folio");
     check(
@@ -118,12 +118,12 @@ pub fn get_folio(index: usize) -> Result<*mut folio, c_int> {
             Slot::Hole | Slot::Retry => return Err(ENOENT),
             Slot::Folio(id) => {
                 let found = mapping::folio_of(id);
-                // SAFETY: `lookup` has taken a reference.
+                // SAFETY: A folio of this world, with the reference that `lookup()` took.
                 unsafe { folio_lock(found) };
-                // SAFETY: As above.
+                // SAFETY: Folios stay allocated until the next world.
                 let this = unsafe { &*found };
                 if !this.cached.get() {
-                    // SAFETY: Ours.
+                    // SAFETY: `found` is locked, and the reference is that of `lookup()`.
                     unsafe {
                         folio_unlock(found);
                         folio_put(found);
@@ -134,7 +134,7 @@ pub fn get_folio(index: usize) -> Result<*mut folio, c_int> {
                     for page in 0..this.nr() {
                         this.write(page, 0);
                     }
-                    // SAFETY: Ours.
+                    // SAFETY: `found` is a folio of this world.
                     unsafe { folio_mark_uptodate(found) };
                 }
                 return Ok(found);
@@ -142,7 +142,7 @@ pub fn get_folio(index: usize) -> Result<*mut folio, c_int> {
             Slot::Value(value) => {
                 point();
                 let new = folio::alloc(0);
-                // SAFETY: New, and ours.
+                // SAFETY: `new` was allocated above, and no other task can find it.
                 unsafe {
                     __folio_set_locked(new);
                     (*new).write(0, with(|w| w.swap[value]));
@@ -153,11 +153,11 @@ pub fn get_folio(index: usize) -> Result<*mut folio, c_int> {
                 if mapping::add_folio(index, new, Store::Over(Slot::Value(value))) {
                     with(|w| w.inode.swapped -= 1);
                     recalc();
-                    // SAFETY: Ours; the page cache has the other reference.
+                    // SAFETY: `new` is a folio of this world.
                     unsafe { folio_add_lru(new) };
                     return Ok(new);
                 }
-                // SAFETY: Ours.
+                // SAFETY: `new` is locked, and the reference is that of its allocation.
                 unsafe {
                     folio_unlock(new);
                     folio_put(new);

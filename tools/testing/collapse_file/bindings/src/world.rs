@@ -1,28 +1,28 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The state that all simulated functions share, who runs, and what was found wrong.
+//! The state that all simulated functions share: tasks, locks, events and the first violation.
 //!
 //! # Tasks
 //!
-//! All tasks of an execution are coroutines on one thread, so that a world is a thread-local
-//! variable. A task runs until it comes to a [`point`] or has to wait; only there do others get a
-//! turn. Who does is up to the scheduler of the test, which asks [`can_run`] which tasks can. A
-//! task that waits spins on nothing: it is not run before what it waits for holds.
+//! All tasks of an execution are coroutines on one thread, so a world is a thread-local variable.
+//! A task runs until it reaches a [`point`] or has to wait. Other tasks can run only there. The
+//! scheduler of the test selects the next task, and asks [`can_run`] which tasks can run. A task
+//! that waits does not spin: it does not run before its condition holds.
 //!
-//! Without a scheduler, for sequential tests, there is one task, and to wait is a deadlock.
+//! Sequential tests have one task and no scheduler. There, a wait whose condition does not hold is
+//! a deadlock.
 //!
 //! # Violations
 //!
-//! The functions are called from `extern "C"` code that must not be unwound, and whose destructors
-//! would find more to complain about. So a violation is noted, and the scheduler ends the execution
-//! where it would have gone on with another task. Nothing is freed before the next execution: what
-//! a broken program does until then cannot corrupt the test itself.
+//! The functions are called from `extern "C"` code, which must not be unwound. Its destructors
+//! would also cause further violations. Therefore [`violation`] only records the first one, and the
+//! scheduler ends the execution at the next switch of tasks. No memory is freed before the next
+//! execution, so a broken program cannot corrupt the test itself.
 //!
 //! # Locks
 //!
-//! Folio locks, `i_mmap_rwsem` and the page-cache lock have owners, and must be taken in this
-//! order: folio, `i_mmap_rwsem`, page cache. Within the last one interrupts are off and nothing
-//! sleeps.
+//! Folio locks, `i_mmap_rwsem` and the page-cache lock have owners. They must be taken in this
+//! order. Under the page-cache lock, interrupts are disabled and no function may sleep.
 
 use crate::{
     event::{place, Event, Slot, What},
@@ -37,83 +37,84 @@ use std::{
     ffi::c_int,
 };
 
-/// Who: 0 is the test itself.
+/// The number of a task; 0 is the test itself.
 pub type Task = usize;
 
-/// What a task waits for.
+/// A condition that a task waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
-    /// The page-cache lock.
+    /// The page-cache lock is free.
     Lock,
-    /// A folio's lock.
+    /// The lock of a folio is free.
     Folio(*mut folio),
-    /// `i_mmap_rwsem`, for reading.
+    /// `i_mmap_rwsem` can be taken for reading.
     IMmapRead,
-    /// `i_mmap_rwsem`, for writing.
+    /// `i_mmap_rwsem` can be taken for writing.
     IMmapWrite,
-    /// No fault is under way: the VMAs cannot change meanwhile.
+    /// No page fault is in progress. During one, no userfaultfd is registered or unregistered.
     NoFaults,
-    /// All tasks but the test itself have ended.
+    /// All tasks except the test itself have ended.
     TheEnd,
-    /// Never to run again.
+    /// The condition never holds, so the task does not run again.
     Forever,
 }
 
-/// What is known of a task.
+/// The state of a task.
 #[derive(Default)]
 pub struct TaskState {
     /// Its column in the timeline.
     pub name: &'static str,
-    /// What it waits for.
+    /// The condition that it waits for.
     pub wait: Option<Wait>,
     /// How often it has disabled interrupts.
     pub irqs_disabled: usize,
-    /// A retry entry was stored, and no full barrier has come since.
+    /// Whether it has stored a retry entry and executed no full barrier since.
     pub unordered: bool,
-    /// Nesting of RCU read-side critical sections.
+    /// The nesting of RCU read-side critical sections.
     pub rcu: usize,
     /// Whether it has ended.
     pub ended: bool,
-    /// Folios that it has unmapped and not flushed the TLBs for.
+    /// Folios that it has unmapped without flushing the TLBs yet.
     pub unflushed: Vec<*mut folio>,
-    /// Folios on their way to the LRU, on its CPU.
+    /// Folios in the LRU batch of its CPU.
     pub lru_batch: Vec<*mut folio>,
     /// Folios that it has locked.
     pub locked: Vec<*mut folio>,
-    /// It is in `collapse_file()`.
+    /// Whether it is in `collapse_file()`.
     pub collapsing: bool,
-    /// It measures the last hold of the page-cache lock.
+    /// Whether it measures the final critical section under the page-cache lock.
     pub measuring: bool,
 }
 
-/// Everything.
+/// The state of an execution.
 pub struct World {
     /// Whether there is a scheduler.
     pub concurrent: bool,
-    /// Whether somebody looks at the page cache without its lock, so that it matters what happens
-    /// within the lock.
+    /// Whether a task reads the page cache without its lock. Other tasks can then run between two
+    /// steps under the lock, too.
     pub lockless: bool,
-    /// Whether somebody writes by stale translations, so that it matters when a page is copied.
+    /// Whether a task writes through stale translations. Other tasks can then run before each flush
+    /// and before the copy of each page, too.
     pub stale_writers: bool,
-    /// The tasks have been created.
+    /// Whether all tasks have been created.
     pub started: bool,
-    /// Page faults under way.
+    /// The number of page faults in progress.
     pub faults: usize,
-    /// Who runs.
+    /// The running task.
     pub current: Task,
     /// All tasks.
     pub tasks: Vec<TaskState>,
-    /// All that happened.
+    /// All events, in order.
     pub events: Vec<Event>,
-    /// What was found wrong first.
+    /// The first violation.
     pub violation: Option<String>,
-    /// Who holds the page-cache lock.
+    /// The task that holds the page-cache lock.
     pub lock_owner: Option<Task>,
     /// How often a userfaultfd was registered.
     pub registrations: c_int,
-    /// Who holds `i_mmap_rwsem` for reading.
+    /// The tasks that hold `i_mmap_rwsem` for reading.
     pub i_mmap_readers: Vec<Task>,
-    /// Who holds it for writing.
+    /// The task that holds it for writing.
     pub i_mmap_writer: Option<Task>,
     /// The nodes of the XArray.
     pub nodes: Nodes,
@@ -123,7 +124,7 @@ pub struct World {
     pub folio_ids: HashMap<usize, usize>,
     /// Page-table entries: VMA, index, folio.
     pub ptes: Vec<(usize, usize, *mut folio)>,
-    /// Translations that a task's CPU may use to write: task, index, folio.
+    /// Translations through which the CPU of a task may write: task, index, folio.
     pub tlb: Vec<(Task, usize, *mut folio)>,
     /// The VMAs that map the file.
     pub vmas: Vec<Box<vm_area_struct>>,
@@ -135,33 +136,34 @@ pub struct World {
     pub mapping: Box<address_space>,
     /// Its inode.
     pub inode: Box<inode>,
-    /// What has been swapped out.
+    /// The content of the swapped-out pages, by swap entry.
     pub swap: Vec<u64>,
-    /// What is on disk, for a regular file.
+    /// The content of a regular file on disk, by index.
     pub disk: Vec<u64>,
-    /// Statistics by `enum node_stat_item`, of each node and memory cgroup.
+    /// The statistics of each node and memory cgroup, by `enum node_stat_item`.
     pub stat: [[isize; 4]; LRUVECS],
     /// Pages charged to the memory cgroup.
     pub memcg: isize,
-    /// Pages that the file system may still be charged for.
+    /// The number of pages up to which `shmem_charge()` may charge the file.
     pub room: usize,
-    /// Calls that can fail, so far.
+    /// The number of calls so far that can fail.
     pub fallible: usize,
-    /// The number of the one that is to fail.
+    /// The number of the call that fails.
     pub fail_nth: Option<usize>,
-    /// All calls whose names begin like this are to fail.
+    /// The prefix of the names of calls that all fail.
     pub fail_all: Option<&'static str>,
-    /// What failed.
+    /// The call that failed last.
     pub failed: Option<&'static str>,
-    /// What others do when a call of a name is made: for races without a scheduler.
+    /// Actions of other tasks, for races without a scheduler. Each runs at the n-th call of a
+    /// function: name, n, action.
     pub at_call: VecDeque<(&'static str, usize, fn())>,
-    /// State of the generator of random numbers.
+    /// The state of the random number generator.
     pub random: u64,
-    /// All tasks were killed.
+    /// Whether all tasks were killed.
     pub killed: bool,
     /// The time, in ns.
     pub clock: i64,
-    /// How long one turn of a loop that waits takes, in ns.
+    /// The duration of one turn of a loop that waits, in ns.
     pub turn: i64,
 }
 
@@ -170,7 +172,7 @@ thread_local! {
 }
 
 impl World {
-    /// Replaces the world by a new one, with a file that is shmem or a regular one.
+    /// Replaces the world with a new one, which has an empty shmem or regular file.
     pub fn reset(is_shmem: bool, seed: u64) {
         let mut file = Box::new(file::default());
         let mut mapping = address_space::new(is_shmem);
@@ -215,14 +217,14 @@ impl World {
             random: seed,
             killed: false,
             clock: 0,
-            // Longer than any budget: a loop that waits looks once more, and gives up.
+            // Longer than any budget: a loop that waits checks once more and gives up.
             turn: 1_000_000_000,
         });
         let old = WORLD.with(|w| w.borrow_mut().replace(world));
         drop(old);
     }
 
-    /// The running task.
+    /// Returns the state of the running task.
     pub fn me(&mut self) -> &mut TaskState {
         &mut self.tasks[self.current]
     }
@@ -230,7 +232,7 @@ impl World {
     fn holds(&self, wait: Wait) -> bool {
         match wait {
             Wait::Lock => self.lock_owner.is_none(),
-            // SAFETY: Folios stay until the next world.
+            // SAFETY: `folio` is valid, because folios stay allocated until the next world.
             Wait::Folio(folio) => unsafe { (*folio).locked.get().is_none() },
             // A writer in the queue keeps new readers out.
             Wait::IMmapRead => {
@@ -244,7 +246,7 @@ impl World {
         }
     }
 
-    /// Whether a task could run.
+    /// Returns whether a task can run.
     pub fn can_run(&self, task: Task) -> bool {
         if task > 0 && !self.started {
             return false;
@@ -256,18 +258,27 @@ impl World {
     }
 }
 
-/// There is no world any more, until the next one is made.
+/// Drops the world.
 pub fn forget() {
     let old = WORLD.with(|w| w.borrow_mut().take());
     drop(old);
 }
 
-/// Looks at the world. Not to be nested, and not to be left by switching to another task.
+/// Runs `f` with the world.
+///
+/// `f` must not call `with()` and must not switch to another task.
+///
+/// # Panics
+///
+/// If there is no world, or in a nested call.
 pub fn with<R>(f: impl FnOnce(&mut World) -> R) -> R {
     WORLD.with(|w| f(w.borrow_mut().as_mut().expect("World::reset() comes first")))
 }
 
-/// Notes an event. After a violation, which has been noted before, nothing else is of interest.
+/// Records an event.
+///
+/// After a violation, a task of a scenario does not return from here: only the events up to the
+/// violation matter.
 pub fn log(what: What) {
     let ended = with(|w| {
         let task = w.current;
@@ -279,7 +290,7 @@ pub fn log(what: What) {
     }
 }
 
-/// Something is wrong. The execution ends as soon as it can.
+/// Records the first violation. The execution ends at the next switch of tasks.
 pub fn violation(what: impl Into<String>) {
     with(|w| {
         if w.violation.is_none() {
@@ -294,14 +305,14 @@ pub fn violation(what: impl Into<String>) {
     });
 }
 
-/// Checks a contract.
+/// Records a violation unless `holds`.
 pub fn check(holds: bool, what: &str) {
     if !holds {
         violation(what);
     }
 }
 
-/// Something is so wrong that the task cannot go on.
+/// Records a violation after which the task cannot continue.
 pub fn stop(what: impl Into<String>) -> ! {
     violation(what);
     let (concurrent, violation) = with(|w| (w.concurrent, w.violation.clone()));
@@ -317,7 +328,7 @@ fn switch() {
     with(|w| w.current = me);
 }
 
-/// Others may run before what comes next.
+/// Lets other tasks run.
 pub fn point() {
     let concurrent = with(|w| w.concurrent);
     if concurrent {
@@ -325,19 +336,19 @@ pub fn point() {
     }
 }
 
-/// As [`point`], where only those can notice who look at the page cache without its lock.
+/// Lets other tasks run at a step that only lockless readers of the page cache can notice.
 pub fn lockless_point() {
     if with(|w| w.lockless) {
         point();
     }
 }
 
-/// Waits. Others may run before, whether that is necessary or not.
+/// Waits for a condition. Other tasks may run before, even if the condition holds already.
 pub fn wait_until(wait: Wait) {
     if !with(|w| w.concurrent) {
         if !with(|w| w.holds(wait)) {
             panic!(
-                "{} waits for {wait:?}, which nobody is going to give",
+                "{} waits for {wait:?}, and no other task runs",
                 with(|w| w.me().name)
             );
         }
@@ -349,12 +360,12 @@ pub fn wait_until(wait: Wait) {
         w.me().wait = None;
         assert!(
             w.holds(wait) || w.violation.is_some(),
-            "the scheduler runs who can run"
+            "the scheduler runs only tasks that can run"
         );
     });
 }
 
-/// The caller may sleep: checks that it is allowed to.
+/// Checks that the caller may sleep.
 pub fn might_sleep(call: &str) {
     let (irqs_off, locked, rcu) = with(|w| {
         let me = w.current;
@@ -366,33 +377,33 @@ pub fn might_sleep(call: &str) {
     });
     if locked {
         violation(format!(
-            "{call}() may sleep, and the page-cache lock is held"
+            "{call}() may sleep, but the page-cache lock is held"
         ));
     } else if irqs_off {
-        violation(format!("{call}() may sleep, and interrupts are off"));
+        violation(format!("{call}() may sleep, but interrupts are off"));
     } else if rcu {
-        violation(format!("{call}() may sleep, within rcu_read_lock()"));
+        violation(format!("{call}() may sleep, but rcu_read_lock() is held"));
     }
 }
 
-/// `ktime_get()`.
+/// Returns the time in ns.
 ///
 /// # Safety
 ///
-/// None.
+/// There are no requirements.
 pub unsafe fn ktime_get() -> i64 {
     with(|w| w.clock)
 }
 
-/// One turn of a loop that waits: time passes, and others may run.
+/// Executes one turn of a loop that waits: advances the clock and lets other tasks run.
 ///
 /// # Safety
 ///
-/// None.
+/// There are no requirements.
 pub unsafe fn cpu_relax() {
     check(
         with(|w| !w.i_mmap_readers.contains(&w.current)),
-        "a task waits for another one, and keeps i_mmap_rwsem",
+        "a task waits for another one with i_mmap_rwsem held",
     );
     with(|w| w.clock += w.turn);
     called("cpu_relax");
@@ -401,7 +412,7 @@ pub unsafe fn cpu_relax() {
 
 /// # Safety
 ///
-/// None.
+/// There are no requirements.
 pub unsafe fn cond_resched() {
     might_sleep("cond_resched");
 }
@@ -411,19 +422,19 @@ pub struct task_struct(());
 
 /// # Safety
 ///
-/// None.
+/// There are no requirements.
 pub unsafe fn get_current() -> *mut task_struct {
     core::ptr::null_mut()
 }
 
 /// # Safety
 ///
-/// None.
+/// There are no requirements.
 pub unsafe fn fatal_signal_pending(_task: *mut task_struct) -> bool {
     with(|w| w.killed)
 }
 
-/// Whether this call is to fail; and lets others do what a test wants done at it.
+/// Returns whether this call fails, after the action that a test has set for it.
 pub fn fails(call: &'static str) -> bool {
     called(call);
     let fails = with(|w| {
@@ -441,7 +452,7 @@ pub fn fails(call: &'static str) -> bool {
     fails
 }
 
-/// A call that a test may want something done at.
+/// Runs the action that a test has set for this call, as another task.
 pub fn called(call: &'static str) {
     let action = with(|w| {
         let (name, count, _) = w.at_call.front_mut()?;
@@ -459,7 +470,7 @@ pub fn called(call: &'static str) {
     }
 }
 
-/// Does something as another task does it, all at once.
+/// Runs `action` as a new task, without a switch of tasks.
 pub fn as_somebody_else<R>(action: impl FnOnce() -> R) -> R {
     let me = with(|w| {
         let me = w.current;
@@ -476,10 +487,10 @@ pub fn as_somebody_else<R>(action: impl FnOnce() -> R) -> R {
     result
 }
 
-/// A random number below `n`, from the seed of the execution.
+/// Returns a random number below `n`, from the seed of the execution.
 pub fn random(n: usize) -> usize {
     with(|w| {
-        // SplitMix64.
+        // This is SplitMix64.
         w.random = w.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = w.random;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -488,7 +499,8 @@ pub fn random(n: usize) -> usize {
     })
 }
 
-/// The timeline: what the file holds, then one line for each event and one column for each task.
+/// Returns the timeline: the file at the beginning, then a line for each event in a column for each
+/// task.
 pub fn timeline() -> String {
     with(|w| {
         const WIDTH: usize = 30;
@@ -528,7 +540,7 @@ pub fn timeline() -> String {
     })
 }
 
-/// What the pages of the file are after these events, but for the holes.
+/// Returns a line with the entries of the file after `events`, without the holes.
 fn contents(events: &[Event]) -> String {
     let mut slots = BTreeMap::new();
     for event in events {
@@ -546,12 +558,12 @@ fn contents(events: &[Event]) -> String {
     format!("file: {}{more}\n", pages[..shown].join(", "))
 }
 
-/// Whether the named task can run, for the scheduler. Without a world everything can.
+/// Returns whether a task can run, for the scheduler. Without a world every task can.
 pub fn can_run(task: Task) -> bool {
     WORLD.with(|w| w.borrow().as_ref().is_none_or(|w| w.can_run(task)))
 }
 
-/// What was found wrong.
+/// Returns the first violation.
 pub fn found() -> Option<String> {
     WORLD.with(|w| w.borrow().as_ref().and_then(|w| w.violation.clone()))
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The XArray: the kernel's `lib/xarray.c` and our `rust/helpers/xa_state.c`, and what they call.
+//! The XArray: the kernel's `lib/xarray.c`, `rust/helpers/xa_state.c` and the functions they call.
 
 use crate::{
     event::{Slot, What},
@@ -17,7 +17,7 @@ use std::{
 #[derive(Default)]
 pub struct spinlock_t(u32);
 
-/// `struct xarray`; its size is checked in C.
+/// `struct xarray`. `csrc/xarray.c` checks its size.
 #[repr(C)]
 pub struct xarray {
     pub xa_lock: spinlock_t,
@@ -32,13 +32,13 @@ impl Default for xarray {
             flags: 0,
             head: 0,
         };
-        // SAFETY: The type is as large as the C one.
+        // SAFETY: `xa` is as large as the C type, by the assertion in `csrc/xarray.c`.
         unsafe { sim_xa_init(&raw mut xa) };
         xa
     }
 }
 
-/// `struct xa_state`; its size is checked in C.
+/// `struct xa_state`. `csrc/xarray.c` checks its size.
 #[repr(C)]
 pub struct xa_state {
     pub xa: *mut xarray,
@@ -102,16 +102,16 @@ extern "C" {
     fn sim_to_value(entry: *const c_void) -> c_ulong;
 }
 
-/// The nodes of the array: who is alive, and who only seems to be.
+/// The addresses of all nodes of the array, by state.
 #[derive(Default)]
 pub struct Nodes {
-    /// Allocated, as addresses.
+    /// Allocated nodes.
     live: Vec<usize>,
-    /// On the list of those that hold nothing but values.
+    /// Nodes that hold only values: the list of shadow nodes.
     listed: Vec<usize>,
-    /// Removed, but somebody may look at them.
+    /// Removed nodes that RCU readers may still access.
     waiting: Vec<usize>,
-    /// Freed; the memory is kept to the end.
+    /// Freed nodes. Their memory is kept until the end of the execution.
     freed: Vec<usize>,
     size: usize,
 }
@@ -124,7 +124,8 @@ impl Drop for Nodes {
             .chain(self.waiting.drain(..))
             .chain(self.freed.drain(..))
         {
-            // SAFETY: Allocated with this size, and nobody has an execution to use it in.
+            // SAFETY: `sim_node_alloc()` allocated the node with this layout, and no task of the
+            // execution runs any more.
             unsafe { dealloc(node as *mut u8, layout(self.size)) };
         }
     }
@@ -134,12 +135,12 @@ fn layout(size: usize) -> Layout {
     Layout::from_size_align(size, 64).expect("a node is small")
 }
 
-/// What an entry is.
+/// Returns the meaning of an entry.
 pub fn slot(entry: *mut c_void) -> Slot {
     if entry.is_null() {
         return Slot::Hole;
     }
-    // SAFETY: These look at the bits of the pointer.
+    // SAFETY: The functions read only the bits of the pointer.
     unsafe {
         if xa_is_retry(entry) {
             return Slot::Retry;
@@ -150,26 +151,26 @@ pub fn slot(entry: *mut c_void) -> Slot {
     }
     match with(|w| w.folio_ids.get(&(entry as usize)).copied()) {
         Some(id) => Slot::Folio(id),
-        None => stop("the page cache holds what is not a folio"),
+        None => stop("the page cache holds an entry that is not a folio"),
     }
 }
 
-/// A value entry.
+/// Returns a value entry.
 pub fn mk_value(value: usize) -> *mut c_void {
-    // SAFETY: Makes a pointer of a number.
+    // SAFETY: The function only converts a number to a pointer.
     unsafe { sim_mk_value(value as c_ulong) }
 }
 
 /// # Safety
 ///
-/// Both are valid.
+/// `xas` must be a valid cursor.
 pub unsafe fn mapping_set_update(xas: *mut xa_state, _mapping: *mut mapping::address_space) {
-    // SAFETY: The cursor is valid.
+    // SAFETY: `xas` is valid by the safety requirements of this function.
     unsafe { sim_mapping_set_update(xas) };
 }
 
 fn check_change(xas: *const xa_state, call: &str) {
-    // SAFETY: Reads the cursor.
+    // SAFETY: The callers pass a valid cursor.
     if !unsafe { sim_has_update(xas) } {
         violation(format!("{call}() without mapping_set_update()"));
     }
@@ -180,37 +181,37 @@ fn check_change(xas: *const xa_state, call: &str) {
 
 /// # Safety
 ///
-/// As in C.
+/// As for the C function.
 pub unsafe fn xas_create_range(xas: *mut xa_state) {
     check_change(xas, "xas_create_range");
-    // SAFETY: As the caller says.
+    // SAFETY: By the safety requirements of this function.
     unsafe { real_xas_create_range(xas) };
 }
 
 /// # Safety
 ///
-/// As in C.
+/// As for the C function.
 pub unsafe fn xas_nomem(xas: *mut xa_state, gfp: u32) -> bool {
     world::called("xas_nomem");
-    // SAFETY: As the caller says.
+    // SAFETY: By the safety requirements of this function.
     unsafe { real_xas_nomem(xas, gfp) }
 }
 
 /// # Safety
 ///
-/// As in C.
+/// As for the C function.
 pub unsafe fn xas_store(xas: *mut xa_state, entry: *mut c_void) -> *mut c_void {
     check_change(xas, "xas_store");
-    // SAFETY: Reads the cursor.
+    // SAFETY: `xas` is valid by the safety requirements of this function.
     let (index, span) = unsafe { (sim_xas_index(xas) as usize, sim_xas_span(xas) as usize) };
     let index = index & !(span - 1);
     let stored = slot(entry);
     let replaced = mapping::check_store(index, span, stored);
     let at = with(|w| w.events.len());
     log(What::Store(index, span.trailing_zeros(), stored));
-    // SAFETY: As the caller says.
+    // SAFETY: By the safety requirements of this function.
     let old = unsafe { real_xas_store(xas, entry) };
-    // SAFETY: Reads the cursor.
+    // SAFETY: `xas` is valid by the safety requirements of this function.
     if unsafe { xas_error(xas) } != 0 {
         with(|w| w.events[at].what = What::Note("cannot store"));
         mapping::not_stored(stored, &replaced);
@@ -221,9 +222,9 @@ pub unsafe fn xas_store(xas: *mut xa_state, entry: *mut c_void) -> *mut c_void {
     old
 }
 
-/// Logs the slots up to `max` that a call changes as if each was stored to.
+/// Runs `call` and records a store for each slot up to `max` that it changes.
 fn changes<R>(xas: *mut xa_state, max: usize, call: impl FnOnce() -> R) -> R {
-    // SAFETY: Reads the cursor.
+    // SAFETY: The callers pass a valid cursor.
     let first = unsafe { sim_xas_index(xas) as usize };
     let slots = || -> Vec<Slot> {
         (first..=max)
@@ -246,23 +247,23 @@ fn changes<R>(xas: *mut xa_state, max: usize, call: impl FnOnce() -> R) -> R {
 
 /// # Safety
 ///
-/// As in C.
+/// As for the C function.
 pub unsafe fn xas_fill_empty(xas: *mut xa_state, max: usize, entry: *mut c_void) -> usize {
     check_change(xas, "xas_fill_empty");
-    // SAFETY: As the caller says.
+    // SAFETY: By the safety requirements of this function.
     changes(xas, max, || unsafe { real_xas_fill_empty(xas, max, entry) })
 }
 
 /// # Safety
 ///
-/// As in C.
+/// As for the C function.
 pub unsafe fn xas_unfill(xas: *mut xa_state, max: usize, entry: *mut c_void) {
     check_change(xas, "xas_unfill");
-    // SAFETY: As the caller says.
+    // SAFETY: By the safety requirements of this function.
     changes(xas, max, || unsafe { real_xas_unfill(xas, max, entry) })
 }
 
-/// Frees the nodes that an inode has at its eviction, and reports those that nothing frees.
+/// Frees all nodes as the eviction of the inode does, and checks that no node is leaked.
 pub fn evict() {
     for index in 0..with(|w| w.inode.size) {
         if let Slot::Value(value) = slot(mapping::Cursor::new(index, 0).locked(|c| c.load())) {
@@ -270,7 +271,7 @@ pub fn evict() {
         }
     }
     let xa = with(|w| &raw mut w.mapping.i_pages);
-    // SAFETY: The array is alive.
+    // SAFETY: The array is that of the world.
     unsafe { xa_destroy(xa) };
     with(|w| w.nodes.quiesce());
     let (live, listed) = with(|w| (w.nodes.live.len(), w.nodes.listed.len()));
@@ -282,10 +283,10 @@ pub fn evict() {
 }
 
 impl Nodes {
-    /// Nobody can look at what was removed before.
+    /// Ends a grace period: overwrites and frees the removed nodes.
     fn quiesce(&mut self) {
         for &node in &self.waiting {
-            // SAFETY: Nobody has a right to read it any more, so that we may write to it.
+            // SAFETY: The node has `size` bytes, and after the grace period no reader accesses it.
             unsafe { core::ptr::write_bytes(node as *mut u8, 0xa6, self.size) };
         }
         self.freed.append(&mut self.waiting);
@@ -300,7 +301,7 @@ impl Nodes {
 
 #[no_mangle]
 extern "C" fn sim_bug(what: *const c_char, line: c_int) {
-    // SAFETY: C passes a string literal.
+    // SAFETY: `BUG_ON()` and `WARN_ON()` pass a string literal.
     let what = unsafe { CStr::from_ptr(what) }.to_string_lossy();
     stop(format!("BUG at line {line} of lib/xarray.c: {what}"))
 }
@@ -321,7 +322,7 @@ extern "C" fn sim_node_alloc(size: usize, may_sleep: bool) -> *mut c_void {
         log(What::NodeRefused);
         return core::ptr::null_mut();
     }
-    // SAFETY: The size is not zero.
+    // SAFETY: `size` is that of `struct xa_node`, which is not zero.
     let node = unsafe { alloc(layout(size)) };
     with(|w| {
         w.nodes.size = size;
@@ -337,10 +338,7 @@ fn forget_live(node: usize) {
     });
     check(known.is_some(), "an xa_node is freed twice");
     let listed = with(|w| w.nodes.listed.contains(&node));
-    check(
-        !listed,
-        "an xa_node is freed that is on the list of shadow nodes",
-    );
+    check(!listed, "an xa_node on the list of shadow nodes is freed");
 }
 
 #[no_mangle]
@@ -412,7 +410,7 @@ extern "C" fn sim_rcu_read(from: *const c_void, protected: bool) {
         "the XArray is read without the page-cache lock or rcu_read_lock()",
     );
     if rcu && !lock {
-        // A lockless walk is not atomic.
+        // Other tasks can run between two steps of a lockless walk.
         lockless_point();
     }
 }
@@ -427,7 +425,7 @@ extern "C" fn sim_rcu_assign(to: *const c_void) {
     if freed {
         stop("a freed xa_node is written");
     }
-    // A store of several slots is not atomic.
+    // Lockless readers can run between two steps of a store.
     lockless_point();
 }
 
@@ -444,7 +442,7 @@ extern "C" fn sim_lock(_lock: *mut c_void, irq: bool) {
     }
     check(
         with(|w| w.me().irqs_disabled == 0),
-        "the page-cache lock is taken with interrupts off: releasing it enables them",
+        "the page-cache lock is taken with interrupts off, and its release enables them",
     );
     acquire();
 }
@@ -460,16 +458,16 @@ fn acquire() {
 
 /// # Safety
 ///
-/// None.
+/// There are no requirements.
 pub unsafe fn irqs_disabled() -> bool {
     with(|w| w.me().irqs_disabled > 0)
 }
 
-/// Takes the page-cache lock, whether interrupts are off or not.
+/// Takes the page-cache lock. Interrupts may be disabled already.
 ///
 /// # Safety
 ///
-/// None.
+/// There are no requirements.
 pub unsafe fn spin_lock_irq_disable(_lock: *mut spinlock_t) {
     world::called("lock");
     if with(|w| w.lock_owner == Some(w.current)) {
@@ -480,7 +478,7 @@ pub unsafe fn spin_lock_irq_disable(_lock: *mut spinlock_t) {
 
 /// # Safety
 ///
-/// None.
+/// There are no requirements.
 pub unsafe fn spin_unlock_irq_enable(lock: *mut spinlock_t) {
     sim_unlock(lock.cast(), true);
 }
@@ -489,13 +487,13 @@ pub unsafe fn spin_unlock_irq_enable(lock: *mut spinlock_t) {
 extern "C" fn sim_unlock(_lock: *mut c_void, _irq: bool) {
     check(
         with(|w| w.lock_owner == Some(w.current)),
-        "the page-cache lock is released by who does not hold it",
+        "the page-cache lock is released by a task that does not hold it",
     );
     log(What::Unlock);
     with(|w| {
         w.lock_owner = None;
         w.me().irqs_disabled -= 1;
-        // No retry entry is left.
+        // All retry entries are gone by now; `retry_is_not_left()` checks this.
         w.me().unordered = false;
     });
     world::called("unlocked");
@@ -508,10 +506,10 @@ extern "C" fn sim_lock_is_held(_lock: *const c_void) -> bool {
 
 /// # Safety
 ///
-/// None.
+/// There are no requirements.
 pub unsafe fn lockdep_assert_irqs_enabled() {
     check(
         with(|w| w.me().irqs_disabled == 0),
-        "interrupts are off where they have to be enabled",
+        "interrupts are off where they must be enabled",
     );
 }

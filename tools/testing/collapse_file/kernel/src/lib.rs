@@ -419,7 +419,7 @@ pub mod tracepoint {
     }
     macro_rules! call {
         (mm_khugepaged_collapse_file, $($arg:expr),*) => {
-            // SAFETY: As the caller says.
+            // SAFETY: By the safety requirements of this function.
             unsafe { $crate::bindings::trace_mm_khugepaged_collapse_file($($arg),*) }
         };
     }

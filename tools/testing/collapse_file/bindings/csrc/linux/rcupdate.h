@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Each access tells the simulation where it reads and by what right. That is
- * how it notices a node that has been freed, and gives other tasks their turn
- * between the steps of a lockless walk.
+ * Each access passes its address, and whether a lock protects it, to the
+ * simulation. The simulation reports accesses to freed nodes, and lets other
+ * tasks run between the steps of a lockless walk.
  */
 #ifndef _SIM_RCUPDATE_H
 #define _SIM_RCUPDATE_H

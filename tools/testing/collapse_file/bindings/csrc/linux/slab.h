@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* Nodes are counted, can be refused, and stay readable for who must not read them. */
+/* The allocation of nodes, which the simulation counts and can make fail. */
 #ifndef _SIM_SLAB_H
 #define _SIM_SLAB_H
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Spin locks of the simulation. The page cache uses the _irq variant; the rest
- * is there for lib/xarray.c to compile, and to be found out if it is used.
+ * Spin locks of the simulation. The page cache uses the _irq variant. The
+ * others are here because lib/xarray.c needs them. sim_lock() reports their use.
  */
 #ifndef _SIM_SPINLOCK_H
 #define _SIM_SPINLOCK_H
