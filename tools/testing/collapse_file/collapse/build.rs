@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The kernel is configured for debugging.
+//! Sets the kernel configuration, with the debug options.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The kernel is configured for debugging.
+//! Sets the kernel configuration, with the debug options.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
@@ -8,11 +8,11 @@ fn main() {
         println!("cargo:rustc-check-cfg=cfg({option})");
         println!("cargo:rustc-cfg={option}");
     }
-    // Without SMP, because only then lock_for_commit() checks for a second lock.
+    // CONFIG_SMP is off, because lock_for_commit() checks for a second lock only then.
     println!("cargo:rustc-check-cfg=cfg(CONFIG_SMP)");
-    // Failures are injected in another way.
+    // The simulation injects failures itself.
     println!("cargo:rustc-check-cfg=cfg(CONFIG_COLLAPSE_FILE_INJECT)");
     println!("cargo:rustc-check-cfg=cfg(CONFIG_RUST_COLLAPSE_FILE_ONE_BY_ONE)");
-    // KUnit's tests want a kernel.
+    // The KUnit tests need a kernel.
     println!("cargo:rustc-check-cfg=cfg(CONFIG_RUST_COLLAPSE_FILE_KUNIT_TEST)");
 }

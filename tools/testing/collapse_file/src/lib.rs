@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tests of `mm/collapse_file.rs` on the host: tasks that get in its way, how to run them in every
-//! order, and what has to hold. See `README.md`.
+//! Tests of `mm/collapse_file.rs` on the host: the tasks that disturb a collapse, the exploration of
+//! their interleavings, and the properties that must hold. See `README.md`.
 
-// The constants have the names that `bindgen` gives them.
+// The constants have the names that `bindgen` generates.
 #![allow(non_upper_case_globals)]
 
 pub mod actors;
@@ -12,5 +12,5 @@ pub mod properties;
 pub mod scenario;
 pub mod spec;
 
-// Exports `rust_collapse_file()`, which the simulated C side calls.
+// It exports `rust_collapse_file()`, which the simulated C code calls.
 use collapse as _;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The algorithm, included from where it is. It exports `rust_collapse_file()`.
+//! `mm/collapse_file.rs`, included by path. It exports `rust_collapse_file()`.
 
 #[path = "../../../../../mm/collapse_file.rs"]
 mod collapse_file;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The `kernel` crate, as far as `mm/collapse_file.rs` needs it.
+//! The part of the `kernel` crate that `mm/collapse_file.rs` needs.
 //!
-//! What is tested is included from where it is. The rest has the interface of the original and just
-//! enough behind it.
+//! The tested modules are included by path. The other types have the interface of the originals and
+//! only the functions that the tested modules call.
 
 // The kernel supports compilers that have no `is_multiple_of()`.
 #![allow(clippy::manual_is_multiple_of)]
@@ -31,17 +31,17 @@ pub mod mm {
     pub struct Mm(Opaque<bindings::mm_struct>);
 
     impl Mm {
-        /// Makes a Rust reference from a C pointer.
+        /// Converts a C pointer to a Rust reference.
         ///
         /// # Safety
         ///
-        /// `ptr` is valid for `'a`.
+        /// `ptr` must be valid for `'a`.
         pub unsafe fn from_raw<'a>(ptr: *const bindings::mm_struct) -> &'a Self {
-            // SAFETY: Transparent; the caller promises the rest.
+            // SAFETY: The type is transparent, and `ptr` is valid by the safety requirements.
             unsafe { &*ptr.cast() }
         }
 
-        /// The C object.
+        /// Returns a pointer to the C object.
         pub fn as_raw(&self) -> *mut bindings::mm_struct {
             self.0.get()
         }
@@ -69,7 +69,7 @@ pub mod alloc {
     pub struct KBox<T>(Box<T>);
 
     impl<T> KBox<T> {
-        /// Allocates memory.
+        /// Allocates memory without initializing it.
         pub fn new_uninit(_flags: Flags) -> Result<KBox<MaybeUninit<T>>> {
             if bindings::world::fails("kmalloc") {
                 return Err(ENOMEM);
@@ -84,18 +84,18 @@ pub mod alloc {
             unsafe { Self::from_raw(KBox::into_raw(memory).cast()) }
         }
 
-        /// Gives the memory up.
+        /// Returns the memory without freeing it.
         pub fn into_raw(me: Self) -> *mut T {
             Box::into_raw(me.0)
         }
 
-        /// Takes memory over.
+        /// Takes ownership of memory.
         ///
         /// # Safety
         ///
-        /// `ptr` comes from [`into_raw`](Self::into_raw), and has a valid value.
+        /// `ptr` must come from [`into_raw`](Self::into_raw) and point to a valid value.
         pub unsafe fn from_raw(ptr: *mut T) -> Self {
-            // SAFETY: The caller promises this.
+            // SAFETY: `ptr` comes from `Box::into_raw()` by the safety requirements.
             Self(unsafe { Box::from_raw(ptr) })
         }
     }
@@ -119,7 +119,7 @@ pub mod alloc {
     pub struct Flags(u32);
 
     impl Flags {
-        /// The C value.
+        /// Returns the C value.
         pub fn as_raw(self) -> u32 {
             self.0
         }
@@ -127,7 +127,7 @@ pub mod alloc {
 
     /// Flags by name.
     pub mod flags {
-        /// May sleep.
+        /// The flags of an allocation that may sleep.
         pub const GFP_KERNEL: super::Flags = super::Flags(bindings::GFP_KERNEL);
     }
 }
@@ -140,7 +140,7 @@ pub mod error {
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Error(c_int);
 
-    /// Of the kernel.
+    /// `Result` with a kernel error.
     pub type Result<T = (), E = Error> = core::result::Result<T, E>;
 
     /// Errnos by name.
@@ -155,7 +155,7 @@ pub mod error {
         pub const ENOSPC: Error = Error(28);
     }
 
-    /// Negative means failed.
+    /// Converts a return value of a C function, where a negative value is an error.
     pub fn to_result(err: c_int) -> Result {
         if err < 0 {
             Err(Error(-err))
@@ -164,7 +164,7 @@ pub mod error {
         }
     }
 
-    /// `IS_ERR()` and `PTR_ERR()`.
+    /// Converts an error pointer, as `IS_ERR()` and `PTR_ERR()` do.
     pub fn from_err_ptr<T>(ptr: *mut T) -> Result<*mut T> {
         let value = ptr as isize;
         if (-4095..0).contains(&value) {
@@ -186,17 +186,17 @@ pub mod fs {
         pub struct LocalFile(Opaque<bindings::file>);
 
         impl LocalFile {
-            /// Makes a Rust reference from a C pointer.
+            /// Converts a C pointer to a Rust reference.
             ///
             /// # Safety
             ///
-            /// `ptr` is valid for `'a`.
+            /// `ptr` must be valid for `'a`.
             pub unsafe fn from_raw_file<'a>(ptr: *const bindings::file) -> &'a Self {
-                // SAFETY: Transparent; the caller promises the rest.
+                // SAFETY: The type is transparent, and `ptr` is valid by the safety requirements.
                 unsafe { &*ptr.cast() }
             }
 
-            /// The C object.
+            /// Returns a pointer to the C object.
             pub fn as_ptr(&self) -> *mut bindings::file {
                 self.0.get()
             }
@@ -212,9 +212,11 @@ pub mod interrupt {
     pub struct LocalInterruptDisabled(NotThreadSafe);
 
     impl LocalInterruptDisabled {
+        /// Returns a proof without a check.
+        ///
         /// # Safety
         ///
-        /// Interrupts are disabled for `'a`.
+        /// Interrupts must be disabled for `'a`.
         pub unsafe fn assume_disabled<'a>() -> &'a Self {
             const ASSUME_DISABLED: &LocalInterruptDisabled = &LocalInterruptDisabled(NotThreadSafe);
 
@@ -225,26 +227,26 @@ pub mod interrupt {
 
 /// The processor.
 pub mod processor {
-    /// One turn of a loop that waits.
+    /// Executes one turn of a loop that waits.
     pub fn cpu_relax() {
-        // SAFETY: No preconditions.
+        // SAFETY: The function has no requirements.
         unsafe { bindings::cpu_relax() }
     }
 }
 
-/// References that are counted.
+/// Memory barriers and reference counts.
 pub mod sync {
     /// Memory barriers.
     pub mod barrier {
-        /// All accesses.
+        /// Orders all accesses.
         pub struct Full;
 
-        /// Loads.
+        /// Orders loads.
         pub struct Read;
 
-        /// What a barrier orders.
+        /// A kind of barrier.
         pub trait MemoryBarrier {
-            /// Orders it.
+            /// Executes the barrier.
             fn run();
         }
 
@@ -254,12 +256,12 @@ pub mod sync {
             }
         }
 
-        // All tasks are on one thread.
+        // All tasks run on one thread, so loads need no barrier.
         impl MemoryBarrier for Read {
             fn run() {}
         }
 
-        /// `smp_mb()` and `smp_rmb()`.
+        /// Executes `smp_mb()` or `smp_rmb()`.
         pub fn smp_mb<T: MemoryBarrier>(_: T) {
             T::run();
         }
@@ -269,32 +271,36 @@ pub mod sync {
     pub mod aref {
         use core::{mem::ManuallyDrop, ops::Deref, ptr::NonNull};
 
+        /// A type with a reference count.
+        ///
         /// # Safety
         ///
-        /// As in the kernel.
+        /// As for the trait in the kernel.
         pub unsafe trait AlwaysRefCounted {
             /// Takes a reference.
             fn inc_ref(&self);
-            /// Drops one.
+            /// Drops a reference.
             ///
             /// # Safety
             ///
-            /// The caller has one.
+            /// The caller must own a reference.
             unsafe fn dec_ref(obj: NonNull<Self>);
         }
 
-        /// A reference that is owned.
+        /// An owned reference.
         pub struct ARef<T: AlwaysRefCounted>(NonNull<T>);
 
         impl<T: AlwaysRefCounted> ARef<T> {
+            /// Takes ownership of a reference.
+            ///
             /// # Safety
             ///
-            /// The caller hands over a reference.
+            /// The caller must own a reference, which this object takes over.
             pub unsafe fn from_raw(ptr: NonNull<T>) -> Self {
                 Self(ptr)
             }
 
-            /// Gives the reference up to C.
+            /// Passes the reference to C.
             pub fn into_raw(me: Self) -> NonNull<T> {
                 ManuallyDrop::new(me).0
             }
@@ -304,7 +310,7 @@ pub mod sync {
             type Target = T;
 
             fn deref(&self) -> &T {
-                // SAFETY: The object owns a reference.
+                // SAFETY: This `ARef` owns a reference, so the object is valid.
                 unsafe { self.0.as_ref() }
             }
         }
@@ -318,7 +324,7 @@ pub mod sync {
 
         impl<T: AlwaysRefCounted> Drop for ARef<T> {
             fn drop(&mut self) {
-                // SAFETY: The object owns a reference.
+                // SAFETY: This `ARef` owns the reference and does not use the object after this.
                 unsafe { T::dec_ref(self.0) };
             }
         }
@@ -329,21 +335,21 @@ pub mod sync {
 pub mod time {
     use core::{marker::PhantomData, ops};
 
-    /// A clock.
+    /// The clock of `ktime_get()`.
     pub struct Monotonic;
 
-    /// A time.
+    /// A point in time.
     #[derive(Clone, Copy)]
     pub struct Instant<C>(i64, PhantomData<C>);
 
     impl<C> Instant<C> {
-        /// Now.
+        /// Returns the current time.
         pub fn now() -> Self {
-            // SAFETY: No preconditions.
+            // SAFETY: The function has no requirements.
             Self(unsafe { bindings::ktime_get() }, PhantomData)
         }
 
-        /// Since then.
+        /// Returns the time since this point.
         pub fn elapsed(&self) -> Delta {
             Delta(Self::now().0 - self.0)
         }
@@ -354,15 +360,15 @@ pub mod time {
     pub struct Delta(i64);
 
     impl Delta {
-        /// None.
+        /// A span of 0 ns.
         pub const ZERO: Self = Self(0);
 
-        /// So many us.
+        /// Converts a number of microseconds.
         pub const fn from_micros(micros: i64) -> Self {
             Self(micros * 1_000)
         }
 
-        /// So many ms.
+        /// Converts a number of milliseconds.
         pub const fn from_millis(millis: i64) -> Self {
             Self(millis * 1_000_000)
         }
@@ -387,28 +393,28 @@ pub mod time {
 pub mod types {
     use core::{cell::UnsafeCell, marker::PhantomData, mem::MaybeUninit};
 
-    /// A C object that Rust knows nothing of.
+    /// A C object that Rust does not access directly.
     #[repr(transparent)]
     pub struct Opaque<T>(UnsafeCell<MaybeUninit<T>>);
 
     impl<T> Opaque<T> {
-        /// The C object.
+        /// Returns a pointer to the C object.
         pub const fn get(&self) -> *mut T {
             UnsafeCell::get(&self.0).cast::<T>()
         }
     }
 
-    /// What stays with its task.
+    /// A marker for types that must not move to another task.
     pub type NotThreadSafe = PhantomData<*mut ()>;
 
-    /// The value of the type.
+    /// The value of the marker.
     #[allow(non_upper_case_globals)]
     pub const NotThreadSafe: NotThreadSafe = PhantomData;
 }
 
 /// Trace events.
 pub mod tracepoint {
-    /// Declares trace events, which the simulated C side has.
+    /// Defines functions that call the trace events of the simulation.
     macro_rules! declare_trace {
         ($($(#[$attr:meta])* $pub:vis unsafe fn $name:ident($($arg:ident: $type:ty),* $(,)?);)*) => {$(
             $(#[$attr])*
@@ -419,7 +425,7 @@ pub mod tracepoint {
     }
     macro_rules! call {
         (mm_khugepaged_collapse_file, $($arg:expr),*) => {
-            // SAFETY: By the safety requirements of this function.
+            // SAFETY: By the safety requirements of the trace event.
             unsafe { $crate::bindings::trace_mm_khugepaged_collapse_file($($arg),*) }
         };
     }
@@ -427,13 +433,13 @@ pub mod tracepoint {
     pub(crate) use {call, declare_trace};
 }
 
-/// Warns each time: once is enough for a test to fail.
+/// Runs the body each time, because one warning is enough to fail a test.
 #[macro_export]
 macro_rules! do_once_lite {
     ($($body:tt)*) => { $($body)* };
 }
 
-/// `WARN_ON()`.
+/// Records a violation if the condition holds.
 #[macro_export]
 macro_rules! warn_on {
     ($cond:expr) => {
