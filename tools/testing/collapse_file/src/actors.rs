@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Those who get in the way of a collapse. Each does what the C code of its kind does to the page
-//! cache, in the same order of locks.
+//! The tasks that disturb a collapse.
+//!
+//! Each function accesses the page cache as the C code of its kind does, with the same locks in the
+//! same order.
 
 use bindings::{
     drain,
@@ -16,12 +18,12 @@ use bindings::{
 
 pub use bindings::khugepaged::collapse;
 
-/// How an access finds its page.
+/// The kind of an access.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum By {
     /// A system call.
     Call,
-    /// A page fault in a VMA.
+    /// A page fault in this VMA.
     Fault(usize),
 }
 
@@ -31,15 +33,16 @@ fn this<'a>(folio: *mut folio) -> &'a folio {
 }
 
 fn unlock_and_put(folio: *mut folio) {
-    // SAFETY: The caller has the lock and a reference.
+    // SAFETY: The callers hold the folio lock and a reference.
     unsafe {
         folio_unlock(folio);
         folio_put(folio);
     }
 }
 
-/// Gets the page at an index, locked, and fills a hole if need be. Nothing if a userfaultfd is told
-/// instead.
+/// Returns the folio at an index, locked and with a reference. Fills a hole with a new page.
+///
+/// Returns `None` if a userfaultfd gets an event for the hole.
 fn get_page(index: usize, by: By) -> Option<*mut folio> {
     loop {
         match lookup(index) {
@@ -55,7 +58,7 @@ fn get_page(index: usize, by: By) -> Option<*mut folio> {
                     for page in 0..this(found).nr() {
                         this(found).write(page, 0);
                     }
-                    // SAFETY: Locked.
+                    // SAFETY: `found` is a folio of this world.
                     unsafe { folio_mark_uptodate(found) };
                 }
                 return Some(found);
@@ -76,7 +79,7 @@ fn get_page(index: usize, by: By) -> Option<*mut folio> {
                     point();
                     this(new).write(0, 0);
                     this(new).dirty.set(true);
-                    // SAFETY: Locked.
+                    // SAFETY: `new` is a folio of this world.
                     unsafe { folio_mark_uptodate(new) };
                     return Some(new);
                 }
@@ -92,7 +95,7 @@ fn write_page(folio: *mut folio, index: usize, content: u64) {
     log(What::Write(index, content));
 }
 
-/// `write()` of one page.
+/// Writes a page, as `write()` does.
 pub fn write(index: usize, content: u64) {
     if let Some(folio) = get_page(index, By::Call) {
         write_page(folio, index, content);
@@ -100,12 +103,13 @@ pub fn write(index: usize, content: u64) {
     }
 }
 
-/// Touches a page by a VMA, and writes to it if there is something to write; then the CPU may do so
-/// again by the translation it has.
+/// Takes a page fault in a VMA, for a write if there is a `content`.
+///
+/// After a write, the CPU of the task has a translation through which it can write again.
 pub fn fault(vma: usize, index: usize, content: Option<u64>) {
     with(|w| w.faults += 1);
     if let Some(folio) = get_page(index, By::Fault(vma)) {
-        // SAFETY: The folio is locked.
+        // SAFETY: `folio` is a folio of this world.
         unsafe { rmap::map(vma, index, folio) };
         if let Some(content) = content {
             write_page(folio, index, content);
@@ -120,7 +124,7 @@ pub fn fault(vma: usize, index: usize, content: Option<u64>) {
     with(|w| w.faults -= 1);
 }
 
-/// Writes by a mapping, again and again: without a fault as long as that works.
+/// Writes through a mapping, several times. Takes a page fault only if there is no translation.
 pub fn write_mapped(vma: usize, index: usize, contents: &[u64]) {
     for &content in contents {
         point();
@@ -137,7 +141,7 @@ pub fn swap_in(index: usize) {
     }
 }
 
-/// Reads a page without any lock.
+/// Reads a page without a lock.
 pub fn read(index: usize) {
     let from = with(|w| w.events.len());
     match lookup(index) {
@@ -157,7 +161,7 @@ pub fn read(index: usize) {
     }
 }
 
-/// `SEEK_DATA`, `SEEK_HOLE` and `mincore()` over a range: whether there are pages.
+/// Checks which pages of a range exist, as `SEEK_DATA`, `SEEK_HOLE` and `mincore()` do.
 pub fn seek(first: usize, last: usize) {
     for index in first..=last {
         let from = with(|w| w.events.len());
@@ -184,19 +188,19 @@ pub fn register(vma: usize) {
     log(What::Register(vma));
 }
 
-/// Unregisters it.
+/// Unregisters the userfaultfd of a VMA.
 pub fn unregister(vma: usize) {
     world::wait_until(Wait::NoFaults);
     with(|w| w.vmas[vma].uffd_missing.set(false));
     log(What::Unregister(vma));
 }
 
-/// `UFFDIO_COPY`: fills a hole, if it is one.
+/// Fills a hole, as `UFFDIO_COPY` does. Does nothing if there is a page.
 pub fn uffd_copy(index: usize, content: u64) {
     if let Some(new) = new_folio(index, 0) {
         this(new).write(0, content);
         this(new).dirty.set(true);
-        // SAFETY: Locked.
+        // SAFETY: `new` is a folio of this world.
         unsafe { folio_mark_uptodate(new) };
         log(What::Write(index, content));
         unlock_and_put(new);
@@ -210,7 +214,7 @@ pub fn munmap(vma: usize) {
     rmap::unmap(|v, _, _| v == vma);
 }
 
-/// Punches a hole, or truncates: the file system's work, without the size.
+/// Punches a hole, or truncates the file without a change of its size.
 pub fn punch(first: usize, last: usize) {
     let mut index = first;
     while index <= last {
@@ -250,7 +254,7 @@ pub fn punch(first: usize, last: usize) {
     }
 }
 
-/// Reclaims a page to swap, if nobody uses it.
+/// Reclaims a page to swap, unless it has other references.
 pub fn reclaim(index: usize) {
     let Slot::Folio(id) = lookup(index) else {
         return;
@@ -264,12 +268,12 @@ pub fn reclaim(index: usize) {
         mapping::get(found);
         log(What::Isolate(id, true));
         point();
-        // SAFETY: We have a reference.
+        // SAFETY: `found` is a folio of this world, with the references of this function.
         if unsafe { bindings::folio_trylock(found) } {
             if folio.cached.get() && folio.uptodate.get() {
                 rmap::unmap(|_, _, f| core::ptr::eq(f, found));
                 let removed = Cursor::new(index, 0).locked(|cursor| {
-                    // Ours, the isolation's and the page cache's.
+                    // The references are those of the lookup, the isolation and the page cache.
                     if folio.refs.get() != 3 {
                         return false;
                     }
@@ -287,16 +291,16 @@ pub fn reclaim(index: usize) {
                     folio.lru_state.set(Lru::Unborn);
                     folio.active.set(false);
                     folio.unevictable.set(false);
-                    // SAFETY: The page cache's and the isolation's.
+                    // SAFETY: The references are those of the page cache and the isolation.
                     unsafe { bindings::folio_put_refs(found, 2) };
                     shmem::account(0);
                 }
             }
-            // SAFETY: Locked above.
+            // SAFETY: `found` was locked above.
             unsafe { folio_unlock(found) };
         }
         if folio.lru_state.get() == Lru::Isolated(me) {
-            // SAFETY: Isolated above.
+            // SAFETY: `found` was isolated above.
             unsafe { bindings::folio_putback_lru(found) };
             drain(me);
         }
@@ -305,7 +309,7 @@ pub fn reclaim(index: usize) {
     unsafe { folio_put(found) };
 }
 
-/// Fills an aligned range of holes with one folio, if it is one.
+/// Fills an aligned range with one folio. Does nothing if a page of it is no hole.
 pub fn fill_large(index: usize, order: u32) {
     if let Some(new) = new_folio(index, order) {
         point();
@@ -313,13 +317,13 @@ pub fn fill_large(index: usize, order: u32) {
             this(new).write(page, 0);
         }
         this(new).dirty.set(true);
-        // SAFETY: Locked.
+        // SAFETY: `new` is a folio of this world.
         unsafe { folio_mark_uptodate(new) };
         unlock_and_put(new);
     }
 }
 
-/// Has a reference to a page for a while, as `pipe()` or `get_user_pages()` do.
+/// Holds a reference to a page for a moment, as `splice()` and `get_user_pages()` do.
 pub fn pin(index: usize) {
     if let Slot::Folio(id) = lookup(index) {
         point();
@@ -328,8 +332,7 @@ pub fn pin(index: usize) {
     }
 }
 
-/// Writes to a page that is mapped by a reference to it, as a device does that `pin_user_pages()` was
-/// called for.
+/// Writes to a mapped page through a reference, as a device does after `pin_user_pages()`.
 pub fn write_pinned(vma: usize, index: usize, content: u64) {
     point();
     if let Some(folio) = rmap::mapped(vma, index) {
@@ -342,7 +345,7 @@ pub fn write_pinned(vma: usize, index: usize, content: u64) {
     }
 }
 
-/// Has a page locked for a while.
+/// Holds the lock of a page for a moment.
 pub fn lock_for_a_while(index: usize) {
     if let Some(folio) = mapping::lock_folio(index) {
         point();

@@ -1,19 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Runs a scenario in one order of its tasks after the other.
+//! Explores the interleavings of the tasks of a scenario.
 //!
-//! `shuttle` schedules. What is between it and the world here is small: tasks that wait are not
-//! offered to it, the number of preemptions can be bounded, and after a violation the execution
-//! is ended from the test's own task, because the other tasks' stacks must not be unwound.
+//! `shuttle` selects the next task. This module hides waiting tasks from it and can bound the
+//! number of preemptions. After a violation, the task of the test ends the execution, because the
+//! stacks of the other tasks must not be unwound.
 //!
-//! From the environment:
+//! The environment has:
 //!
-//! - `REPLAY`: what a failure printed, to run that execution alone and print its timeline.
-//! - `SHORTEST`: begin with orders without preemptions, then allow one more each time; go on after a
-//!   violation, for so many failing executions (1: for 500), and print the one with the fewest
-//!   switches of tasks, then events.
-//! - `LONG`: explore more.
-//! - `HOST_TEST_REPORT`: a directory to tell in what was explored and which results were seen.
+//! - `REPLAY`: the execution that a failure printed. Only this execution runs, and its timeline is
+//!   printed.
+//! - `SHORTEST`: the number of failing executions to search for (1: 500). The search begins without
+//!   preemptions and then allows one more each time. The failure with the fewest switches of tasks
+//!   is printed; if several have the same number, the one with the fewest events.
+//! - `SEED`: the seed of the first execution.
+//! - `LONG`: 1 to explore more.
+//! - `HOST_TEST_REPORT`: a directory for reports of the executions and of the results seen.
 
 use crate::properties;
 use bindings::{
@@ -39,7 +41,7 @@ pub struct Actor {
     run: Box<dyn FnOnce() + Send>,
 }
 
-/// Makes a task.
+/// Creates a task of a scenario.
 pub fn actor(name: &'static str, run: impl FnOnce() + Send + 'static) -> Actor {
     Actor {
         name,
@@ -47,20 +49,20 @@ pub fn actor(name: &'static str, run: impl FnOnce() + Send + 'static) -> Actor {
     }
 }
 
-/// How to choose orders.
+/// The selection of interleavings.
 #[derive(Clone, Copy)]
 pub enum Mode {
-    /// All of them.
+    /// All interleavings.
     Dfs,
-    /// All of those in which a task that could go on is interrupted so many times at most.
+    /// All interleavings up to a number of preemptions: switches from a task that can still run.
     Bounded(usize),
-    /// Random priorities, with so many random changes: so many executions.
+    /// Random priorities, with a number of random changes, for a number of executions.
     Pct(usize, usize),
-    /// Any task at each step: so many executions.
+    /// A random task at each step, for a number of executions.
     Random(usize),
 }
 
-/// Where a depth-first search is cut off.
+/// Returns the number of executions after which a depth-first search ends.
 fn limit() -> usize {
     if long() {
         20_000_000
@@ -69,7 +71,7 @@ fn limit() -> usize {
     }
 }
 
-/// Whether there is time.
+/// Returns whether to explore more.
 pub fn long() -> bool {
     env::var_os("LONG").is_some_and(|long| long == "1")
 }
@@ -78,7 +80,7 @@ thread_local! {
     static SEED: Cell<u64> = const { Cell::new(0) };
 }
 
-/// The seed of this execution, for the world.
+/// Returns the seed of this execution.
 pub fn seed() -> u64 {
     SEED.get()
 }
@@ -120,7 +122,7 @@ impl Scheduler for Shared {
         inner.preemptions = 0;
         inner.steps.clear();
         SEED.set(inner.seed);
-        // What was left of the last one would be asked who can run.
+        // `can_run()` must not ask the world of the last execution.
         world::forget();
         Some(schedule)
     }
@@ -191,7 +193,7 @@ impl Scheduler for Replay {
     fn next_task(&mut self, runnable: &[&Task], _: Option<TaskId>, _: bool) -> Option<TaskId> {
         let wanted = self.steps.get(self.at).copied();
         self.at += 1;
-        // Where the record ends, or the program is not the same any more, any task will do.
+        // The first task runs if the record has ended or the program has changed.
         let found = runnable
             .iter()
             .find(|t| Some(usize::from(t.id())) == wanted);
@@ -203,7 +205,7 @@ impl Scheduler for Replay {
     }
 }
 
-/// `name@seed:task*steps.task*steps...`
+/// Formats an execution as `name@seed:task*steps.task*steps...`.
 fn encode(name: &str, seed: u64, steps: &[usize]) -> String {
     let runs: Vec<String> = steps
         .chunk_by(|a, b| a == b)
@@ -233,7 +235,7 @@ struct Failure {
     timeline: String,
 }
 
-/// Runs one execution, as the test's own task.
+/// Runs one execution, in the task of the test.
 fn execute(scenario: &dyn Fn() -> Vec<Actor>) {
     let actors = scenario();
     with(|w| w.concurrent = true);
@@ -245,7 +247,7 @@ fn execute(scenario: &dyn Fn() -> Vec<Actor>) {
             });
             w.tasks.len() - 1
         });
-        // Detached: to join is to wait for them all.
+        // The tasks are detached: `Wait::TheEnd` waits for them below.
         drop(shuttle::thread::spawn(move || {
             with(|w| w.current = id);
             (actor.run)();
@@ -282,7 +284,7 @@ fn seen() -> BTreeSet<u32> {
 
 type Scenario = Arc<dyn Fn() -> Vec<Actor> + Send + Sync>;
 
-/// What came of a search.
+/// The result of a search.
 struct Outcome {
     mode: String,
     executions: usize,
@@ -291,18 +293,18 @@ struct Outcome {
     results: BTreeSet<u32>,
 }
 
-/// Explores a scenario: a function that makes a world and the tasks in it.
+/// Explores a scenario: a function that creates a world and its tasks.
 ///
 /// # Panics
 ///
-/// With the timeline, if a violation is found.
+/// If a violation is found, after its timeline was printed.
 pub fn explore(name: &str, mode: Mode, scenario: impl Fn() -> Vec<Actor> + Send + Sync + 'static) {
     let scenario: Scenario = Arc::new(scenario);
     let number = |name| env::var(name).ok().and_then(|s| s.parse().ok());
     let seed = number("SEED").unwrap_or(1);
 
     if let Ok(record) = env::var("REPLAY") {
-        let (wanted, seed, steps) = decode(&record).expect("REPLAY is what a failure printed");
+        let (wanted, seed, steps) = decode(&record).expect("REPLAY has the text of a failure");
         if wanted == name {
             let replay = Replay {
                 steps,
@@ -335,7 +337,7 @@ pub fn explore(name: &str, mode: Mode, scenario: impl Fn() -> Vec<Actor> + Send 
     report(name, &outcome.mode, outcome.executions, &outcome.results);
 }
 
-/// Tells of a failure, if there was one.
+/// Prints the best failure and panics, if a search found one.
 fn judge(name: &str, outcome: Outcome) -> Outcome {
     let Some(best) = outcome.best else {
         return outcome;
@@ -349,11 +351,11 @@ fn judge(name: &str, outcome: Outcome) -> Outcome {
         best.switches,
         best.replay
     );
-    // The backtrace of the test would tell nothing.
+    // This panic prints no backtrace, which would not help.
     panic::resume_unwind(Box::new("a violation was found"));
 }
 
-/// Runs a scenario in all orders that a mode has, or until so many have failed.
+/// Runs the interleavings of a scenario that a mode selects, until `enough` of them have failed.
 fn search(
     name: &str,
     mode: Mode,
@@ -402,7 +404,7 @@ fn search(
                 execute(&*scenario);
                 results
                     .lock()
-                    .expect("nobody panics with it")
+                    .expect("no task panics with it")
                     .extend(seen());
             })
         }));
@@ -435,7 +437,7 @@ fn search(
         Mode::Pct(..) => "pct".into(),
         Mode::Random(_) => "random".into(),
     };
-    let results = results.lock().expect("nobody panics with it").clone();
+    let results = results.lock().expect("no task panics with it").clone();
     Outcome {
         mode,
         executions: inner.executions,
@@ -453,8 +455,9 @@ fn effort() -> usize {
     }
 }
 
-/// A failed assertion of the program itself is a violation. Unwinding ends at the next thing that
-/// is undone, or by aborting the process if there is none, so that all has to be told here.
+/// Installs a panic hook that records a failed assertion of the program as a violation.
+///
+/// The hook also prints the execution. The process may abort during the unwinding.
 fn note_assertions(name: &str, shared: &Shared) {
     let (name, shared) = (name.to_string(), shared.clone());
     let replayed = env::var_os("REPLAY").is_some();
@@ -479,7 +482,7 @@ fn note_assertions(name: &str, shared: &Shared) {
     }));
 }
 
-/// Tells what a test has done.
+/// Prints the number of executions of a test, and writes a report if there is a directory for it.
 pub fn report(name: &str, mode: &str, schedules: usize, results: &BTreeSet<u32>) {
     println!("{name}: {mode}, {schedules} schedules");
     let Some(dir) = env::var_os("HOST_TEST_REPORT") else {
@@ -503,11 +506,12 @@ pub fn report(name: &str, mode: &str, schedules: usize, results: &BTreeSet<u32>)
         .map(|c| if c.is_alphanumeric() { c } else { '_' })
         .collect();
     fs::write(Path::new(&dir).join(format!("{file}.json")), line)
-        .expect("HOST_TEST_REPORT can be written to");
+        .expect("HOST_TEST_REPORT is a writable directory");
 }
 
-/// Checks the properties after what was done without a scheduler. Returns the results of the
-/// collapses, with the indices traced.
+/// Checks the properties after a sequential test.
+///
+/// Returns the result and the traced index of each collapse.
 ///
 /// # Panics
 ///

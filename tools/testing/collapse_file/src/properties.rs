@@ -1,27 +1,27 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What has to hold for every execution, judged by what happened in it.
+//! The properties that must hold for each execution, checked on its events.
 //!
-//! The contracts of the single C functions are checked where these are simulated. Here is what a
-//! user of the file, of a userfaultfd or of the machine's memory relies on:
+//! The simulated C functions check their own contracts. This module checks the properties that
+//! users of the file, of a userfaultfd or of the machine's memory rely on:
 //!
-//! - [`observers_are_told`]: no page goes from seen missing to present behind the back of a
-//!   userfaultfd that waits for missing pages.
-//! - [`failure_changes_nothing`]: a collapse that fails replaces nothing, one that succeeds does so
-//!   once, and retracts page tables then.
-//! - [`no_mapping_is_lost_in_vain`]: what is behind a folio that is refused stays mapped, if nobody
-//!   else does anything meanwhile.
-//! - [`retry_is_not_left`]: no entry to retry on is there when the lock is released.
-//! - [`lookups_are_right`]: who looks without a lock sees what was there at some time while it
-//!   looked.
-//! - [`content_is_right`]: in the end every page has what was last written to it, and what was
-//!   never written is zero.
-//! - [`all_is_balanced`]: references, locks, the LRU, charges, statistics, nodes.
-//! - [`results_are_allowed`]: the result is one that [`spec`](crate::spec) allows for what happened.
-//!   Without a scheduler there is one right result, and the test compares it itself.
+//! - [`observers_are_told`]: a collapse fills no hole that a task has seen since a userfaultfd was
+//!   registered for it.
+//! - [`failure_changes_nothing`]: a collapse that fails replaces no folio. A collapse that succeeds
+//!   replaces the range once and then retracts page tables.
+//! - [`no_mapping_is_lost_in_vain`]: the folios after one that fails stay mapped. This is checked
+//!   only without other tasks.
+//! - [`retry_is_not_left`]: no retry entry remains when the lock is released.
+//! - [`lookups_are_right`]: a lockless reader sees content that was there at some time during its
+//!   lookup.
+//! - [`content_is_right`]: in the end each page has the content that was last written to it, or
+//!   zeroes.
+//! - [`all_is_balanced`]: references, locks, the LRU, charges, statistics and nodes are right.
+//! - [`results_are_allowed`]: the result is one that [`spec`](crate::spec) allows for the events.
+//!   A sequential test has exactly one right result, which it compares itself.
 //!
-//! That readers finish is seen by the scheduler: if nobody can run before all have ended, that is
-//! a deadlock.
+//! The scheduler checks that readers finish: it reports a deadlock if no task can run before all
+//! have ended.
 
 use crate::{scenario::START, spec};
 use bindings::{
@@ -33,7 +33,7 @@ use bindings::{
     Lru, HPAGE_PMD_NR, HPAGE_PMD_ORDER, LRUVECS,
 };
 
-/// Checks everything; the world has come to its end.
+/// Checks all properties, at the end of an execution.
 pub fn check() {
     let tasks = with(|w| w.tasks.len());
     for task in 0..tasks {
@@ -53,19 +53,20 @@ pub fn check() {
     }
     content_is_right(&history);
     all_is_balanced();
-    // Without what it took to check.
+    // The events of the checks themselves are dropped.
     with(|w| w.events = events);
 }
 
-/// What the file had at each time, as its users know it: an entry to retry on is nothing to them,
-/// nor is whether a page is swapped out.
+/// The content of the file at each time, as its users see it.
+///
+/// A retry entry does not change the content, nor does swapping a page in or out.
 pub struct History {
-    /// By index: from which event on there was what; nothing for a hole.
+    /// For each index: the event from which on the page had a content, or `None` for a hole.
     pages: Vec<Vec<(usize, Option<u64>)>>,
 }
 
 impl History {
-    /// Follows the events.
+    /// Computes the history from the events.
     pub fn new(events: &[Event]) -> Self {
         let (size, disk) = with(|w| {
             let disk = (!w.mapping.is_shmem).then(|| w.disk.clone());
@@ -103,7 +104,7 @@ impl History {
         Self { pages }
     }
 
-    /// What was at an index at any time from event `from` to event `to`.
+    /// Returns each content of an index from event `from` to event `to`.
     pub fn between(
         &self,
         index: usize,
@@ -118,7 +119,7 @@ impl History {
             .map(|p| p.1)
     }
 
-    /// What was at an index before an event.
+    /// Returns the content of an index before an event.
     pub fn before(&self, index: usize, at: usize) -> Option<u64> {
         self.between(index, at.saturating_sub(1), at.saturating_sub(1))
             .last()
@@ -126,7 +127,7 @@ impl History {
     }
 }
 
-/// A store that a collapse succeeds by.
+/// Returns whether an event is the commit of a collapse: its store of a huge folio.
 fn is_commit(events: &[Event], at: usize) -> bool {
     let Event { task, what } = events[at];
     matches!(what, What::Store(START, HPAGE_PMD_ORDER, Slot::Folio(_)))
@@ -142,12 +143,12 @@ fn observers_are_told(events: &[Event], history: &History) {
         if !is_commit(events, commit) {
             continue;
         }
-        // A hole that can still be seen while the store is under way is one that is filled.
+        // A hole that a reader sees during the store is one that the store fills.
         let stored = events[commit..]
             .iter()
             .position(|e| e.task == event.task && e.what == What::Stored)
             .map_or(events.len(), |after| commit + after);
-        // The userfaultfds there are, and since when.
+        // The registered userfaultfds, each with the event of its registration.
         let mut registered: Vec<(usize, usize)> = Vec::new();
         for (at, event) in events[..stored].iter().enumerate() {
             match event.what {
@@ -168,7 +169,7 @@ fn observers_are_told(events: &[Event], history: &History) {
                     (START..START + HPAGE_PMD_NR).contains(&index) && (start..end).contains(&index);
                 if in_range && history.before(index, commit).is_none() {
                     violation(format!(
-                        "page {index} was seen missing by who waits for it in vma {vma}, and {} fills it",
+                        "page {index} was seen missing in vma {vma}, which has a userfaultfd, and {} fills it",
                         with(|w| w.tasks[event.task].name)
                     ));
                 }
@@ -189,7 +190,7 @@ fn failure_changes_nothing(events: &[Event]) {
                 if is_commit(events, at) {
                     collapse.1 += 1;
                 } else if stored == Slot::Hole && order == 0 && !was_retry(events, at, index) {
-                    violation(format!("a collapse removes what is at {index}"));
+                    violation(format!("a collapse removes the entry at {index}"));
                 }
             }
             What::Retract => {
@@ -204,7 +205,7 @@ fn failure_changes_nothing(events: &[Event]) {
                 let (_, commits, retracted) = begun.swap_remove(place);
                 let right = match result {
                     scan_result_SCAN_SUCCEED => commits == 1,
-                    // It is for `madvise()` to map the huge folio, whoever has made it.
+                    // `madvise()` maps the huge folio, whichever task created it.
                     scan_result_SCAN_PTE_MAPPED_HUGEPAGE => commits <= 1,
                     _ => commits == 0,
                 };
@@ -241,7 +242,7 @@ fn no_mapping_is_lost_in_vain(events: &[Event]) {
         match event.what {
             What::Begin => unmapped.clear(),
             What::Unmap(folio) => unmapped.push(folio),
-            // To be copied, all have to be unmapped.
+            // The copy comes after all folios were unmapped.
             What::End(scan_result_SCAN_COPY_MC, _) => (),
             What::End(_, failed) => {
                 for &folio in &unmapped {
@@ -268,7 +269,7 @@ fn retry_is_not_left(events: &[Event]) {
             What::Unlock => {
                 if let Some(index) = retries.first() {
                     violation(format!(
-                        "XA_RETRY_ENTRY is at {index} when the lock is released"
+                        "XA_RETRY_ENTRY is left at {index} when the lock is released"
                     ));
                     return;
                 }
@@ -296,13 +297,15 @@ fn lookups_are_right(events: &[Event], history: &History) {
             let name = with(|w| w.tasks[event.task].name);
             let were: Vec<_> = history.between(index, from, at).collect();
             violation(format!(
-                "{name} saw {seen:?} at {index}, where there was {were:?}"
+                "{name} saw {seen:?} at {index}, but the content was {were:?}"
             ));
         }
     }
 }
 
-/// Who begins to look while a store is under way may still see what was there before.
+/// Returns the event before a store in progress at `from`, or `from`.
+///
+/// A reader that begins during a store may still see the old content.
 fn before_store_under_way(events: &[Event], from: usize) -> usize {
     let last = events[..from]
         .iter()
@@ -329,15 +332,13 @@ fn content_is_right(history: &History) {
                 let there = cached(index)
                     .is_some_and(|f| core::ptr::eq(f, bindings::mapping::folio_of(id)));
                 if !there {
-                    violation(format!(
-                        "folio {id} is at {index}, where it does not belong"
-                    ));
+                    violation(format!("folio {id} is at {index}, which is not its index"));
                 }
                 with(|w| {
                     let folio = &w.folios[id];
                     let page = index.wrapping_sub(folio.index.get());
                     let content = folio.pages.get(page).map(|p| p.content.get());
-                    // What is not uptodate is going to be zeroed, or read again.
+                    // A page that is not uptodate is zeroed or read again before its use.
                     match folio.uptodate.get() {
                         true => content,
                         false => w.mapping.is_shmem.then_some(0),
@@ -348,7 +349,7 @@ fn content_is_right(history: &History) {
         let missing_is_fine = with(|w| !w.mapping.is_shmem) && content.is_none();
         if content != expected && !missing_is_fine {
             violation(format!(
-                "page {index} is {content:?}, and has to be {expected:?}"
+                "page {index} is {content:?}, and must be {expected:?}"
             ));
         }
     }
@@ -404,12 +405,12 @@ fn all_is_balanced() {
                 ));
             }
             if f.stale.get().is_some() {
-                wrong.push(format!("the TLBs are not flushed of folio {id}"));
+                wrong.push(format!("the TLBs are not flushed for folio {id}"));
             }
         }
         let mut same = |what: &str, found: isize, expected: usize| {
             if found != expected as isize {
-                wrong.push(format!("{what} is {found}, and has to be {expected}"));
+                wrong.push(format!("{what} is {found}, and must be {expected}"));
             }
         };
         same("memcg charge", w.memcg, live);
@@ -426,7 +427,7 @@ fn all_is_balanced() {
             for (item, name) in names.iter().enumerate() {
                 if found[item] != expected[item] {
                     wrong.push(format!(
-                        "{name} of node and memcg {lruvec} is {}, and has to be {}",
+                        "{name} of node and memcg {lruvec} is {}, and must be {}",
                         found[item], expected[item]
                     ));
                 }
@@ -440,7 +441,7 @@ fn all_is_balanced() {
             .any(|t| t.irqs_disabled > 0 || t.rcu > 0 || !t.unflushed.is_empty())
         {
             wrong.push(
-                "a task ends with interrupts off, in an RCU section, or with flushes to make"
+                "a task ends with interrupts off, under rcu_read_lock(), or with pending flushes"
                     .into(),
             );
         }
@@ -468,7 +469,7 @@ fn results_are_allowed(events: &[Event], history: &History) {
         };
         if !window.allows(result) {
             violation(format!(
-                "nothing that happened allows for {}",
+                "no event explains the result {}",
                 spec::name(result)
             ));
         }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Files to begin with.
+//! The file at the beginning of a scenario.
 
 use bindings::{
     event::What,
@@ -11,25 +11,28 @@ use bindings::{
     HPAGE_PMD_NR,
 };
 
-/// Where the range to be collapsed begins: neither at 0 nor at the end of the file.
+/// The first index of the range to collapse. The file has other ranges before and after it.
 pub const START: usize = HPAGE_PMD_NR;
 
-/// What pages are filled with to begin with.
+/// Returns the content of a page at the beginning.
 pub fn content(index: usize) -> u64 {
     1000 + index as u64
 }
 
-/// Makes a world with a file. Each character of `pages` is for one page of the range, and the last
-/// one for the rest of it:
+/// Creates a world with a file.
+///
+/// Each character of `pages` is for one page of the range. The last one is also for the rest of the
+/// range:
 ///
 /// - `4`: a small page
-/// - `m`: one that is mapped by VMA 0; `l`: and mlocked
+/// - `m`: a page that VMA 0 maps
+/// - `l`: a page that VMA 0 maps, and that is mlocked
 /// - `.`: a hole
-/// - `s`: swapped out; of a regular file: reclaimed, its shadow is there
-/// - `f`: allocated and not written
-/// - `2`: with the next one, a folio of order 1
+/// - `s`: a page that is swapped out; in a regular file, the shadow of a reclaimed page
+/// - `f`: a page that was allocated and not written
+/// - `2`: a folio of order 1, together with the next page
 ///
-/// There is a page in the range before and one in the range behind.
+/// The last page of the previous range and the first page of the next range are present.
 pub fn file(is_shmem: bool, pages: &str) {
     World::reset(is_shmem, crate::explore::seed());
     with(|w| {
@@ -68,7 +71,7 @@ fn page(index: usize, kind: char) {
         kind => {
             let order = u32::from(kind == '2');
             let new = new_folio(index, order).expect("nothing is there yet");
-            // SAFETY: Locked, and ours.
+            // SAFETY: `new_folio()` returned `new` locked and with a reference.
             unsafe {
                 if kind != 'f' {
                     for page in 0..1 << order {
@@ -91,12 +94,12 @@ fn page(index: usize, kind: char) {
     }
 }
 
-/// It matters what who looks without a lock can see.
+/// Lets other tasks run at each step that only lockless readers can notice.
 pub fn with_readers() {
     with(|w| w.lockless = true);
 }
 
-/// It matters when a page is copied.
+/// Lets other tasks run before each TLB flush and before the copy of each page.
 pub fn with_stale_writers() {
     with(|w| w.stale_writers = true);
 }

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The specification: what a collapse may answer.
+//! The specification: the results that a collapse may return.
 //!
-//! [`predict`] is the protocol as a sequential program over a model of a file: without anybody
-//! else there is exactly one right result, and one right index to be traced.
+//! [`predict`] is the protocol as a sequential program over a model of a file. Without other tasks,
+//! there is exactly one right result and one right index to trace.
 //!
-//! Another task may have a page locked, in use or off the LRU for a moment only. Then the result is
-//! that of a file without it, as long as the moment is shorter than the time that a collapse waits.
-//! In the model, such a page is there; [`Page::Locked`] and the like stay so for longer.
+//! Another task may lock, reference or isolate a page for a moment. A collapse waits for that, so
+//! the result is the same as without the other task. [`Page::There`] includes such a page. For
+//! [`Page::Locked`] and similar states, the time is longer than a collapse waits.
 //!
-//! With others about, a collapse may have met the file in any of the states that it had meanwhile,
-//! and any of the others with a lock or a reference. [`Window::allows`] has for each result what
-//! must have been so at some time for it to be given.
+//! With other tasks, a collapse may find the file in any state that it had during the collapse, and
+//! any task with a lock or a reference. [`Window::allows`] has the condition for each result, which
+//! must have held at some time.
 
 use crate::{properties::History, scenario::START};
 use bindings::{
@@ -20,37 +20,36 @@ use bindings::{
     *,
 };
 
-/// What a page of the model is.
+/// The state of a page of the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Page {
-    /// Nothing: to be read in, if the file is not shmem.
+    /// It is a hole of a shmem file, or must be read in.
     Missing,
-    /// There, or in swap.
+    /// It is in memory or in swap.
     There,
-    /// It cannot be swapped or read in, or is beyond the end of the file.
+    /// It cannot be swapped or read in, or is past the end of the file.
     Unavailable,
     /// Another task has it locked, for longer than a collapse waits.
     Locked,
     /// It is a part of a huge folio.
     Huge,
-    /// Dirty or under writeback.
+    /// It is dirty or under writeback.
     Dirty,
     /// Another task has taken it off the LRU, for longer than a collapse waits.
     OffLru,
-    /// The file system does not let go of it.
+    /// The file system does not release its private data.
     Private,
-    /// Another task has a reference, for longer than a collapse waits, or a page table keeps mapping
-    /// it.
+    /// Another task has a reference, for longer than a collapse waits, or it cannot be unmapped.
     Used,
-    /// The memory is failing.
+    /// Its memory is failing.
     Poisoned,
 }
 
-/// The model.
+/// The model of a file and a collapse.
 pub struct File {
-    /// Whether holes may stay.
+    /// Whether the file is shmem, which may have holes.
     pub is_shmem: bool,
-    /// Whether khugepaged asks.
+    /// Whether khugepaged is the caller.
     pub is_khugepaged: bool,
     /// The pages of the range.
     pub pages: Vec<Page>,
@@ -66,7 +65,7 @@ pub struct File {
     pub room: bool,
 }
 
-/// The result, and the index that is traced.
+/// Returns the right result and the right index to trace.
 pub fn predict(file: &File) -> (scan_result, usize) {
     let end = START + HPAGE_PMD_NR;
     let mut holes = 0;
@@ -117,20 +116,20 @@ pub fn predict(file: &File) -> (scan_result, usize) {
     }
 }
 
-/// Its name.
+/// Returns the name of a result.
 pub fn name(result: scan_result) -> &'static str {
     SCAN_RESULTS[result as usize].trim_start_matches("scan_result_")
 }
 
-/// All that has happened when a collapse ends.
+/// The events up to the end of a collapse.
 pub struct Window<'a> {
-    /// Everything from the beginning of the execution.
+    /// All events from the beginning of the execution.
     pub events: &'a [Event],
-    /// Where the collapse begins.
+    /// The event at which the collapse begins.
     pub begin: usize,
-    /// Who collapses.
+    /// The task that collapses.
     pub task: Task,
-    /// What was in the file.
+    /// The content of the file at each time.
     pub history: &'a History,
 }
 
@@ -147,12 +146,12 @@ impl Window<'_> {
             .any(|e| e.task == self.task && which(e.what))
     }
 
-    /// Whether somebody made this call fail.
+    /// Returns whether the test made this call fail.
     fn injected(&self, call: &'static str) -> bool {
         self.mine(|what| what == What::Injected(call))
     }
 
-    /// Whether the pages of the range were not the same all the time.
+    /// Returns whether a page of the range became present or missing during the collapse.
     fn changed(&self) -> bool {
         self.range().any(|i| {
             let mut pages = self
@@ -168,7 +167,7 @@ impl Window<'_> {
         START..START + HPAGE_PMD_NR
     }
 
-    /// Whether there was a time without any page.
+    /// Returns whether the range had no page at some time.
     fn was_empty(&self) -> bool {
         (self.begin..=self.events.len())
             .any(|at| self.range().all(|i| self.history.before(i, at).is_none()))
@@ -178,8 +177,10 @@ impl Window<'_> {
         self.range().any(|i| self.history.before(i, at).is_none())
     }
 
-    /// Whether there was a time with a hole and a userfaultfd that may wait for it; and one without
-    /// such a pair, or with a registration that had not returned.
+    /// Returns whether there was a time with a hole and a userfaultfd that may wait for it, and
+    /// whether there was a time without such a pair.
+    ///
+    /// Before a registration returns, its userfaultfd may or may not wait.
     fn holes_and_userfaultfds(&self) -> (bool, bool) {
         let end = START + HPAGE_PMD_NR - 1;
         let reaches = |vma: usize| with(|w| w.vmas[vma].reaches(START, end));
@@ -204,7 +205,7 @@ impl Window<'_> {
         (both, not_both)
     }
 
-    /// Whether a result may be given.
+    /// Returns whether the events allow a result.
     pub fn allows(&self, result: scan_result) -> bool {
         let huge =
             |e: &Event| matches!(e.what, What::Store(START, HPAGE_PMD_ORDER, Slot::Folio(_)));
@@ -247,7 +248,7 @@ impl Window<'_> {
                 self.mine(|what| matches!(what, What::Injected(_) | What::Charge(_, false)))
             }
             scan_result_SCAN_CGROUP_CHARGE_FAIL => self.injected("mem_cgroup_charge"),
-            // A page that was there goes while nobody holds the lock.
+            // A page may disappear while the lock is not held.
             scan_result_SCAN_FAIL => {
                 self.changed()
                     || self.mine(|what| matches!(what, What::Injected(_)))
