@@ -40,7 +40,9 @@ fn unlock_and_put(folio: *mut folio) {
     }
 }
 
-/// Returns the folio at an index, locked and with a reference. Fills a hole with a new page.
+/// Returns the folio at an index, locked and with a reference.
+///
+/// Fills a hole with a new page.
 ///
 /// Returns `None` if a userfaultfd gets an event for the hole.
 fn get_page(index: usize, by: By) -> Option<*mut folio> {
@@ -124,7 +126,9 @@ pub fn fault(vma: usize, index: usize, content: Option<u64>) {
     with(|w| w.faults -= 1);
 }
 
-/// Writes through a mapping, several times. Takes a page fault only if there is no translation.
+/// Writes through a mapping, several times.
+///
+/// Takes a page fault only if there is no translation.
 pub fn write_mapped(vma: usize, index: usize, contents: &[u64]) {
     for &content in contents {
         point();
@@ -195,7 +199,9 @@ pub fn unregister(vma: usize) {
     log(What::Unregister(vma));
 }
 
-/// Fills a hole, as `UFFDIO_COPY` does. Does nothing if there is a page.
+/// Fills a hole, as `UFFDIO_COPY` does.
+///
+/// Does nothing if there is a page.
 pub fn uffd_copy(index: usize, content: u64) {
     if let Some(new) = new_folio(index, 0) {
         this(new).write(0, content);
@@ -309,7 +315,9 @@ pub fn reclaim(index: usize) {
     unsafe { folio_put(found) };
 }
 
-/// Fills an aligned range with one folio. Does nothing if a page of it is no hole.
+/// Fills an aligned range with one folio.
+///
+/// Does nothing if a page of it is no hole.
 pub fn fill_large(index: usize, order: u32) {
     if let Some(new) = new_folio(index, order) {
         point();

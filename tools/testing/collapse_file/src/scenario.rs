@@ -11,7 +11,9 @@ use bindings::{
     HPAGE_PMD_NR,
 };
 
-/// The first index of the range to collapse. The file has other ranges before and after it.
+/// The first index of the range to collapse.
+///
+/// The file has other ranges before and after it.
 pub const START: usize = HPAGE_PMD_NR;
 
 /// Returns the content of a page at the beginning.

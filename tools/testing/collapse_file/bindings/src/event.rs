@@ -50,7 +50,9 @@ pub enum What {
     Unlock,
     /// A store to `1 << order` slots from an index on begins.
     Store(usize, u32, Slot),
-    /// The store is complete. Before, other tasks may see the old content.
+    /// The store is complete.
+    ///
+    /// Before, other tasks may see the old content.
     Stored,
     /// A folio was locked.
     FolioLock(usize),

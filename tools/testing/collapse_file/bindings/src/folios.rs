@@ -75,7 +75,9 @@ pub struct folio {
     pub unevictable: Cell<bool>,
     pub mlocked: Cell<bool>,
     pub private: Cell<bool>,
-    /// The number of page-table entries that map it. Each has a reference.
+    /// The number of page-table entries that map it.
+    ///
+    /// Each has a reference.
     pub mapcount: Cell<c_int>,
     /// Whether a page-table entry that maps it is dirty.
     pub pte_dirty: Cell<bool>,
@@ -292,7 +294,9 @@ folio_fns! {
         folio.uptodate.set(true);
         log(What::Uptodate(folio.id));
     }
-    /// Takes the lock if no task has it. Returns whether it did.
+    /// Takes the lock if no task has it.
+    ///
+    /// Returns whether it did.
     fn folio_trylock(folio) -> bool {
         // There is no switch under the page-cache lock, to keep the number of executions low.
         if !with(|w| w.lock_owner == Some(w.current)) {
@@ -439,7 +443,9 @@ pub unsafe fn folio_unlock(folio: *mut folio) {
     world::called("folio_unlock");
 }
 
-/// Waits for the folio lock and takes it. Only the simulated C code calls this.
+/// Waits for the folio lock and takes it.
+///
+/// Only the simulated C code calls this.
 ///
 /// # Safety
 ///

@@ -110,7 +110,9 @@ pub fn folio_of(id: usize) -> *mut folio {
     with(|w| &raw mut *w.folios[id])
 }
 
-/// Returns the folio in the page cache at an index, for tests. No task notices the lookup.
+/// Returns the folio in the page cache at an index, for tests.
+///
+/// No task notices the lookup.
 pub fn cached(index: usize) -> Option<*mut folio> {
     with(|w| {
         let found = w
@@ -157,7 +159,9 @@ impl Cursor {
         result
     }
 
-    /// Stores an entry under the page-cache lock. Returns false if a node is missing.
+    /// Stores an entry under the page-cache lock.
+    ///
+    /// Returns false if a node is missing.
     pub fn store(&mut self, entry: *mut std::ffi::c_void) -> bool {
         // SAFETY: The cursor is valid. `check_change()` checks that the lock is held.
         unsafe {
@@ -167,7 +171,9 @@ impl Cursor {
         }
     }
 
-    /// Stores an entry if the slot holds `over`, and then calls `then`. Allocates missing nodes.
+    /// Stores an entry if the slot holds `over`, and then calls `then`.
+    ///
+    /// Allocates missing nodes.
     fn replace(&mut self, entry: *mut std::ffi::c_void, over: Slot, then: impl Fn()) -> bool {
         loop {
             let stored = self.locked(|cursor| {
@@ -294,7 +300,9 @@ pub fn remove_folio(old: *mut folio, entry: Slot) {
     unsafe { crate::folios::folio_put_refs(old, this.nr() as c_int) };
 }
 
-/// Removes a value if it is still there. Returns whether it was.
+/// Removes a value if it is still there.
+///
+/// Returns whether it was.
 pub fn remove_value(index: usize, value: usize) -> bool {
     Cursor::new(index, 0).replace(core::ptr::null_mut(), Slot::Value(value), || ())
 }

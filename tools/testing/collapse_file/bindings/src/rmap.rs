@@ -154,8 +154,9 @@ pub unsafe fn mapping_rmap_tree_iter_next(
     find(first, last, Some(after))
 }
 
-/// Records a full barrier. It has no other effect, because all interleavings are sequentially
-/// consistent.
+/// Records a full barrier.
+///
+/// It has no other effect, because all interleavings are sequentially consistent.
 pub fn smp_mb() {
     with(|w| w.me().unordered = false);
 }
@@ -401,7 +402,9 @@ pub unsafe fn try_to_unmap_flush() {
     log(What::Flush);
 }
 
-/// Writes through a translation that the CPU of the task still has. Returns whether it has one.
+/// Writes through a translation that the CPU of the task still has.
+///
+/// Returns whether it has one.
 pub fn write_by_tlb(index: usize, content: u64) -> bool {
     let found = with(|w| {
         let me = w.current;

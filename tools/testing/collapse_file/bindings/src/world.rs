@@ -51,7 +51,9 @@ pub enum Wait {
     IMmapRead,
     /// `i_mmap_rwsem` can be taken for writing.
     IMmapWrite,
-    /// No page fault is in progress. During one, no userfaultfd is registered or unregistered.
+    /// No page fault is in progress.
+    ///
+    /// During one, no userfaultfd is registered or unregistered.
     NoFaults,
     /// All tasks except the test itself have ended.
     TheEnd,
@@ -90,11 +92,13 @@ pub struct TaskState {
 pub struct World {
     /// Whether there is a scheduler.
     pub concurrent: bool,
-    /// Whether a task reads the page cache without its lock. Other tasks can then run between two
-    /// steps under the lock, too.
+    /// Whether a task reads the page cache without its lock.
+    ///
+    /// Other tasks can then run between two steps under the lock, too.
     pub lockless: bool,
-    /// Whether a task writes through stale translations. Other tasks can then run before each flush
-    /// and before the copy of each page, too.
+    /// Whether a task writes through stale translations.
+    ///
+    /// Other tasks can then run before each flush and before the copy of each page, too.
     pub stale_writers: bool,
     /// Whether all tasks have been created.
     pub started: bool,
@@ -154,8 +158,9 @@ pub struct World {
     pub fail_all: Option<&'static str>,
     /// The call that failed last.
     pub failed: Option<&'static str>,
-    /// Actions of other tasks, for races without a scheduler. Each runs at the n-th call of a
-    /// function: name, n, action.
+    /// Actions of other tasks, for races without a scheduler.
+    ///
+    /// Each runs at the n-th call of a function: name, n, action.
     pub at_call: VecDeque<(&'static str, usize, fn())>,
     /// The state of the random number generator.
     pub random: u64,
@@ -290,7 +295,9 @@ pub fn log(what: What) {
     }
 }
 
-/// Records the first violation. The execution ends at the next switch of tasks.
+/// Records the first violation.
+///
+/// The execution ends at the next switch of tasks.
 pub fn violation(what: impl Into<String>) {
     with(|w| {
         if w.violation.is_none() {
@@ -343,7 +350,9 @@ pub fn lockless_point() {
     }
 }
 
-/// Waits for a condition. Other tasks may run before, even if the condition holds already.
+/// Waits for a condition.
+///
+/// Other tasks may run before, even if the condition holds already.
 pub fn wait_until(wait: Wait) {
     if !with(|w| w.concurrent) {
         if !with(|w| w.holds(wait)) {
@@ -558,7 +567,9 @@ fn contents(events: &[Event]) -> String {
     format!("file: {}{more}\n", pages[..shown].join(", "))
 }
 
-/// Returns whether a task can run, for the scheduler. Without a world every task can.
+/// Returns whether a task can run, for the scheduler.
+///
+/// Without a world every task can.
 pub fn can_run(task: Task) -> bool {
     WORLD.with(|w| w.borrow().as_ref().is_none_or(|w| w.can_run(task)))
 }

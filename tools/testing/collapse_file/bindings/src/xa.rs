@@ -17,7 +17,9 @@ use std::{
 #[derive(Default)]
 pub struct spinlock_t(u32);
 
-/// `struct xarray`. `csrc/xarray.c` checks its size.
+/// `struct xarray`.
+///
+/// `csrc/xarray.c` checks its size.
 #[repr(C)]
 pub struct xarray {
     pub xa_lock: spinlock_t,
@@ -38,7 +40,9 @@ impl Default for xarray {
     }
 }
 
-/// `struct xa_state`. `csrc/xarray.c` checks its size.
+/// `struct xa_state`.
+///
+/// `csrc/xarray.c` checks its size.
 #[repr(C)]
 pub struct xa_state {
     pub xa: *mut xarray,
@@ -111,7 +115,9 @@ pub struct Nodes {
     listed: Vec<usize>,
     /// Removed nodes that RCU readers may still access.
     waiting: Vec<usize>,
-    /// Freed nodes. Their memory is kept until the end of the execution.
+    /// Freed nodes.
+    ///
+    /// Their memory is kept until the end of the execution.
     freed: Vec<usize>,
     size: usize,
 }
@@ -463,7 +469,9 @@ pub unsafe fn irqs_disabled() -> bool {
     with(|w| w.me().irqs_disabled > 0)
 }
 
-/// Takes the page-cache lock. Interrupts may be disabled already.
+/// Takes the page-cache lock.
+///
+/// Interrupts may be disabled already.
 ///
 /// # Safety
 ///
