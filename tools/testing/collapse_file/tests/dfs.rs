@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A collapse and one or two others, in every order that matters. For small sizes: with each
-//! point where others can run the number of orders multiplies.
+//! All interleavings of a collapse and one or two other tasks, for small sizes.
+//!
+//! Each point where other tasks can run multiplies the number of interleavings. The larger
+//! scenarios therefore bound the number of preemptions.
 
 use bindings::{rmap::vm_area_struct, world::with, HPAGE_PMD_NR};
 use collapse_file_test::{actors::*, explore::*, scenario::*};
@@ -31,43 +33,43 @@ macro_rules! tests {
 
 fn nothing() {}
 
-/// Another mapping of the same pages, by the same process or another one.
+/// Adds another mapping of the same pages, in the same process or another one.
 fn alias() {
     vm_area_struct::add(START, HPAGE_PMD_NR);
 }
 
 tests! {
-    /// A hole is filled by `write()`.
+    /// A `write()` fills a hole.
     write_to_hole: Mode::Dfs, "4.4", nothing, [write: write(START + 1, 7)];
-    /// A page is written to.
+    /// A `write()` changes a page.
     write_to_page: Mode::Dfs, "4.4", nothing, [write: write(START, 7)];
-    /// A hole is filled by a page fault.
+    /// A page fault fills a hole.
     fault_in_hole: Mode::Dfs, "4.4", nothing, [fault: fault(0, START + 1, Some(7))];
-    /// A page is mapped again while it is about to be replaced.
+    /// A page fault maps a page again that the collapse has unmapped.
     fault_in_page: Mode::Dfs, "m.4", nothing, [fault: fault(0, START, Some(7))];
-    /// A userfaultfd is registered, and its owner looks before it waits.
+    /// A task registers a userfaultfd and then accesses a hole.
     observer: Mode::Dfs, "4.4", nothing, [
         observer: {
             register(0);
             fault(0, START + 1, None);
         },
     ];
-    /// It looks at the second hole of two, and at any time: what the collapse does within the lock
-    /// matters as well.
+    /// A task registers a userfaultfd and accesses the second of two holes, also between two steps
+    /// of the collapse under the lock.
     observer_of_second_hole: Mode::Bounded(3), "4..4", with_readers, [
         observer: {
             register(0);
             fault(0, START + 2, None);
         },
     ];
-    /// The same by another mapping.
+    /// A task registers a userfaultfd and accesses a hole, both in another mapping.
     observer_of_alias: Mode::Dfs, "4.4", alias, [
         observer: {
             register(1);
             fault(1, START + 1, None);
         },
     ];
-    /// The owner of the userfaultfd fills what it was told of.
+    /// The owner of the userfaultfd gets an event for a hole and fills it.
     observer_fills: Mode::Bounded(3), "4.4", with_readers, [
         observer: {
             register(0);
@@ -76,37 +78,39 @@ tests! {
             fault(0, START + 1, None);
         },
     ];
-    /// A userfaultfd comes and goes.
+    /// A task registers a userfaultfd and unregisters it.
     registered_for_a_while: Mode::Dfs, "4.4", nothing, [
         observer: {
             register(0);
             unregister(0);
         },
     ];
-    /// One is registered, and its mapping goes.
+    /// A task unmaps the VMA of a userfaultfd.
     unmapped: Mode::Dfs, "m.4", || register(0), [munmap: munmap(0)];
-    /// A hole is looked at without a lock.
+    /// A lockless reader looks up a hole.
     read_hole: Mode::Bounded(4), "4.4", with_readers, [read: read(START + 1)];
-    /// A page is read without a lock.
+    /// A lockless reader looks up a page.
     read_page: Mode::Bounded(4), "4.4", with_readers, [read: read(START)];
-    /// `SEEK_HOLE` goes over the range while a userfaultfd makes the collapse fail.
+    /// `SEEK_HOLE` searches the range while a userfaultfd makes the collapse fail.
     seek_in_failure: Mode::Bounded(2), "4.4", || { with_readers(); register(0) }, [
         seek: seek(START, LAST),
     ];
-    /// `SEEK_HOLE` goes over the range.
+    /// `SEEK_HOLE` searches the range.
     seek_range: Mode::Bounded(2), "4.4", with_readers, [seek: seek(START, LAST)];
-    /// A hole becomes larger.
+    /// A task punches a hole before another hole.
     punch_page: Mode::Dfs, "4.4", nothing, [punch: punch(START, START)];
-    /// Everything goes.
+    /// A task punches the whole range.
     punch_all: Mode::Bounded(4), "4.4", nothing, [punch: punch(START, LAST)];
-    /// A hole is filled and punched again.
+    /// A task fills a hole and punches it again.
     fill_and_punch: Mode::Bounded(4), "4.4", nothing, [
         other: {
             write(START + 1, 7);
             punch(START + 1, START + 1);
         },
     ];
-    /// The same where the node of the hole goes with it, and there is no memory for another.
+    /// A task fills a hole and punches it again.
+    ///
+    /// This frees the node, and another node cannot be allocated.
     fill_and_punch_without_memory: Mode::Bounded(3), "44.", nothing, [
         other: {
             write(LAST, 7);
@@ -114,44 +118,44 @@ tests! {
             with(|w| w.fail_all = Some("node"));
         },
     ];
-    /// A page is swapped in by two.
+    /// Two tasks swap in the same page.
     swapped_page: Mode::Dfs, "4s.4", nothing, [swap: swap_in(START + 1)];
-    /// A page goes to swap.
+    /// A task reclaims a page to swap.
     reclaimed_page: Mode::Dfs, "4.4", nothing, [reclaim: reclaim(START)];
-    /// A swapped page is punched.
+    /// A task punches a swapped-out page.
     punch_swapped: Mode::Dfs, "s.4", nothing, [punch: punch(START, START)];
-    /// A page that was never written is written at last.
+    /// A `write()` changes a page that was allocated and never written.
     write_to_fallocated: Mode::Dfs, "f.4", nothing, [write: write(START, 7)];
-    /// Somebody uses a page.
+    /// Another task holds a reference to a page.
     pinned_page: Mode::Dfs, "4.4", nothing, [pin: pin(START)];
-    /// Somebody uses a page, and writes to it in the end.
+    /// Another task holds a reference to a page and writes to the page.
     pinned_page_written: Mode::Dfs, "m.4", nothing, [write: write_pinned(0, START, 7)];
-    /// Somebody has a page locked.
+    /// Another task has a page locked.
     locked_page: Mode::Dfs, "4.4", nothing, [lock: lock_for_a_while(START)];
-    /// Another task has a page locked that comes after a mapped one.
+    /// Another task has a page locked that follows a mapped one.
     locked_page_after_mapped_one: Mode::Dfs, "m4.", nothing, [lock: lock_for_a_while(START + 1)];
-    /// Two holes are filled by one folio.
+    /// A task tries to fill a page and a hole with one folio.
     fill_two_holes: Mode::Dfs, "4.4", nothing, [write: fill_large(START, 1)];
-    /// Two holes are filled by one folio, where a page is swapped in.
+    /// A task fills two holes with one folio, before a page that the collapse swaps in.
     fill_two_holes_at_swap: Mode::Bounded(4), "..s4", nothing, [write: fill_large(START, 1)];
-    /// The range is truncated and filled anew where a page is swapped in.
+    /// A task punches a hole and a page that the collapse swaps in, and fills both with one folio.
     replaced_at_swap: Mode::Bounded(3), ".s.4", nothing, [
         other: {
             punch(START, START + 1);
             fill_large(START, 1);
         },
     ];
-    /// A process writes by its mapping, and a CPU by the translation that it still has.
+    /// A task writes through its mapping, and its CPU through a stale translation.
     write_by_mapping: Mode::Bounded(3), "m.4", with_stale_writers, [
         write: write_mapped(0, START, &[7, 8, 9]),
     ];
-    /// Two collapses of the same range.
+    /// Two tasks collapse the same range.
     two_collapses: Mode::Bounded(3), "4.4", nothing, [
         second: {
             collapse(START, false);
         },
     ];
-    /// A hole is filled while an observer looks.
+    /// A `write()` fills a hole, and another task registers a userfaultfd and accesses the hole.
     write_and_observer: Mode::Bounded(2), "4.4", nothing, [
         write: write(START + 1, 7),
         observer: {
@@ -159,12 +163,12 @@ tests! {
             fault(0, START + 1, None);
         },
     ];
-    /// A reader comes while a hole is filled.
+    /// A `write()` fills a hole, and a lockless reader looks it up.
     write_and_read: Mode::Bounded(2), "4.4", with_readers, [
         write: write(START + 1, 7),
         read: read(START + 1),
     ];
-    /// A reader and an observer.
+    /// A lockless reader looks up a hole, and another task registers a userfaultfd and accesses it.
     read_and_observer: Mode::Bounded(2), "4.4", with_readers, [
         read: read(START + 1),
         observer: {
@@ -172,14 +176,14 @@ tests! {
             fault(0, START + 1, None);
         },
     ];
-    /// A page goes to swap and somebody fills a hole.
+    /// A task reclaims a page to swap, and another one fills a hole.
     reclaim_and_write: Mode::Bounded(2), "4.4", nothing, [
         reclaim: reclaim(START),
         write: write(START + 1, 7),
     ];
 }
 
-/// Whatever call fails, nobody notices anything.
+/// Lockless readers do not notice a failure of any call.
 #[test]
 fn read_while_a_call_fails() {
     for nth in 1..=12 {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Two collapses and several others that do random things to a random file, in random orders: for
+//! Random interleavings of two collapses and three tasks with random actions on a random file, for
 //! every size.
 
 use bindings::{
@@ -10,7 +10,7 @@ use bindings::{
 };
 use collapse_file_test::{actors::*, explore::*, scenario::*};
 
-/// As many executions as take about the same time whatever the size.
+/// The number of executions, which takes about the same time for each size.
 const EXECUTIONS: usize = if HPAGE_PMD_NR > 64 {
     40
 } else {
@@ -18,7 +18,7 @@ const EXECUTIONS: usize = if HPAGE_PMD_NR > 64 {
 };
 
 fn random_file() {
-    // The generator belongs to the world, which is not there before the file.
+    // The random number generator belongs to the world, which `file()` creates.
     file(true, ".");
     let kinds = ["4", "4", "4", ".", ".", "s", "f", "m"];
     let mut pages = String::new();
@@ -33,7 +33,7 @@ fn random_file() {
 }
 
 fn index() -> usize {
-    // More often than not near the beginning, where the file has most to offer.
+    // At least half of the indices are among the first pages, because the rest is of one kind.
     let pages = if random(2) == 0 {
         HPAGE_PMD_NR.min(24)
     } else {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Without others, or with others that do something at one exact place: the result and the traced
-//! index are exactly what the specification says. And what the abstractions check because no type
-//! says it.
+//! A collapse without other tasks, or with another task that acts at one exact point.
+//!
+//! The result and the traced index must be exactly those of the specification. Further tests cover
+//! the conditions that the abstractions check at run time because no type does.
 
 use bindings::{
     event::What,
@@ -29,7 +30,7 @@ use kernel::{
 };
 use std::{collections::BTreeSet, env, ops::Range, panic, process};
 
-/// What the results were, of a number of cases.
+/// The results of a number of cases.
 #[derive(Default)]
 struct Cases {
     seen: BTreeSet<u32>,
@@ -46,7 +47,7 @@ impl Cases {
         result
     }
 
-    /// As [`run`](Self::run), with something to do before the world is checked.
+    /// Does the same as [`run`](Self::run), with an action before the world is checked.
     fn run_but_check(&mut self, is_khugepaged: bool, before: impl FnOnce()) -> (u32, usize) {
         collapse(START, is_khugepaged);
         before();
@@ -61,7 +62,7 @@ impl Cases {
     }
 }
 
-/// The model of a file as [`file`] makes it.
+/// Returns the model of a file that [`file`] creates.
 fn model(is_shmem: bool, is_khugepaged: bool, pages: &str) -> File {
     let mut kinds: Vec<char> = pages.chars().collect();
     kinds.resize(HPAGE_PMD_NR, *kinds.last().expect("at least one page"));
@@ -86,7 +87,7 @@ fn model(is_shmem: bool, is_khugepaged: bool, pages: &str) -> File {
     }
 }
 
-/// Prepares a file and says so to the model; and cleans up behind the collapse.
+/// A function that prepares a file and changes the model in the same way.
 type Prepare = fn(&mut File);
 
 fn compare(cases: &mut Cases, is_shmem: bool, pages: &str, prepare: Prepare, clean_up: fn()) {
@@ -140,7 +141,7 @@ fn what_a_userfaultfd_says() {
         (last + 1, 1, false),
         (last + 2, 1, false),
     ] {
-        // With and without another mapping of all the range.
+        // With and without another mapping of the whole range.
         for (pages, alone) in [("4.", false), ("4.", true), ("4", false)] {
             file(true, pages);
             let mut model = model(true, true, pages);
@@ -158,7 +159,7 @@ fn what_a_userfaultfd_says() {
             );
         }
     }
-    // Gone again.
+    // The userfaultfd or its mapping is gone before the collapse.
     file(true, "4.");
     register(0);
     unregister(0);
@@ -170,7 +171,7 @@ fn what_a_userfaultfd_says() {
     cases.end("what_a_userfaultfd_says");
 }
 
-/// It is for the caller not to ask for such a file.
+/// A file without support for PMD-sized folios causes a warning, unless it is shmem.
 #[test]
 fn no_large_folios() {
     for (is_shmem, warns) in [(false, true), (true, false)] {
@@ -189,7 +190,7 @@ fn page(index: usize) -> &'static folio {
     unsafe { &*folio }
 }
 
-/// A task that is nowhere else.
+/// Returns the number of a new task.
 fn somebody() -> usize {
     world::as_somebody_else(|| with(|w| w.current))
 }
@@ -205,7 +206,7 @@ fn at_call(call: &'static str, action: fn()) {
 const LAST: usize = HPAGE_PMD_NR - 1;
 const SIZE: usize = 4 * HPAGE_PMD_NR;
 
-/// Each result that does not take a race.
+/// Tests each result that needs no race.
 fn without_a_race(cases: &mut Cases) {
     let mut shmem = |pages, prepare, clean_up| compare(cases, true, pages, prepare, clean_up);
 
@@ -222,7 +223,7 @@ fn without_a_race(cases: &mut Cases) {
     shmem("4.", no_memcg, nothing);
     let no_nodes: Prepare = |model| {
         fail("node");
-        // Else the node that the neighbours have is enough.
+        // If the range fits into one node, that node exists already.
         model.nodes = XA_CHUNK_SHIFT >= HPAGE_PMD_ORDER;
     };
     shmem("4.", no_nodes, nothing);
@@ -236,7 +237,7 @@ fn without_a_race(cases: &mut Cases) {
         model.pages[1] = Page::Unavailable;
     };
     shmem("4s4", no_swap, nothing);
-    // Allocated beyond the end of the file, as fallocate(KEEP_SIZE) does.
+    // The last page is past the end of the file, as after fallocate(FALLOC_FL_KEEP_SIZE).
     let beyond: Prepare = |model| {
         with(|w| w.inode.size = START + LAST);
         model.pages[LAST] = Page::Unavailable;
@@ -300,7 +301,7 @@ fn without_a_race(cases: &mut Cases) {
         model.pages[2] = Page::Dirty;
     };
     regular("4", dirty, || {
-        assert!(with(|w| w.inode.flushed), "nobody has it open for writing")
+        assert!(with(|w| w.inode.flushed), "no task has it open for writing")
     });
     let dirty_and_open: Prepare = |model| {
         page(START + 2).dirty.set(true);
@@ -313,7 +314,7 @@ fn without_a_race(cases: &mut Cases) {
         model.pages[2] = Page::Dirty;
     };
     regular("4", writeback, nothing);
-    // What it is waiting for may be the end of it: that somebody has it locked tells less.
+    // The owner of the lock may wait for the end of writeback, so writeback is the better result.
     let locked_too: Prepare = |model| {
         page(START + 2).writeback.set(true);
         page(START + 2).locked.set(Some(somebody()));
@@ -327,7 +328,7 @@ fn without_a_race(cases: &mut Cases) {
     regular("4m4", dirty_in_page_table, nothing);
 }
 
-/// Results that take somebody else at the right place.
+/// Tests each result that needs another task to act at one exact point.
 fn with_a_race(cases: &mut Cases) {
     let mut race = |pages: &str, call, action, expected| {
         let regular_file = expected == scan_result_SCAN_PAGE_DIRTY_OR_WRITEBACK;
@@ -343,7 +344,7 @@ fn with_a_race(cases: &mut Cases) {
         assert!(with(|w| w.at_call.is_empty()), "{pages} {call}");
     };
 
-    // A hole is filled after it was counted, or comes back.
+    // A hole is filled after it was counted.
     race(
         "4.",
         "shmem_charge",
@@ -356,14 +357,14 @@ fn with_a_race(cases: &mut Cases) {
         || write(START + 1, 7),
         scan_result_SCAN_PAGE_FILLED,
     );
-    // A page that was to be swapped in is not there any more.
+    // A page is gone before it is swapped in.
     race(
         "4s4",
         "shmem_get_folio",
         || punch(START + 1, START + 1),
         scan_result_SCAN_FAIL,
     );
-    // The folio that comes begins before the index.
+    // The folio that is found instead begins before the index.
     race(
         ".s4",
         "shmem_get_folio",
@@ -373,8 +374,8 @@ fn with_a_race(cases: &mut Cases) {
         },
         scan_result_SCAN_PAGE_FILLED,
     );
-    // The same at the end of the range: it has as many pages as the range then, and the hole that
-    // was counted besides.
+    // The same happens at the end of the range. The folios and the counted hole are then more pages
+    // than the range has.
     let hole_and_swap = "4".repeat(HPAGE_PMD_NR - 2) + ".s";
     race(
         &hole_and_swap,
@@ -385,7 +386,7 @@ fn with_a_race(cases: &mut Cases) {
         },
         scan_result_SCAN_PAGE_FILLED,
     );
-    // A page that was read in is dirty before it is locked, or being written already.
+    // A page that was read in is dirty or under writeback before it is locked.
     race(
         "4.",
         "filemap_lock_folio",
@@ -398,7 +399,7 @@ fn with_a_race(cases: &mut Cases) {
         || page(START + 1).writeback.set(true),
         scan_result_SCAN_PAGE_DIRTY_OR_WRITEBACK,
     );
-    // A userfaultfd is there in time, and one is too late.
+    // A userfaultfd is registered before the check, and one after the commit.
     race(
         "4.",
         "shmem_charge",
@@ -412,7 +413,8 @@ fn with_a_race(cases: &mut Cases) {
         scan_result_SCAN_SUCCEED,
     );
     if XA_CHUNK_SHIFT < HPAGE_PMD_ORDER {
-        // The node of holes is gone with a page that came and went. Filling needs no other.
+        // Another task fills a hole and punches it again, which frees the node. The collapse needs
+        // no new node.
         race(
             "44.",
             "shmem_charge",
@@ -426,14 +428,14 @@ fn with_a_race(cases: &mut Cases) {
     }
 }
 
-/// A node that was allocated is freed if somebody else has made the one that it was for.
+/// A preallocated node is freed if another task has created the missing node first.
 #[test]
 fn unused_node_is_freed() {
     if XA_CHUNK_SHIFT >= HPAGE_PMD_ORDER {
         return;
     }
     file(true, "44.");
-    // One has to be asked for without the lock.
+    // The node must be allocated without the lock.
     fail("node-atomic");
     at_call("xas_nomem", || {
         write(START + LAST, 7);
@@ -478,7 +480,7 @@ fn each_result() {
     cases.end("each_result");
 }
 
-/// Lets each call fail that can, one at a time.
+/// Makes each call fail that can fail, one at a time.
 #[test]
 fn each_call_fails_once() {
     let mut cases = Cases::default();
@@ -509,7 +511,7 @@ fn each_call_fails_once() {
             let mut model = model(is_shmem, true, pages);
             let right = match failed {
                 "shmem_get_folio" | "read" => trouble(Page::Unavailable),
-                // The folio is on the LRU, so it is tried again.
+                // The folio is on the LRU, so the collapse tries again.
                 "folios_isolate_lru" => predict(&model) == (result, index),
                 "try_to_unmap_file_run" => trouble(Page::Used),
                 "copy_mc_highpage" => trouble(Page::Poisoned),
@@ -530,13 +532,13 @@ fn each_call_fails_once() {
     cases.end("each_call_fails_once");
 }
 
-/// The file of this world.
+/// Returns the file of this world.
 fn file_ref() -> &'static FileRef {
-    // SAFETY: The file stays until the next world.
+    // SAFETY: The file stays allocated until the next world.
     unsafe { FileRef::from_raw(with(|w| &raw mut *w.file)) }
 }
 
-/// Its mapping.
+/// Returns the mapping of the file.
 fn address_space() -> &'static AddressSpace {
     AddressSpace::of(file_ref())
 }
@@ -545,16 +547,16 @@ fn range_at(start: usize) -> PmdRange<'static> {
     address_space().pmd_range(start)
 }
 
-/// Runs `f` with the context of a caller.
+/// Runs `f` with a `struct collapse_control`.
 fn with_control<R>(is_khugepaged: bool, f: impl FnOnce(&CollapseControl) -> R) -> R {
     let mut cc = collapse_control { is_khugepaged };
-    // SAFETY: The object is valid for the call.
+    // SAFETY: `cc` is valid for the call.
     f(unsafe { CollapseControl::from_raw(&raw mut cc) })
 }
 
 fn new_at(start: usize) -> NewFolio<'static> {
     let mm = mm_struct::default();
-    // SAFETY: The object is valid for the call.
+    // SAFETY: `mm` is valid for the call.
     let mm = unsafe { Mm::from_raw(&raw const mm) };
     with_control(true, |cc| NewFolio::alloc_charged(mm, cc, range_at(start)))
         .expect("there is memory")
@@ -568,7 +570,7 @@ fn patience() -> Patience {
     with_control(false, Patience::new)
 }
 
-/// Gathers a range as `mm/collapse_file.rs` does, and gets ready for the commit.
+/// Gathers and copies a range as `mm/collapse_file.rs` does, up to the commit.
 fn copied_at<'w>(
     walk: &'w mut Walk<'static>,
     start: usize,
@@ -585,7 +587,7 @@ fn copied_at<'w>(
         old.find(&mut locked, |_| true);
         let cursor = locked.unlock();
         old.take(&cursor, &mut patience())
-            .expect("nothing is in the way");
+            .expect("the folio can be taken");
         locked = match old.lock(cursor) {
             Ok(locked) => locked,
             Err(_) => panic!("no hole was filled"),
@@ -596,7 +598,7 @@ fn copied_at<'w>(
     let old = old.expect("there is room").copy(&cursor);
     match old {
         Ok(old) => (cursor, old),
-        Err(_) => panic!("the memory is right"),
+        Err(_) => panic!("no memory is failing"),
     }
 }
 
@@ -609,16 +611,16 @@ fn commit_at(walk: &mut Walk<'static>, start: usize) {
         .and_then(|filled| filled.expect_holes())
         .and_then(|counted| counted.check_userfaultfd());
     let Ok(sealed) = sealed else {
-        panic!("nothing is in the way");
+        panic!("the range can be sealed");
     };
     let Ok((huge, replaced)) = sealed.commit() else {
-        panic!("every slot is there");
+        panic!("every slot exists");
     };
     huge.unlock();
     replaced.release();
 }
 
-/// Both a commit and a lack of memory leave a walk that was for the whole range at once.
+/// After a commit and after a failed allocation, a walk finds single entries again.
 #[test]
 fn walk_is_for_single_entries_again() {
     let find = |walk: &mut Walk<'_>, index| {
@@ -644,15 +646,15 @@ fn walk_is_for_single_entries_again() {
     find(&mut walk, after);
 }
 
-/// A cursor over another range is refused before the page-cache lock is taken, and without SMP
-/// also a commit with another cursor locked.
+/// A cursor for another range causes a panic before the page-cache lock is taken.
 ///
-/// Each case has a process of its own, which an assertion ends at once, as it ends a kernel.
+/// Without SMP, a commit with another locked cursor also causes a panic. Each case runs in its own
+/// process, because a failed assertion ends it.
 #[test]
 fn wrong_cursor() {
     const CASE: &str = "WRONG_CURSOR";
 
-    // What is done, what is said, and whether a lock is held then.
+    // The action, a part of the panic message, and whether a lock is held at the panic.
     let cases: [(fn(), &str, bool); 3] = [
         (
             || {
@@ -711,11 +713,12 @@ fn wrong_cursor() {
     }
 }
 
-/// Holes that were counted past the end of the range are not looked for, which would take long with
-/// the page-cache lock held.
+/// Holes past the end of the range are refused without a search.
+///
+/// The search would take long with the page-cache lock held.
 #[test]
 fn holes_past_the_range() {
-    // Nothing is there or follows.
+    // The range is empty, and so is the rest of the file.
     let empty = START + 2 * HPAGE_PMD_NR;
     file(true, ".");
     let mut walk = range_at(empty).walk();
@@ -726,7 +729,7 @@ fn holes_past_the_range() {
     assert!(old.lock(Cursor::new(&mut walk)).is_err());
     drop(old);
 
-    // A collapse does not begin where another one has ended.
+    // The state of one collapse does not affect the next one.
     file(true, "4");
     let mut walk = range_at(START).walk();
     let mut old = begin_at(START);
@@ -741,7 +744,7 @@ fn holes_past_the_range() {
     checked();
 }
 
-/// The folio at an index, locked.
+/// Locks and returns the folio at an index.
 fn lock_at(index: usize) -> LockedFolio {
     let mut walk = range_at(index - index % HPAGE_PMD_NR).walk();
     Cursor::new(&mut walk)
@@ -778,7 +781,7 @@ fn folio_that_does_not_belong() {
     drop(old);
     checked();
 
-    // It has left the mapping.
+    // The folio has left the mapping.
     file(true, "4");
     let mut old = begin_at(START);
     old.begin_batch();
@@ -790,7 +793,7 @@ fn folio_that_does_not_belong() {
     assert_eq!(taken, truncated(START));
 }
 
-/// A folio that was found and not taken is given back, whatever else becomes of the collapse.
+/// A folio that was found but not taken is released, even if the collapse continues.
 #[test]
 fn folio_that_was_not_taken_is_given_back() {
     file(true, "4");
@@ -801,7 +804,7 @@ fn folio_that_was_not_taken_is_given_back() {
     old.begin_batch();
     old.add_locked(lock_at(START - 1))
         .expect("there is no private data");
-    // The rest of the collapse may go well.
+    // The collapse continues without the folio.
     let old = old.flush(&cursor);
     assert!(page(START - 1).locked.get().is_none());
     assert_eq!(page(START - 1).refs.get(), refs);
@@ -809,7 +812,7 @@ fn folio_that_was_not_taken_is_given_back() {
     checked();
 }
 
-/// Readahead of anything but the rest of the range does nothing.
+/// Readahead outside the range does nothing, nor without a function to read folios with.
 #[test]
 fn what_cannot_be_read_ahead() {
     let read = |index| {
@@ -822,7 +825,7 @@ fn what_cannot_be_read_ahead() {
 
     file(false, "4.");
     assert!(!read(START + HPAGE_PMD_NR) && !read(START - 1));
-    // Other mappings, such as that of a directory, have no function to read folios with.
+    // Some mappings, such as that of a directory, have no function to read folios with.
     with(|w| w.mapping.reads = false);
     assert!(!read(START + 1));
     with(|w| w.mapping.reads = true);
@@ -831,7 +834,7 @@ fn what_cannot_be_read_ahead() {
     checked();
 }
 
-/// After the last index that there is, nothing is left.
+/// After the last possible index, the rest is empty.
 #[test]
 fn rest_after_the_last_index_is_empty() {
     file(true, "4");
@@ -843,7 +846,7 @@ fn rest_after_the_last_index_is_empty() {
     checked();
 }
 
-/// A search that has found nothing ends after the last slot of a node, which must not be read.
+/// A search without a result ends after the last slot of a node, and must not read past the node.
 #[test]
 fn search_ends_after_a_node() {
     let end = 64usize.next_multiple_of(HPAGE_PMD_NR).max(2 * HPAGE_PMD_NR);
@@ -852,7 +855,7 @@ fn search_ends_after_a_node() {
     with(|w| w.inode.size = end + 1);
     write(end - 2, 1);
     write(end, 1);
-    // SAFETY: The array stays until the next world, and nothing is stored.
+    // SAFETY: The array stays allocated until the next world. Nothing is stored through `state`.
     let mut state = unsafe { XaState::new(with(|w| &raw mut w.mapping.i_pages), 0, 0) };
     let mut guard = state.lock_irq();
     let is_next = |entry: XaEntry| entry.as_ptr() == (&raw const *page(end)).cast_mut().cast();
@@ -864,8 +867,9 @@ fn search_ends_after_a_node() {
     checked();
 }
 
-/// A folio that was unmapped stays locked until the flush, also if it is refused, and if the caller
-/// goes on regardless.
+/// An unmapped folio stays locked until the TLBs are flushed.
+///
+/// This also holds if the folio is refused, and if the caller continues after that.
 #[test]
 fn unmapped_folios_stay_locked_until_the_flush() {
     let is_locked = |index| page(index).locked.get().is_some();
@@ -890,7 +894,7 @@ fn unmapped_folios_stay_locked_until_the_flush() {
     checked();
 }
 
-/// Content that cannot be copied, or is about to change, is refused whatever the caller checks.
+/// A folio whose content must not be copied is refused, even if the caller does not check it.
 #[test]
 fn folios_that_must_not_be_taken() {
     let fail = Err((START, ScanResult::Fail));
@@ -924,10 +928,10 @@ fn folios_that_must_not_be_taken() {
     }
 }
 
-/// A collapse goes on in wrong order, without a folio, or after it has failed, and cannot commit.
+/// Steps without a folio, in the wrong order or after a failure do no harm.
 #[test]
 fn steps_in_wrong_order() {
-    // Nothing was found.
+    // No folio was found.
     file(true, "4.");
     let mut walk = range_at(START).walk();
     let mut old = begin_at(START);
@@ -940,7 +944,7 @@ fn steps_in_wrong_order() {
     drop(old);
     checked();
 
-    // The isolation fails half way, and a folio of lower index comes next.
+    // The isolation fails for the second folio. Then a folio before the next index is added.
     file(true, "4");
     let mut walk = range_at(START).walk();
     let mut old = begin_at(START);
@@ -963,8 +967,9 @@ fn steps_in_wrong_order() {
     checked();
 }
 
-/// The traced index is the one that was asked for if the folio begins before it, and else the
-/// folio's. The first folio in the file that fails counts.
+/// The traced index is that of the first folio in index order that fails.
+///
+/// If the folio begins before the next index of the collapse, the next index is traced.
 #[test]
 fn where_a_batch_fails() {
     let used = |index| mapping::get(mapping::cached(index).expect("there is a page"));
@@ -1032,11 +1037,10 @@ fn where_a_batch_fails() {
     }
 }
 
-/// What one turn of a loop that waits takes, so that there are some of them before the budget of
-/// `madvise()` is spent.
+/// The duration of one turn of a loop that waits, in ns: a tenth of the budget of `madvise()`.
 const TURN: i64 = 100_000;
 
-/// What goes away in time does not make a collapse fail, and what stays does.
+/// A collapse fails only if another task uses a folio for longer than the collapse waits.
 #[test]
 fn what_is_waited_for() {
     let mut cases = Cases::default();
@@ -1108,12 +1112,13 @@ fn killed_task_does_not_wait() {
 fn folio_that_moved() {
     let mut cases = Cases::default();
     for (pages, action) in [
-        // The second folio of the batch goes, and a hole is left, which is counted anew.
+        // Another task punches the second folio of the batch. The new hole is counted.
         ("44.4", (|| punch(START + 1, START + 1)) as fn()),
+        // Another task reclaims it.
         ("44.4", || reclaim(START + 1)),
     ] {
         file(true, pages);
-        // When the first one is locked.
+        // The other task acts when the first folio is locked.
         at_call("folio_trylock", action);
         let (result, index) = cases.run(true);
         assert_eq!(
@@ -1124,7 +1129,7 @@ fn folio_that_moved() {
     cases.end("folio_that_moved");
 }
 
-/// A hole that is filled while a batch is taken is noticed before anything is copied.
+/// A hole that is filled while a batch is taken makes the collapse fail before the copy.
 #[test]
 fn hole_filled_early_is_noticed_early() {
     let mut cases = Cases::default();
@@ -1144,7 +1149,7 @@ fn hole_filled_early_is_noticed_early() {
     cases.end("hole_filled_early_is_noticed_early");
 }
 
-/// Each slot of a folio is that folio, in whatever order one looks.
+/// Each slot of a folio returns that folio, in ascending and in descending order.
 #[test]
 fn slots_of_a_folio() {
     file(true, "224");
@@ -1159,7 +1164,7 @@ fn slots_of_a_folio() {
     }
 }
 
-/// An entry of the XArray itself counts as a hole, and is no folio.
+/// An internal entry of the XArray counts as a hole and not as a folio.
 #[test]
 fn retry_entry_is_no_folio() {
     file(true, "4.4");
@@ -1171,17 +1176,16 @@ fn retry_entry_is_no_folio() {
     assert!(matches!(locked.load(START + 1), Entry::Empty));
 }
 
-/// What a collapse takes locks for, it does for a batch of folios at once, holes between them or
-/// not.
+/// A collapse takes locks once for a batch of folios, also with holes between the folios.
 #[test]
 fn locks_are_taken_for_batches() {
     let batches = |folios: usize| folios.div_ceil(FOLIO_BATCH_SIZE as usize);
     let all = batches(HPAGE_PMD_NR);
     for (is_shmem, pages, locks, i_mmaps) in [
-        // The page-cache lock: for the slots, for each batch, in the end.
+        // The page-cache lock is taken to create the slots, for each batch, and for the commit.
         (true, "m", all + 2, all + 1),
         (false, "m", all + 2, all + 1),
-        // And to charge for the hole.
+        // It is also taken to charge for the hole.
         (true, "4.4", batches(HPAGE_PMD_NR - 1) + 3, 2),
     ] {
         file(is_shmem, pages);
@@ -1198,7 +1202,7 @@ fn locks_are_taken_for_batches() {
     }
 }
 
-/// What only assertions ask, as long as all is well.
+/// Both results of `is_locked()` and `contains()` are right.
 #[test]
 fn folio_that_is_not_ours() {
     file(true, "4");
@@ -1208,15 +1212,16 @@ fn folio_that_is_not_ours() {
         panic!("there is a page");
     };
     assert!(!folio.is_locked());
-    let folio = folio.try_lock().expect("nobody has it locked");
+    let folio = folio.try_lock().expect("no task has it locked");
     drop(locked);
     assert!(folio.is_locked() && address_space().contains(&folio));
     mapping::remove_folio(folio.as_raw(), event::Slot::Hole);
     assert!(!address_space().contains(&folio));
 }
 
-/// What snapshots of a range tell, with room for some extents each time: a letter for each page, as
-/// [`file`] takes them.
+/// Returns the content of a range as snapshots report it, as the letters of [`file`].
+///
+/// Each snapshot has room for `room` extents.
 fn letters(range: Range<usize>, room: usize) -> String {
     let mut found = vec![Extent::default(); room];
     let mut text = String::new();
@@ -1261,7 +1266,7 @@ fn what_a_snapshot_tells() {
             HPAGE_PMD_NR.saturating_sub(all.len()),
         ));
         all.truncate(HPAGE_PMD_NR);
-        // With the neighbours of the range, and what is behind them.
+        // The snapshots also cover the pages before and after the range.
         let all = format!(".{}4{all}4.", ".".repeat(START - 2));
         let end = all.len();
         for room in [1, 2, HPAGE_PMD_NR + 3] {
