@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Whether the compiler is the one whose messages are in `cases/`.
+//! Checks whether the compiler is the one whose messages are in `cases/`.
 
 use std::{env, process::Command};
 
-/// The version of it. To take another one: change this, run the test with `TRYBUILD=overwrite`, and
-/// read what changes.
+/// The version of the compiler whose messages are in `cases/`.
+///
+/// After a change of the version, run the test with `TRYBUILD=overwrite` and read the differences.
 const MESSAGES_OF: &str = "1.96";
 
 fn main() {

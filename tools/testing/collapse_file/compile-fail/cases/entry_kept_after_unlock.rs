@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Only the lock keeps the folio in the page cache. Truncation frees it, and then a folio that
-//! belongs to another task is locked.
+//! Only the lock keeps the folio in the page cache. After truncation has freed it, the code locks a
+//! folio that belongs to another task.
 
 #![forbid(unsafe_code)]
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Writeback waits for the lock of a folio that is tagged as dirty. This task may have it.
+//! Writeback waits for the lock of a folio that is tagged as dirty. This task may hold it.
 
 #![forbid(unsafe_code)]
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! An end that is taken for the last index finds a userfaultfd past the end of the range. The
-//! collapse is refused for no reason.
+//! An inclusive range also has the first page after the range. A userfaultfd for that page makes
+//! the collapse fail for no reason.
 
 #![forbid(unsafe_code)]
 

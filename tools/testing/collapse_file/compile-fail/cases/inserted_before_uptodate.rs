@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A reader that finds the folio in the page cache zeroes it, or reads it from the disk again, over
-//! all that would be copied.
+//! A reader that finds the folio in the page cache zeroes it or reads it from the disk. Either
+//! overwrites the copied content.
 
 #![forbid(unsafe_code)]
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Without the lock the walk goes through nodes that are being freed. The folio that it finds may be
-//! gone before it is used.
+//! Without the lock, the walk goes through nodes that are being freed. The folio that it finds may
+//! be gone before it is used.
 
 #![forbid(unsafe_code)]
 

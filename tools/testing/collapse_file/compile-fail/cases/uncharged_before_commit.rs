@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The pages are in the file although the charge was returned. The file system hands out the same
-//! room twice.
+//! The pages are in the file although the charge was returned. The file system gives the same space
+//! to another file.
 
 #![forbid(unsafe_code)]
 

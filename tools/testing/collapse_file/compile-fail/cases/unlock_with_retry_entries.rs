@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Readers that find a retry entry spin until it is gone. No task would remove it.
+//! Readers that find a retry entry spin until it is gone. No task removes it.
 
 #![forbid(unsafe_code)]
 

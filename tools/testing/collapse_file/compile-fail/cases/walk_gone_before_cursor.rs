@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The cursor would read its place in the tree, and the preallocated nodes, from a part of the stack
-//! that is in use for something else.
+//! The walk has the position in the tree and the preallocated nodes. The cursor would read them
+//! from stack memory that has another use by then.
 
 #![forbid(unsafe_code)]
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The right way to do what the cases in `cases/` do wrong, with the same types. It is compiled
-//! before them, so that none of them fails for an import or a signature.
+//! Correct code with the same types as the cases in `cases/`.
+//!
+//! It is compiled before the cases, so that no case fails because of an import or a signature.
 
 #![forbid(unsafe_code)]
 
@@ -12,7 +13,7 @@ use kernel::mm::{
     page_cache::{Cursor, Entry, LockedCursor},
 };
 
-/// The walk outlives the cursor, and has its update callback.
+/// Creates a walk, which outlives its cursor and sets the update callback.
 pub fn begin(range: PmdRange<'_>) -> bool {
     let mut walk = range.walk();
     let cursor = Cursor::new(&mut walk);
@@ -21,7 +22,7 @@ pub fn begin(range: PmdRange<'_>) -> bool {
     locked.is_ok()
 }
 
-/// Looks a folio up and locks it under the lock, and sleeps without it.
+/// Looks up and locks a folio under the page-cache lock, and sleeps without the lock.
 pub fn look<'w, 'm>(
     mut locked: LockedCursor<'w, 'm>,
     index: usize,
@@ -38,7 +39,7 @@ pub fn look<'w, 'm>(
     (cursor, folio)
 }
 
-/// Reads and flushes while no old folio is held, and gathers folios after that.
+/// Reads and writes back while no old folio is locked, and then gathers folios.
 pub fn read<'m>(
     old: &mut OldFolios<'m, Gathering>,
     cursor: &Cursor<'_, 'm>,
@@ -52,7 +53,7 @@ pub fn read<'m>(
     let _ = old.add_locked(folio);
 }
 
-/// Folios are found under the lock, and taken without it.
+/// Finds folios under the page-cache lock, and takes them without it.
 pub fn take<'w, 'm>(
     new: NewFolio<'m>,
     mut locked: LockedCursor<'w, 'm>,
@@ -66,14 +67,14 @@ pub fn take<'w, 'm>(
     Some((cursor, old))
 }
 
-/// Looks at the VMAs while the guard exists, by a range with an exclusive end.
+/// Checks the VMAs of a range with an exclusive end, while the guard exists.
 pub fn has_userfaultfd(i_mmap: &IMmapReadGuard<'_>, range: PmdRange<'_>) -> bool {
     i_mmap
         .vmas(range.start()..range.end())
         .any(|vma| vma.userfaultfd_missing())
 }
 
-/// Flushes, charges and copies.
+/// Flushes the TLBs, charges for the holes and copies the folios.
 pub fn copy<'m>(
     old: OldFolios<'m, Gathering>,
     cursor: &Cursor<'_, 'm>,
@@ -83,7 +84,7 @@ pub fn copy<'m>(
     old.copy(cursor).ok()
 }
 
-/// Takes the locks in their order, fills, counts and checks.
+/// Takes the locks in order, fills and counts the holes, and checks for a userfaultfd.
 pub fn seal<'w, 'm>(
     cursor: Cursor<'w, 'm>,
     old: OldFolios<'m, Copied>,
@@ -92,7 +93,7 @@ pub fn seal<'w, 'm>(
     filled.expect_holes().ok()?.check_userfaultfd().ok()
 }
 
-/// Commits, and frees the old folios without the lock.
+/// Commits, and frees the old folios without the page-cache lock.
 pub fn replace(sealed: SealedRange<'_, '_>) -> bool {
     let Ok((huge, replaced)) = sealed.commit() else {
         return false;

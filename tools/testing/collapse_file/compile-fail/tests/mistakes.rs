@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! No mistake compiles, and the compiler says what the mistake is.
+//! No case compiles, and each gets the expected error message.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,15 +10,15 @@ use std::{
 #[test]
 #[cfg_attr(
     not(messages_are_known),
-    ignore = "cases/ has the messages of another compiler, see build.rs"
+    ignore = "cases/ has the messages of another compiler version, see build.rs"
 )]
 fn mistakes() {
     trybuild::TestCases::new().compile_fail("cases/*.rs");
 }
 
-/// The cases by name.
+/// Returns the text of the cases by name.
 fn cases() -> BTreeMap<String, String> {
-    let files = fs::read_dir("cases").expect("the working directory is the package's");
+    let files = fs::read_dir("cases").expect("the working directory is that of the package");
     files
         .map(|file| file.expect("it can be listed").path())
         .filter(|path| path.extension().is_some_and(|e| e == "rs"))
