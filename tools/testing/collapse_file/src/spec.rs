@@ -9,9 +9,9 @@
 //! the result is the same as without the other task. [`Page::There`] includes such a page. For
 //! [`Page::Locked`] and similar states, the time is longer than a collapse waits.
 //!
-//! With other tasks, a collapse may find the file in any state that it had during the collapse, and
-//! any task with a lock or a reference. [`Window::allows`] has the condition for each result, which
-//! must have held at some time.
+//! With other tasks, the file may have several states during a collapse, and any of them may
+//! determine the result. [`Window::allows`] has a condition for each result. The condition must
+//! have held at some time.
 
 use crate::{properties::History, scenario::START};
 use bindings::{
@@ -47,21 +47,21 @@ pub enum Page {
 
 /// The model of a file and a collapse.
 pub struct File {
-    /// Whether the file is shmem, which may have holes.
+    /// True if the file is shmem, which may have holes.
     pub is_shmem: bool,
-    /// Whether khugepaged is the caller.
+    /// True if khugepaged is the caller.
     pub is_khugepaged: bool,
     /// The pages of the range.
     pub pages: Vec<Page>,
-    /// Whether a userfaultfd waits for missing pages of the range.
+    /// True if a userfaultfd waits for missing pages of the range.
     pub uffd_missing: bool,
-    /// Whether a huge folio can be allocated.
+    /// True if a huge folio can be allocated.
     pub memory: bool,
-    /// Whether the memory cgroup has room for it.
+    /// True if the memory cgroup has room for it.
     pub memcg: bool,
-    /// Whether there are nodes for the page cache.
+    /// True if there are nodes for the page cache.
     pub nodes: bool,
-    /// Whether the file system has room for the holes.
+    /// True if the file system has room for the holes.
     pub room: bool,
 }
 
@@ -177,8 +177,8 @@ impl Window<'_> {
         self.range().any(|i| self.history.before(i, at).is_none())
     }
 
-    /// Returns whether there was a time with a hole and a userfaultfd that may wait for it, and
-    /// whether there was a time without such a pair.
+    /// Returns whether a hole and a userfaultfd for it existed at some time, and whether such a pair
+    /// was missing at some time.
     ///
     /// Before a registration returns, its userfaultfd may or may not wait.
     fn holes_and_userfaultfds(&self) -> (bool, bool) {

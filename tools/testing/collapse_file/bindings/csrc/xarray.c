@@ -3,7 +3,7 @@
  * The kernel's own XArray, with nodes that the simulation allocates.
  *
  * The simulation keeps the memory of a freed node until the end of the
- * execution, so that an access to it is reported and does not crash.
+ * execution. It reports an access to such a node.
  */
 #define XA_DEBUG
 /* Without it, xa_state.c has a helper for irqs_disabled(), as src/xa.rs has. */

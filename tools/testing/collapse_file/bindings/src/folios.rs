@@ -79,13 +79,13 @@ pub struct folio {
     ///
     /// Each has a reference.
     pub mapcount: Cell<c_int>,
-    /// Whether a page-table entry that maps it is dirty.
+    /// True if a page-table entry that maps it is dirty.
     pub pte_dirty: Cell<bool>,
     /// The task that unmapped it and has not flushed the TLBs yet.
     pub stale: Cell<Option<Task>>,
     pub mapping: Cell<*mut address_space>,
     pub index: Cell<usize>,
-    /// Whether it is in the page cache.
+    /// True if it is in the page cache.
     pub cached: Cell<bool>,
     pub freed: Cell<bool>,
     /// The page whose memory is failing.

@@ -73,7 +73,7 @@ pub struct mm_struct {
 /// `struct collapse_control`.
 #[repr(C)]
 pub struct collapse_control {
-    /// Whether khugepaged is the caller, and not `madvise()`.
+    /// True if khugepaged is the caller, and not `madvise()`.
     pub is_khugepaged: bool,
 }
 

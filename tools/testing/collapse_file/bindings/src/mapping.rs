@@ -36,9 +36,9 @@ pub struct address_space {
     pub host: *mut inode,
     pub nrpages: usize,
     pub is_shmem: bool,
-    /// Whether the file system supports folios of PMD size.
+    /// True if the file system supports folios of PMD size.
     pub pmd_folios: bool,
-    /// Whether the file system has a function to read folios with.
+    /// True if the file system has a function to read folios with.
     pub reads: bool,
 }
 
@@ -66,9 +66,9 @@ pub struct inode {
     pub swapped: usize,
     /// The number of pages up to the end of the file.
     pub size: usize,
-    /// Whether a task has it open for writing.
+    /// True if a task has it open for writing.
     pub open_for_write: bool,
-    /// Whether `filemap_flush()` was called.
+    /// True if `filemap_flush()` was called.
     pub flushed: bool,
 }
 

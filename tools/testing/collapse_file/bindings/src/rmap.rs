@@ -24,11 +24,11 @@ pub struct vm_area_struct {
     pub start: usize,
     /// The number of its pages.
     pub nr: usize,
-    /// Whether a userfaultfd is registered for missing pages.
+    /// True if a userfaultfd is registered for missing pages.
     pub uffd_missing: Cell<bool>,
-    /// Whether a userfaultfd is registered in mode `WP`, `MINOR` and `RWP`.
+    /// True if a userfaultfd is registered in mode `WP`, `MINOR` and `RWP`.
     pub uffd_others: Cell<[bool; 3]>,
-    /// Whether it was unmapped.
+    /// True if it was unmapped.
     pub gone: Cell<bool>,
 }
 

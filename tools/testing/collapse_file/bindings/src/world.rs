@@ -70,11 +70,11 @@ pub struct TaskState {
     pub wait: Option<Wait>,
     /// How often it has disabled interrupts.
     pub irqs_disabled: usize,
-    /// Whether it has stored a retry entry and executed no full barrier since.
+    /// True if it has stored a retry entry and executed no full barrier since.
     pub unordered: bool,
     /// The nesting of RCU read-side critical sections.
     pub rcu: usize,
-    /// Whether it has ended.
+    /// True if it has ended.
     pub ended: bool,
     /// Folios that it has unmapped without flushing the TLBs yet.
     pub unflushed: Vec<*mut folio>,
@@ -82,25 +82,25 @@ pub struct TaskState {
     pub lru_batch: Vec<*mut folio>,
     /// Folios that it has locked.
     pub locked: Vec<*mut folio>,
-    /// Whether it is in `collapse_file()`.
+    /// True if it is in `collapse_file()`.
     pub collapsing: bool,
-    /// Whether it measures the final critical section under the page-cache lock.
+    /// True if it measures the final critical section under the page-cache lock.
     pub measuring: bool,
 }
 
 /// The state of an execution.
 pub struct World {
-    /// Whether there is a scheduler.
+    /// True if there is a scheduler.
     pub concurrent: bool,
-    /// Whether a task reads the page cache without its lock.
+    /// True if a task reads the page cache without its lock.
     ///
     /// Other tasks can then run between two steps under the lock, too.
     pub lockless: bool,
-    /// Whether a task writes through stale translations.
+    /// True if a task writes through stale translations.
     ///
     /// Other tasks can then run before each flush and before the copy of each page, too.
     pub stale_writers: bool,
-    /// Whether all tasks have been created.
+    /// True if all tasks have been created.
     pub started: bool,
     /// The number of page faults in progress.
     pub faults: usize,
@@ -164,7 +164,7 @@ pub struct World {
     pub at_call: VecDeque<(&'static str, usize, fn())>,
     /// The state of the random number generator.
     pub random: u64,
-    /// Whether all tasks were killed.
+    /// True if all tasks were killed.
     pub killed: bool,
     /// The time, in ns.
     pub clock: i64,
