@@ -26,7 +26,7 @@ pub struct vm_area_struct {
     pub nr: usize,
     /// True if a userfaultfd is registered for missing pages.
     pub uffd_missing: Cell<bool>,
-    /// True if a userfaultfd is registered in mode `WP`, `MINOR` and `RWP`.
+    /// The modes `WP`, `MINOR` and `RWP`: true if a userfaultfd is registered in this mode.
     pub uffd_others: Cell<[bool; 3]>,
     /// True if it was unmapped.
     pub gone: Cell<bool>,
