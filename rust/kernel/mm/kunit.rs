@@ -330,7 +330,7 @@ fn attach_mm() -> Result {
 /// The address space of the thread of the test.
 pub fn mm() -> Result<ARef<Mm>> {
     attach_mm()?;
-    // SAFETY: The current thread has an address space, which it keeps meanwhile.
+    // SAFETY: The current thread has an address space, which it keeps for as long as `mm` is used.
     Ok(unsafe { Mm::from_raw((*bindings::get_current()).mm) }.into())
 }
 

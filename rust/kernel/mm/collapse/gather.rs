@@ -393,7 +393,7 @@ impl<'m> OldFolios<'m, Gathering> {
         } = &mut *self.collapse;
 
         while let Err(folio) = batch.isolate(list) {
-            // Another task moves it between lists, or looks whether it can be reclaimed.
+            // Another task moves it between lists, or checks whether it can be reclaimed.
             if !patience.wait(|| folio.is_on_lru()) {
                 let index = folio.index().max(begin);
 

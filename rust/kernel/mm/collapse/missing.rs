@@ -34,7 +34,7 @@ use core::{
 /// Evidence that a collapse holds no old folio.
 ///
 /// [`OldFolios::put_back()`](super::OldFolios::put_back) returns it. The collapse is borrowed for
-/// as long as it exists, so no folio is gathered meanwhile.
+/// as long as it exists, so no folio is gathered in that time.
 pub struct NoFolios<'a>(PhantomData<&'a mut ()>);
 
 impl NoFolios<'_> {

@@ -89,8 +89,8 @@ impl<'m> OldFolios<'m, Copied> {
 
     /// Walks the VMAs and takes the page-cache lock.
     ///
-    /// Walks them again if one was registered meanwhile. After a few times the last section does,
-    /// with the lock held.
+    /// Walks them again if a userfaultfd was registered since. After a few times the final critical
+    /// section walks them, with the lock held.
     fn walk_and_lock<'w>(
         mut cursor: Cursor<'w, 'm>,
         i_mmap: &IMmapReadGuard<'m>,

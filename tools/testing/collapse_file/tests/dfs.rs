@@ -134,8 +134,8 @@ tests! {
     locked_page: Mode::Dfs, "4.4", nothing, [lock: lock_for_a_while(START)];
     /// Another task has a page locked that follows a mapped one.
     locked_page_after_mapped_one: Mode::Dfs, "m4.", nothing, [lock: lock_for_a_while(START + 1)];
-    /// A task tries to fill a page and a hole with one folio.
-    fill_two_holes: Mode::Dfs, "4.4", nothing, [write: fill_large(START, 1)];
+    /// A task fills two holes with one folio.
+    fill_two_holes: Mode::Dfs, "..4", nothing, [write: fill_large(START, 1)];
     /// A task fills two holes with one folio, before a page that the collapse swaps in.
     fill_two_holes_at_swap: Mode::Bounded(4), "..s4", nothing, [write: fill_large(START, 1)];
     /// A task punches a hole and a page that the collapse swaps in, and fills both with one folio.

@@ -26,9 +26,9 @@
 struct kmem_cache *radix_tree_node_cachep;
 
 void *sim_node_alloc(size_t size, bool may_sleep);
-void sim_node_free(void *node, size_t size, bool listed);
+void sim_node_free(void *node);
 void sim_node_update(const void *node, bool locked);
-void sim_call_rcu(void *node, size_t size);
+void sim_call_rcu(void *node);
 
 /* Takes the place of shadow_nodes. Only its address is used. */
 static char sim_shadow_nodes;
@@ -48,14 +48,14 @@ void radix_tree_node_rcu_free(struct rcu_head *head)
 {
 	struct xa_node *node = container_of(head, struct xa_node, rcu_head);
 
-	sim_node_free(node, sizeof(*node), false);
+	sim_node_free(node);
 }
 
 void call_rcu(struct rcu_head *head, void (*func)(struct rcu_head *head))
 {
 	struct xa_node *node = container_of(head, struct xa_node, rcu_head);
 
-	sim_call_rcu(node, sizeof(*node));
+	sim_call_rcu(node);
 }
 
 /*

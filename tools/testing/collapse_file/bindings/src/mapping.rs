@@ -690,8 +690,3 @@ pub fn get(folio: *mut folio) {
     // SAFETY: The callers pass a folio of this world.
     unsafe { folio_get(folio) };
 }
-
-/// Adds a remark to the timeline.
-pub fn note(note: &'static str) {
-    world::log(What::Note(note));
-}

@@ -348,13 +348,13 @@ fn forget_live(node: usize) {
 }
 
 #[no_mangle]
-extern "C" fn sim_node_free(node: *mut c_void, _size: usize, _listed: bool) {
+extern "C" fn sim_node_free(node: *mut c_void) {
     forget_live(node as usize);
     with(|w| w.nodes.freed.push(node as usize));
 }
 
 #[no_mangle]
-extern "C" fn sim_call_rcu(node: *mut c_void, _size: usize) {
+extern "C" fn sim_call_rcu(node: *mut c_void) {
     forget_live(node as usize);
     with(|w| {
         w.nodes.waiting.push(node as usize);
