@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""How often does a collapse succeed while the range is in use, in C and in Rust?
+"""Measure how often a collapse succeeds while the range is in use, in C and in Rust.
 
-collapse_contention runs in a guest with two CPUs. Both implementations take turns in
-small blocks of tries. The table has a line for each mode, which is how another thread
-uses the range. p is the chance of such a difference if both succeed equally often, by
-Fisher's exact test, two-sided. Results go to build/results/contention.json.
+collapse_contention runs in a guest with two CPUs. It alternates between the implementations in
+small blocks of tries. A mode is the way in which another thread uses the range. The table has a
+line for each mode. p is the p value of Fisher's exact test, two-sided: the chance of such a
+difference if both succeed equally often. Results go to build/results/contention.json.
 """
 
 import argparse
@@ -20,21 +20,21 @@ import bench
 import results
 import vm
 
-# collapse_contention.c has what each of them does.
+# collapse_contention.c describes the modes.
 MODES = ["alone", "pread", "pread-rests", "two-preaders", "pwrite", "pwrite-rests", "touch", "read-fault",
          "read-fault-rests", "write-fault", "write-fault-rests", "second-collapser", "vmsplice", "pageout"]
-# Runs only on request: 256 processes take their time.
+# This mode runs only on request, because its 256 processes make it slow.
 WAIT_MODE = "wait-i-mmap"
-# Spinlocks are unfair where the kernel sees a hypervisor: one CPU was seen to wait for seconds under emulation.
-# QEMU copies single bytes where the CPU has fast strings, so that copying would take most of the time.
+# If the kernel detects a hypervisor, it uses unfair spinlocks, and an emulated CPU may wait for
+# seconds. If the CPU has fast strings, QEMU copies byte by byte, and copying dominates the time.
 CPU = "-cpu max,-hypervisor,-erms,-fsrm"
-# Fewer leave too much to chance.
+# With fewer tries the result is not significant.
 FEWEST_TRIES = 200
 BEYOND_CHANCE = 0.01
 
 
 def fisher(ok_a, tries_a, ok_b, tries_b):
-    """The p value of Fisher's exact test, two-sided."""
+    """Returns the p value of Fisher's exact test, two-sided."""
     total, ok = tries_a + tries_b, ok_a + ok_b
 
     def choices(n, k):
@@ -43,14 +43,14 @@ def fisher(ok_a, tries_a, ok_b, tries_b):
     def chance(at):
         return math.exp(choices(tries_a, at) + choices(tries_b, ok - at) - choices(total, ok))
 
-    # Outcomes as unlikely as this one count, whatever the last digits are.
+    # Outcomes that are as unlikely as this one count too. The factor allows for rounding errors.
     seen = chance(ok_a) * (1 + 1e-7)
     chances = [chance(at) for at in range(max(0, ok - tries_b), min(ok, tries_a) + 1)]
     return min(1.0, sum(one for one in chances if one <= seen))
 
 
 def microseconds(nanoseconds):
-    """As the results have it."""
+    """Converts nanoseconds to the unit of the results."""
     return round(nanoseconds / 1000, 1)
 
 
@@ -64,7 +64,7 @@ class Results:
         self.error = None
 
     def line(self, text):
-        """Take in a line."""
+        """Parses one line."""
         word, *rest = text.split() or [""]
         if word == "begin":
             self.begun += 1
@@ -87,14 +87,14 @@ class Results:
             print(text, flush=True)
 
     def pairs(self):
-        """Each mode with its results for C and for Rust."""
+        """Yields each mode with its results for C and for Rust."""
         for mode, impl in self.entries:
             if impl == "c":
                 yield mode, self.entries[mode, "c"], self.entries[mode, "rust"]
 
 
 def boot(args, accel, options):
-    """Run collapse_contention in a guest."""
+    """Runs collapse_contention in a guest and returns its results."""
     results = Results(len(args.modes))
     command = shlex.join([os.path.join(vm.TOP, "scripts/guest/bench.sh")] + options + args.modes)
     console = os.path.join(vm.BUILD, "logs", "bench-contention-console.log")
@@ -110,26 +110,26 @@ def boot(args, accel, options):
 
 
 def add_comparison(c, rust):
-    """Add the ratio of the rates and p to both, if there are enough tries. Returns the verdict."""
+    """Adds the ratio of the rates and p to both, if there are enough tries, and returns the verdict."""
     rates = [impl["ok"] / impl["tries"] for impl in (c, rust)]
     if min(c["tries"], rust["tries"]) < FEWEST_TRIES:
-        return f"too few tries: {FEWEST_TRIES} at least"
+        return f"too few tries (minimum {FEWEST_TRIES})"
     p = fisher(c["ok"], c["tries"], rust["ok"], rust["tries"])
     for impl in (c, rust):
         impl["p"] = p
         impl["ratio"] = round(rates[1] / rates[0], 4) if rates[0] else None
     if p >= BEYOND_CHANCE:
-        return "no difference beyond chance"
+        return "no significant difference"
     return "Rust BELOW C" if rates[1] < rates[0] else "Rust above C"
 
 
 def pair_of(value):
-    """The median and the 99th percentile, for the table."""
+    """Formats the median and the 99th percentile for the table."""
     return f"{value['us_median']:,.0f} / {value['us_p99']:,.0f}" if value else "-"
 
 
 def print_tables(results):
-    """Print a line for each mode. The waits for the lock have a table of their own."""
+    """Prints a line for each mode, and the waits for the lock in a separate table."""
     rows, waits, refused = [], [], []
     for mode, c, rust in results.pairs():
         if mode == WAIT_MODE:
@@ -165,16 +165,16 @@ def main():
     parser.add_argument("--kernel", required=True, help="bzImage to boot")
     parser.add_argument("--accel", default="auto")
     parser.add_argument("--memory", default="2G")
-    parser.add_argument("--tries", type=int, help="with each implementation, in each mode")
-    parser.add_argument("--trace", action="store_true", help="count what the kernel traces, too")
-    parser.add_argument("modes", nargs="*", metavar="MODE", help="these only: " + ", ".join(MODES + [WAIT_MODE]))
+    parser.add_argument("--tries", type=int, help="number of tries in each mode with each implementation")
+    parser.add_argument("--trace", action="store_true", help="also count the results in the trace events")
+    parser.add_argument("modes", nargs="*", metavar="MODE", help="run only these modes: " + ", ".join(MODES + [WAIT_MODE]))
     args = parser.parse_args()
     vm.end_with_us()
     for name in args.modes:
         if name not in MODES + [WAIT_MODE]:
-            parser.error(f"there is no mode {name}: one of {', '.join(MODES + [WAIT_MODE])}")
+            parser.error(f"unknown mode ({name}); choose from {', '.join(MODES + [WAIT_MODE])}")
     if args.tries is not None and args.tries < 1:
-        parser.error(f"--tries {args.tries} is no number of tries")
+        parser.error(f"--tries is less than 1 ({args.tries}); give a positive number")
     args.modes = args.modes or MODES
 
     try:

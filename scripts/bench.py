@@ -1,15 +1,14 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""What does a collapse cost, in C and in Rust?
+"""Measure the cost of a collapse in C and in Rust.
 
-collapse_bench runs in the guest, both implementations turn by turn. With KVM it
-measures time, in ns. Without it the guest's clock is made to count instructions,
-which are the same on any machine. The floor is what has to be copied and cleared; the
-targets are for what comes on top of it. A second kernel, without batches, shows how much
-of the difference comes from them.
+collapse_bench runs in the guest and alternates between the implementations. With KVM it measures
+time in ns. Without KVM the guest's clock counts instructions, and their number does not depend on
+the machine. The floor is the cost of copying and clearing, and the targets are for the cost above
+the floor. A second kernel has no batches. It shows how much of the difference is due to batching.
 
-With --locks the kernel is one that counts locks and records when interrupts are off,
-and these are compared. Results go to build/results/bench.json or bench_locks.json.
+With --locks the kernel counts lock acquisitions and records when interrupts are off, and the
+script compares these. Results go to build/results/bench.json or bench_locks.json.
 """
 
 import argparse
@@ -27,26 +26,26 @@ import vm
 
 LLVM = os.environ.get("LLVM", "-22")
 RESAMPLES = 2000
-# What QEMU's clock may be off when it counts instructions.
+# The largest relative error of QEMU's clock when it counts instructions.
 CLOCK_ERROR = 0.001
-# The most that Rust may cost of what C costs, the floor taken off.
+# The highest cost of Rust relative to C, both without the floor.
 TARGETS = {"mapped": 0.45, "mapped-by-4": 0.40, "mapped-by-64": 0.35, "not-mapped": 0.55, "half-holes": 0.45,
            "one-page": 0.50, "order-4": 0.80, "swapped-out": 0.94, "uffd-rollback": 0.60, "filled-rollback": 0.60,
            "ext4-mapped": 0.52, "ext4-not-mapped": 0.80, "xfs-mapped": 0.52, "xfs-not-mapped": 0.80}
-# The longest time with interrupts off, of that of C.
+# Scenarios with a tighter target for the longest time with interrupts off.
 HOLES = ("half-holes", "one-page", "uffd-rollback", "half-holes-30000-vmas")
-# How much longer it may be with many VMAs than with one.
+# The target for the ratio of that time with many VMAs to the time with one VMA.
 MANY_VMAS, ONE_VMA, VMAS_TARGET = "half-holes-30000-vmas", "half-holes", 1.1
-# The most lock acquisitions, where C takes the lock twice for each of hundreds of pages.
+# The highest number of lock acquisitions relative to C, which takes the lock twice for each page.
 LOCK_TARGETS = {name: 0.10 for name in ("mapped", "mapped-by-4", "mapped-by-64", "not-mapped", "half-holes",
                                         "swapped-out", "uffd-rollback", "ext4-mapped", "ext4-not-mapped",
                                         "xfs-mapped", "xfs-not-mapped")}
-# No ratio is printed if the median is further above the minimum than this.
+# If the median is further above the minimum than this, no ratio is printed.
 SPREAD = 0.01
 
 
 class Samples:
-    """What collapse_bench has printed."""
+    """The samples that collapse_bench printed."""
 
     def __init__(self):
         self.values = collections.OrderedDict()
@@ -56,7 +55,7 @@ class Samples:
         self.error = None
 
     def line(self, text):
-        """Take in a line."""
+        """Parses one line."""
         sample = re.match(r"sample (\S+) (c|rust|floor) (\d+)(?: caller=(\S+))?", text)
         clock = re.match(r"clock (\d+) (\d+)$", text)
         bystander = re.match(r"bystander (touch|read) (c|rust) (\d+) (\d+) (\d+) (\d+)$", text)
@@ -77,7 +76,7 @@ class Samples:
 
 
 def boot(args, accel, name, options, cpus=1, environment="", kernel=None):
-    """Run collapse_bench in a guest."""
+    """Runs collapse_bench in a guest and returns its samples."""
     samples = Samples()
 
     def on_line(text):
@@ -88,9 +87,9 @@ def boot(args, accel, name, options, cpus=1, environment="", kernel=None):
 
     command = f"{environment} {shlex.join([os.path.join(vm.TOP, 'scripts/guest/bench.sh')] + options)} 2>&1"
     console = os.path.join(vm.BUILD, "logs", f"bench-{name}-console.log")
-    # Of several CPUs that count instructions one runs at a time, and the clock counts those of all.
+    # With -icount only one CPU runs at a time, and the clock counts the instructions of all CPUs.
     qemu = "-icount shift=0" if accel == "tcg" else ""
-    # Their clocks are the same one, which the kernel would doubt.
+    # All CPUs share one clock, but the kernel would mark the TSC as unstable.
     append = ["tsc=reliable"] if qemu else []
     line = vm.command_line(kernel or args.kernel, accel, args.memory, cpus, append,
                            vm.make_disks(os.path.join(vm.BUILD, "disks")), command.strip(), qemu)
@@ -101,12 +100,12 @@ def boot(args, accel, name, options, cpus=1, environment="", kernel=None):
     if status:
         raise vm.Failed(f"the guest's script ended with status {status}")
     if qemu and cpus == 1 and not (samples.clocks and all(abs(time - steps) <= CLOCK_ERROR * steps for steps, time in samples.clocks)):
-        raise vm.Failed(f"the guest's clock does not count instructions: {samples.clocks[:1]}")
+        raise vm.Failed(f"the guest's clock does not count instructions ({samples.clocks[:1]})")
     return samples
 
 
 def interval(c, rust):
-    """Where the ratio of the medians is, with 95 % confidence: by bootstrap."""
+    """Returns the 95 % confidence interval of the ratio of the medians, by bootstrap."""
     source = random.Random(0)
     ratios = sorted(statistics.median(source.choices(rust, k=len(rust))) /
                     statistics.median(source.choices(c, k=len(c))) for _ in range(RESAMPLES))
@@ -114,25 +113,25 @@ def interval(c, rust):
 
 
 def entry(scenario, unit, c, rust, floor=None):
-    """A line of the results' file."""
+    """Returns one entry of the results file."""
     return {"scenario": scenario, "unit": unit, "c": c, "rust": rust,
             "ratio": round(rust / c, 4) if c else None, "floor": floor}
 
 
 def number(value):
-    """For the table."""
+    """Formats a number for the table."""
     return "-" if value is None else f"{value:,}"
 
 
 def verdict(ratio, target):
-    """Whether a target is met."""
+    """Returns the target and whether it is met, for the table."""
     if target is None or ratio is None:
         return ""
     return f"{target:.2f} {'met' if ratio <= target else 'MISSED'}"
 
 
 def table(head, rows):
-    """The first column to the left, the others to the right."""
+    """Prints a table with the first column aligned left and the others aligned right."""
     rows = [head] + rows
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     print()
@@ -142,7 +141,7 @@ def table(head, rows):
 
 
 def times(args, accel, unit):
-    """Each scenario, timed."""
+    """Measures the cost of each scenario, prints the table and returns the results."""
     options = ["-n", str(args.rounds or (100 if accel == "kvm" else 7))] + args.scenarios
     samples = boot(args, accel, "time", options)
     single = {}
@@ -153,7 +152,7 @@ def times(args, accel, unit):
     for name, values in samples.values.items():
         floor = min(values["floor"])
         lowest = {impl: min(values[impl]) for impl in ("c", "rust")}
-        # What is measured comes on top of the floor, so its spread counts relative to that.
+        # The spread is relative to the cost above the floor.
         spread = {impl: (statistics.median(values[impl]) - low) / (low - floor) for impl, low in lowest.items()}
         c, rust = lowest["c"], lowest["rust"]
         result = entry(name, unit, c, rust, floor)
@@ -171,14 +170,14 @@ def times(args, accel, unit):
         rows.append([name, number(floor), number(c - floor), f"{spread['c']:.2%}", number(rust - floor),
                      f"{spread['rust']:.2%}", without, f"{beyond:.3f}" if steady else "-",
                      verdict(beyond if steady else None, TARGETS.get(name))])
-    print("Batching makes the difference between C and Rust, and C could have it too.")
+    print("The difference between C and Rust is due to batching, which C could also use.")
     table([unit, "floor", "C - floor", "spread", "Rust - floor", "spread", "ratio one by one", "ratio", "target"], rows)
     return results
 
 
 def bystander(args, accel, unit):
-    """Another CPU that touches and reads what is collapsed: the longest that it takes, of each collapse."""
-    # Some collapses are over before it comes by.
+    """Measures the longest access per collapse of another CPU that touches and reads the range."""
+    # Some collapses end before the other CPU accesses the range.
     samples = boot(args, accel, "bystander", ["-m", "bystander", "-n", str(max(args.rounds or 0, 50))], 2, "BENCH_DIRS=")
     found = {(action, impl): values for action, impl, values in samples.bystander}
     unit += "" if accel == "kvm" else ", of both CPUs"
@@ -193,7 +192,7 @@ def bystander(args, accel, unit):
 
 
 def locks(args, accel, unit):
-    """How often the page-cache lock is taken, and for how long interrupts are off."""
+    """Counts acquisitions of the page-cache lock and measures the time with interrupts off."""
     options = ["-n", str(args.rounds or 5)]
     clock = "x86-tsc" if accel == "tcg" else "mono"
     counted = boot(args, accel, "locks", ["-m", "locks"] + options + args.scenarios)
@@ -223,7 +222,7 @@ def locks(args, accel, unit):
 
 
 def code(build):
-    """Size and stack of both, from the kernel's own objects."""
+    """Reads code size and stack depth of both implementations from the kernel's objects."""
     output = subprocess.run([os.path.join(vm.TOP, "scripts/code-size.py"), build], stdout=subprocess.PIPE, text=True,
                             check=True).stdout
     results, rows = [], []
@@ -241,14 +240,14 @@ def main():
     parser.add_argument("--one-by-one", metavar="KERNEL", help="bzImage of a kernel without batches")
     parser.add_argument("--accel", default="auto")
     parser.add_argument("--memory", default="2G")
-    parser.add_argument("--rounds", type=int, help="measurements of each")
-    parser.add_argument("--locks", action="store_true", help="locks and interrupts in place of time")
-    parser.add_argument("scenarios", nargs="*", help="these scenarios only")
+    parser.add_argument("--rounds", type=int, help="measurements of each scenario")
+    parser.add_argument("--locks", action="store_true", help="compare locks and interrupts instead of time")
+    parser.add_argument("scenarios", nargs="*", help="run only these scenarios")
     args = parser.parse_args()
     vm.end_with_us()
     for name in args.scenarios:
         if name not in [*TARGETS, MANY_VMAS]:
-            sys.exit(f"error: there is no scenario {name}: one of {', '.join([*TARGETS, MANY_VMAS])}")
+            sys.exit(f"error: unknown scenario ({name}); choose from {', '.join([*TARGETS, MANY_VMAS])}")
 
     try:
         accel = vm.accelerator(args.accel, args.kernel)

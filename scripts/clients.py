@@ -3,8 +3,8 @@
 """Run Debian's programs in a guest that collapses their memory and files.
 
 The programs run with C, with Rust, and while the implementation is switched. The results go to
-build/results/clients.json. Fails if a program finds its data wrong, if no collapse happened, or if the kernel
-complained.
+build/results/clients.json. The run fails if a program finds wrong data, if no collapse succeeds
+while a program runs, or if the kernel reports a bug or a leak.
 """
 
 import argparse
@@ -27,14 +27,14 @@ BOOT = ["page_poison=1", "init_on_alloc=0", "oops=panic"]
 
 
 def build_counters():
-    """The kernel of the virtual machines that are migrated."""
+    """Builds the kernel that runs in the migrated virtual machines."""
     os.makedirs(os.path.dirname(COUNTERS), exist_ok=True)
     subprocess.run(["gcc", "-m32", "-nostdlib", "-static", "-no-pie", "-Wl,-Ttext=0x100000,--build-id=none",
                     "-o", COUNTERS, os.path.join(vm.TOP, "scripts/guest/counters.S")], check=True)
 
 
 def options():
-    """Where things are."""
+    """Returns the options that tell the guest's script the paths of its files."""
     compiler = subprocess.run(["gcc", "-print-prog-name=cc1"], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
     return ["--counters", COUNTERS, "--cc1", compiler, "--postgresql", os.path.join(vm.CACHE, "postgresql")]
 
@@ -71,7 +71,7 @@ def run(name, given, args):
 
 
 def show(done):
-    """A table of what came of the programs."""
+    """Prints a table with the outcome of each program."""
     cells = {}
     for entry in done:
         cell = f"{entry['collapses']} in {entry['seconds']} s" if entry["verdict"] == "ok" else entry["verdict"]
@@ -87,7 +87,7 @@ def main():
     parser.add_argument("--accel", default="auto", help="auto, kvm or tcg")
     parser.add_argument("--memory", default="2G")
     parser.add_argument("--impl", action="append", choices=["c", "rust", "switched"])
-    parser.add_argument("names", nargs="*", metavar="CLIENT", help="these programs only")
+    parser.add_argument("names", nargs="*", metavar="CLIENT", help="run only these programs")
     args = parser.parse_args()
     vm.end_with_us()
     build_counters()

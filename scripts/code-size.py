@@ -2,13 +2,13 @@
 # SPDX-License-Identifier: GPL-2.0
 """Print the code size and the stack depth of collapse_file(), in bytes, in C and in Rust.
 
-Both are read from the objects of a built kernel. All functions count that collapse_file()
-reaches and that the compiler has not inlined, except functions that both implementations call.
+The script reads both from the objects of a built kernel. It counts each function that
+collapse_file() reaches and that the compiler did not inline, unless both implementations call it.
 For Rust these are the functions of mm/collapse_file.o and those of rust/kernel.o that they call.
-The stack is that of the deepest chain of calls among them, return addresses included.
+The stack depth is that of the deepest chain of calls among them, with return addresses.
 
-The C compiler inlines collapse_file() into its only caller, so mm/khugepaged.c is compiled once
-more without that.
+The C compiler inlines collapse_file() into its only caller. Therefore the script compiles
+mm/khugepaged.c again with collapse_file() marked noinline.
 """
 
 import argparse
@@ -31,7 +31,7 @@ def die(what):
 
 
 def output(*command, **options):
-    """What a command prints."""
+    """Returns the output of a command."""
     try:
         return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, **options).stdout
     except (OSError, subprocess.CalledProcessError) as error:
@@ -46,7 +46,7 @@ class Function:
 
 
 def functions(path):
-    """The functions of an object by name, with the names that each of them calls or jumps to."""
+    """Returns the functions of an object by name, with the names that each calls or jumps to."""
     found, starts = {}, collections.defaultdict(list)
     section, current, prologue, pending = "", None, False, []
     for line in output("llvm-objdump" + LLVM, "-d", "-r", "--no-show-raw-insn", path).splitlines():
@@ -76,7 +76,7 @@ def functions(path):
             elif name.startswith("j") or name.startswith("call") and "__fentry__" not in operands:
                 prologue = False
     for function, symbol, addend in pending:
-        # A local function may be named by its section and its place there.
+        # A relocation may refer to a local function by its section and offset.
         if symbol in starts:
             places = sorted(starts[symbol])
             at = bisect.bisect_right(places, (addend + 4, "\uffff")) - 1
@@ -90,26 +90,26 @@ def functions(path):
 
 
 def reached(known, entries, shared):
-    """The names of all functions of `known` that the entries reach without going through one that is shared."""
+    """Returns the names of all functions in `known` that the entries reach without a shared function."""
     result, todo = set(), list(entries)
     while todo:
         name = todo.pop()
         if name in result or name in shared or name not in known:
             continue
         result.add(name)
-        # The compiler moves what seldom runs to functions of their own.
+        # The compiler moves cold code to separate functions.
         todo += known[name].calls | {name + ".cold"}
     return result
 
 
 def deepest(known, names, name, above=()):
-    """The stack of the deepest chain of calls that begins with a function."""
+    """Returns the stack depth of the deepest chain of calls that begins with a function."""
     calls = (call for call in known[name].calls if call in names and call not in above and call != name)
     return known[name].frame + max((deepest(known, names, call, above + (name,)) for call in calls), default=0)
 
 
 def compile_c(out, directory):
-    """mm/khugepaged.o with collapse_file() as a function of its own."""
+    """Compiles mm/khugepaged.o with collapse_file() as a separate function and returns its path."""
     source = os.path.join(directory, "khugepaged.c")
     with open(os.path.join(LINUX, "mm", "khugepaged.c")) as file:
         text = re.sub(r"^static (enum scan_result collapse_file\()", r"static noinline \1", file.read(), flags=re.M)
@@ -121,18 +121,18 @@ def compile_c(out, directory):
     command = command.replace("-o mm/khugepaged.o", "-o " + shlex.quote(target))
     command = command.replace("../mm/khugepaged.c", "-iquote ../mm " + shlex.quote(source))
     if subprocess.run(command, shell=True, cwd=out, stdout=sys.stderr, check=False).returncode:
-        die("mm/khugepaged.c does not compile once more; build the kernel again")
+        die(f"mm/khugepaged.c does not compile again (in {out}); rebuild the kernel with 'make kernel'")
     return target
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
-    parser.add_argument("--list", action="store_true", help="print each function and its size, too")
+    parser.add_argument("--list", action="store_true", help="also print each function and its size")
     parser.add_argument("build", metavar="BUILD-DIRECTORY")
     args = parser.parse_args()
     algorithm = os.path.join(args.build, "mm", "collapse_file.o")
     if not os.path.exists(algorithm):
-        die(f"there is no kernel in {args.build}; run 'make kernel'")
+        die(f"mm/collapse_file.o is missing ({args.build}); run 'make kernel'")
 
     rust = functions(os.path.join(args.build, "rust", "kernel.o"))
     own = functions(algorithm)
@@ -142,7 +142,7 @@ def main():
         c = functions(compile_c(args.build, directory))
     # Functions that Rust calls as well, such as alloc_charge_folio().
     shared = set().union(*(rust[name].calls for name in rust_names)) - rust_names
-    # The trace event is C's own, whoever triggers it.
+    # The functions of the trace event are C code for both implementations.
     shared.update(name for name in c if name.startswith(("__traceiter_", "__SCT__")))
     c_names = reached(c, ["collapse_file"], shared)
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Print the cover letter of the series: patches/cover-letter, with what build/results has.
+"""Print the cover letter of the series: patches/cover-letter with the results from build/results.
 
     cover-letter.py LINUX-VERSION COMMIT
 """
@@ -15,13 +15,13 @@ WIDTH = 72
 
 
 def paragraph(title, result, words=None):
-    """What one command has measured, or that it has not."""
+    """Returns lines with the result of one command, or the statement that it was not run."""
     return textwrap.wrap(f"{title}: {words or (result.why if not result else 'see below')} ({result.provenance()})", WIDTH,
                          subsequent_indent="    ", break_on_hyphens=False)
 
 
 def table(head, rows):
-    """The first column to the left, the others to the right."""
+    """Returns the lines of a table: the first column aligned left, the others aligned right."""
     rows = [head] + rows
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     return ["  " + "  ".join(cell.ljust(width) if not column else cell.rjust(width)
@@ -29,7 +29,7 @@ def table(head, rows):
 
 
 def tests():
-    """The suites of each debug kernel; of the one with all of them, a table."""
+    """Returns a line for each debug kernel, and a table of the suites of `make test`."""
     lines = []
     for name, command in results.TESTS.items():
         result = results.Result(name, command)
@@ -42,7 +42,7 @@ def tests():
 
 
 def bench(name, command, title):
-    """What a collapse costs."""
+    """Returns the lines for one benchmark."""
     result = results.Result(name, command)
     lines = paragraph(title, result)
     if result:
@@ -53,13 +53,13 @@ def bench(name, command, title):
 
 
 def measured():
-    """All that was measured, and what was not."""
+    """Returns all results, and names the commands that were not run."""
     lines = tests()
     for name, title, command, words in results.LINES:
         result = results.Result(name, command)
         lines += paragraph(title, result, words(result.data) if result else None) + [""]
-    lines += bench("bench", "make bench", "what a collapse costs")
-    lines += bench("bench_locks", "make bench-locks", "locks taken, and interrupts off")
+    lines += bench("bench", "make bench", "cost of a collapse")
+    lines += bench("bench_locks", "make bench-locks", "lock acquisitions, and time with interrupts off")
     return "\n".join(lines).rstrip("\n")
 
 

@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Print the lines of the Rust code that the tests cover.
+"""Print which lines of the Rust code the tests do not cover.
 
-The kernel is one that records, by KCOV, the way of each collapse through
-mm/collapse_file.rs and the kernel crate. Lines that no test comes by are printed.
-scripts/uncovered.txt tells of each why; one that is not in there fails the run, and
-so does one that is in there and is covered. The sums go to
+The kernel records with KCOV which lines of mm/collapse_file.rs and of the kernel crate each
+collapse executes. scripts/uncovered.txt gives the reason for each line that no test covers. The
+run fails if an uncovered line is not listed there, or if a listed line is covered. The sums go to
 build/results/coverage.json.
 """
 
@@ -27,10 +26,10 @@ LLVM = os.environ.get("LLVM", "-22")
 
 
 def sites(vmlinux):
-    """The addresses that KCOV would record: behind each call of its function.
+    """Returns the addresses that KCOV can record: the instruction after each call of its function.
 
-    But not in the blocks that end in a panic: they belong to assertions and overflow
-    checks, and that nothing comes by them is what is wanted.
+    Basic blocks that end in a panic are left out. They belong to assertions and overflow checks,
+    which must not fail.
     """
     command = [f"llvm-objdump{LLVM}", "-d", "--no-show-raw-insn", "--no-print-imm-hex", vmlinux]
     found, called, block = [], False, None
@@ -53,8 +52,8 @@ def sites(vmlinux):
 
 
 def lines_of(vmlinux, addresses):
-    """Of each address, the lines of ours it stands for, those of inlined functions included."""
-    # What was called from the line, not where it goes on.
+    """Returns our source lines for each address, including those of inlined functions."""
+    # The query asks for the call itself. The return address may belong to the next line.
     query = "\n".join(hex(address - 1) for address in addresses) + "\n"
     command = [f"llvm-symbolizer{LLVM}", f"--obj={vmlinux}", "--inlines", "--output-style=JSON"]
     output = subprocess.run(command, input=query, stdout=subprocess.PIPE, text=True, check=True).stdout
@@ -71,7 +70,7 @@ def lines_of(vmlinux, addresses):
 
 
 def run_guest(args):
-    """The addresses recorded in the guest."""
+    """Runs the tests in the guest and returns the addresses that KCOV recorded."""
     covered, failures = set(), []
 
     def on_line(text):
@@ -93,13 +92,13 @@ def run_guest(args):
 
 
 def source(path, line):
-    """A line of ours."""
+    """Returns a line of a source file, without its indentation."""
     with open(os.path.join(vm.TOP, path)) as file:
         return file.read().splitlines()[line - 1].strip()
 
 
 def reasons():
-    """Why lines are not covered: by file and text."""
+    """Returns the known reasons by file and text of the line."""
     known = {}
     with open(REASONS) as file:
         for line in file:
@@ -111,7 +110,7 @@ def reasons():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
-    parser.add_argument("--kernel", required=True, help="directory of the kernel's build")
+    parser.add_argument("--kernel", required=True, help="build directory of the kernel")
     parser.add_argument("--accel", default="auto")
     parser.add_argument("--memory", default="2G")
     args = parser.parse_args()
@@ -126,7 +125,8 @@ def main():
     every = {line for ours in lines.values() for line in ours}
     hit = {line for address in covered for line in lines.get(address, ())}
     if not hit:
-        sys.exit("error: nothing of ours was recorded")
+        sys.exit(f"error: KCOV recorded no line of our sources ({len(covered)} addresses); "
+                 "check that the kernel is built by scripts/build-kernel.sh coverage")
 
     known, used, unexplained = reasons(), set(), 0
     print("\nnot covered:")
@@ -136,10 +136,10 @@ def main():
         reason = known.get(key)
         used.add(key)
         unexplained += reason is None
-        print(f"{path}:{number}: {text}\n    {reason or 'FAILED: no reason in scripts/uncovered.txt'}")
+        print(f"{path}:{number}: {text}\n    {reason or 'FAILED: scripts/uncovered.txt has no reason for it'}")
     stale = sorted(set(known) - used)
     for path, text in stale:
-        print(f"FAILED: scripts/uncovered.txt has a line that is covered or gone: {path} | {text}")
+        print(f"FAILED: scripts/uncovered.txt lists a line that is covered or does not exist: {path} | {text}")
 
     sums = collections.defaultdict(lambda: [0, 0])
     for path, number in every:

@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Compare collapse_file() in C and in Rust in random cases, in guests.
+"""Compare collapse_file() in C and in Rust on random cases, in guests.
 
-The cases are split over several boots. After each of them the sums go to
-build/results/fuzz.json. Stops, and fails, at the first boot with a difference
-between the two, a complaint of the kernel, a leak, or a guest that did not get
-to its end; the seed to repeat it with is told.
+The cases are split over several boots. After each boot the sums go to build/results/fuzz.json.
+The run fails and stops after the first boot in which the implementations differ, the kernel
+reports a bug or a leak, or the guest does not finish. It prints the seed that repeats the case.
 """
 
 import argparse
@@ -20,13 +19,14 @@ import results
 import vm
 
 CONSOLE = os.path.join(vm.BUILD, "logs", "fuzz-console.log")
-# Two nodes, to migrate between; what a collapse forgets to clear is not to be zero by chance.
+# Pages can migrate only if there are two nodes. Without init_on_alloc, memory that a collapse
+# forgets to clear is not zero by chance.
 BOOT = ["numa=fake=2", "init_on_alloc=0", "oops=panic", "page_owner=on"]
 SEED = re.compile(r"collapse_fuzz: (?:seed|round) (\d+)")
 
 
 class Sums:
-    """What has been found in all boots."""
+    """The sums over all boots."""
 
     def __init__(self):
         self.cases = self.differences = self.transient = 0
@@ -34,7 +34,7 @@ class Sums:
         self.seeds = []
 
     def line(self, text):
-        """Take in a line of collapse_fuzz's."""
+        """Parses one line of collapse_fuzz's output."""
         result = re.match(r"# fuzz-result: (\S+)=(\d+)$", text)
         if result:
             name = result.group(1)
@@ -46,13 +46,13 @@ class Sums:
             self.transient += int(sums.group(3))
 
     def save(self):
-        """Write them down."""
+        """Writes the sums to the results file."""
         results.write("fuzz", {"cases": self.cases, "differences": self.differences, "transient": self.transient,
                                "by_result": dict(sorted(self.by_result.items())), "seeds": self.seeds})
 
 
 def last_seed():
-    """The case that the guest was at when its console fell silent."""
+    """Returns the last seed in the guest's console, or None."""
     try:
         with open(CONSOLE, errors="replace") as log:
             seeds = SEED.findall(log.read())
@@ -62,7 +62,7 @@ def last_seed():
 
 
 def boot(args, cases, seed, sums):
-    """Run cases in one guest. Returns what was wrong."""
+    """Runs cases in one guest and returns a list of problems."""
     wrong, leaks, in_leaks = [], [], False
 
     def on_line(text):
@@ -85,7 +85,7 @@ def boot(args, cases, seed, sums):
     command = shlex.join([os.path.join(vm.TOP, "scripts/guest/fuzz.sh"), str(cases), str(seed)])
     try:
         accel = vm.accelerator(args.accel, args.kernel)
-        # Emulated, a CPU may not see at once that another one patches code, as each case does.
+        # Each case patches code. An emulated CPU may see a patch of another CPU too late.
         cpus = args.cpus or (2 if accel == "kvm" else 1)
         disks = vm.make_disks(os.path.join(vm.BUILD, "disks-fuzz"))
         line = vm.command_line(args.kernel, accel, args.memory, cpus, BOOT, disks, command)
@@ -104,9 +104,9 @@ def main():
     parser.add_argument("--kernel", required=True, help="bzImage to boot")
     parser.add_argument("--accel", default="auto", help="auto, kvm or tcg")
     parser.add_argument("--memory", default="2G")
-    parser.add_argument("--cpus", type=int, help="of a guest (2; 1 if emulated)")
+    parser.add_argument("--cpus", type=int, help="CPUs of a guest (2; 1 if emulated)")
     parser.add_argument("--cases", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=int(time.time()), help="of the first case; the next has the next")
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="seed of the first case (case N uses SEED + N)")
     parser.add_argument("--ledger", action="store_true", help="record each boot in scripts/fuzz-ledger.tsv")
     parser.add_argument("--boot-cases", type=int, default=5000, help="cases per boot")
     args = parser.parse_args()

@@ -1,11 +1,11 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# Whatever is wrong with the input, the answer is one line that says what and how
-# to fix it, a non-zero exit, and nothing of the user's changed.
+# Each script answers wrong input with one line that says what is wrong and how to fix it, and with a
+# non-zero exit status. It does not change the user's files.
 
 . "$(dirname "${BASH_SOURCE[0]}")/tap.sh"
 
-# refuses PATTERN COMMAND...: exactly one line of error, which matches.
+# refuses PATTERN COMMAND...: the command fails with exactly one line of error, and the line matches.
 refuses() {
 	local pattern=$1 status
 	shift
@@ -99,14 +99,14 @@ tap "DEBUG is unknown" refuses 'DEBUG=more is not one of' "${make[@]}" test DEBU
 tap "there is no such mutant" refuses 'there is no mutant nobody' "$TOP/scripts/mutants-vm.py" nobody
 tap "nor one for the host" refuses 'there is no mutant nobody' "$TOP/scripts/mutants-host.py" nobody
 tap "ROUNDS is no number" refuses 'ROUNDS=many is no number of rounds' "${make[@]}" bench ROUNDS=many
-tap "there is no such scenario" refuses 'there is no scenario nobody: one of mapped, ' "$TOP/scripts/bench.py" --kernel none nobody
+tap "there is no such scenario" refuses 'unknown scenario .none-such.; choose from mapped, ' "$TOP/scripts/bench.py" --kernel none none-such
 tap "TRIES is no number" refuses 'TRIES=many is no number of tries' "${make[@]}" bench-contention TRIES=many
 tap "CASES is no number" refuses 'CASES=many is no number' "${make[@]}" fuzz CASES=many
 
 tap "GDB is not 1" refuses 'GDB=yes is not 1' "${make[@]}" shell GDB=yes
 tap "there is no guest to debug" refuses 'run .make shell GDB=1. in another terminal' "$TOP/scripts/gdb.sh" "$tap_dir" "$tap_dir/sock"
 
-# usage_of COMMAND...: exit 2, and how it is used.
+# usage_of COMMAND...: the command prints its usage and exits with 2.
 usage_of() {
 	"$@" >"$tap_dir/out" 2>"$tap_dir/err" </dev/null
 	[ $? -eq 2 ] && [ ! -s "$tap_dir/out" ] && grep -q '^usage: ' "$tap_dir/err"
@@ -126,8 +126,8 @@ for script in bench bench-contention code-size coverage cover-letter fuzz host-t
 	tap "$script.py: wrong arguments" usage_of "$TOP/scripts/$script.py" --no-such-option
 done
 tap "collapse_bench: wrong arguments" usage_of "$BUILD/bin/collapse_bench" -m nothing
-tap "collapse_contention: wrong arguments" usage_of "$BUILD/bin/collapse_contention" nobody
-tap "bench-contention.py: there is no such mode" usage_of "$TOP/scripts/bench-contention.py" --kernel none nobody
+tap "collapse_contention: wrong arguments" usage_of "$BUILD/bin/collapse_contention" none-such
+tap "bench-contention.py: there is no such mode" usage_of "$TOP/scripts/bench-contention.py" --kernel none none-such
 tap "collapse_fuzz: wrong arguments" usage_of "$BUILD/bin/collapse_fuzz" -c many
 tap "pcmap: wrong arguments" usage_of "$BUILD/bin/pcmap" --list --svg "$TOP/README.md"
 tap "demo: wrong arguments" usage_of "$BUILD/bin/collapse_file_demo"
