@@ -2,12 +2,11 @@
 # SPDX-License-Identifier: GPL-2.0
 """Run mm/collapse_file.rs on the host: tools/testing/collapse_file, in several sizes.
 
-The sizes are the order of what a PMD maps and the number of bits that a node of
-the XArray resolves. The small ones are explored in every order of the tasks that
-matters, the large ones at random. LONG=1 explores more of both. And once, what must
-not compile is tried.
+A size is the order of a PMD mapping and the number of index bits that an XArray node resolves.
+The tests explore small sizes exhaustively or with bounded preemption, and large sizes at random.
+LONG=1 explores more of both. The script also runs the compile-fail tests once.
 
-Prints TAP. build/results/host.json has what was explored, the logs are in build/logs.
+It prints TAP. build/results/host.json lists the explored tests. The logs are in build/logs.
 """
 
 import argparse
@@ -26,8 +25,9 @@ BUILD = os.path.join(TOP, "build")
 TESTS = os.path.join(TOP, "tools", "testing", "collapse_file")
 LONG = os.environ.get("LONG") == "1"
 
-# Name, order, bits of a node, sanitizer, test binaries. What is in one node with the neighbours, what
-# spans nodes, what takes sibling entries and nodes at once as on a real machine, and that machine.
+# Name, order, bits of a node, sanitizer, test binaries. In these sizes the range spans two nodes,
+# shares a node with its neighbours, or needs sibling entries as well as nodes. Then follow the
+# size of a real machine, and AddressSanitizer.
 ALL = ["sequential", "dfs", "random"]
 CONFIGS = [
     ("4 pages, nodes of 2", 2, 1, None, ALL),
@@ -48,62 +48,64 @@ def die(what):
 
 
 def kernel_tree():
-    """The tree that lib/xarray.c is compiled from."""
+    """Returns the tree that contains lib/xarray.c."""
     candidates = [os.environ["KSRC"]] if os.environ.get("KSRC") else [os.path.join(BUILD, "linux")]
     for tree in candidates:
         if os.path.exists(os.path.join(tree, "lib", "xarray.c")):
             return os.path.abspath(tree)
-    die("no kernel source: run `make source`, or set KSRC to a Linux 7.3 tree")
+    die(f"no kernel source ({candidates[0]}); run 'make source', or set KSRC to a Linux 7.3 tree")
 
 
 def tools():
-    """The compiler, which is the kernel's, and a cargo. rustup's cargo would take its own compiler if it were
-    not told."""
+    """Returns the paths of the kernel's compiler and of cargo.
+
+    RUSTC must name the compiler, because rustup's cargo uses a different one by default.
+    """
     rustc = subprocess.run(["bash", "-c", '. "$0" && echo "$RUSTC"', os.path.join(TOP, "scripts", "lib.sh")],
                            stdout=subprocess.PIPE, check=True, text=True).stdout.strip()
     cargo = shutil.which("/usr/bin/cargo") or shutil.which("cargo")
     for tool, path in ((rustc, shutil.which(rustc)), ("cargo", cargo), ("cc", shutil.which("cc"))):
         if not path:
-            die(f"{tool} is not here: run `make setup`, or give a compiler with RUSTC=")
+            die(f"a tool is missing ({tool}); run 'make setup', or set RUSTC to a compiler")
     return rustc, cargo
 
 
 def has_nextest(cargo):
-    """Whether tests can be run by it."""
+    """Returns whether cargo-nextest is installed."""
     return subprocess.run([cargo, "nextest", "--version"], stdout=subprocess.DEVNULL,
                           stderr=subprocess.DEVNULL).returncode == 0
 
 
 def host_triple(rustc):
-    """What the compiler builds for."""
+    """Returns the target triple that the compiler builds for by default."""
     text = subprocess.run([rustc, "-vV"], stdout=subprocess.PIPE, check=True, text=True).stdout
     return re.search(r"^host: (\S+)", text, re.M).group(1)
 
 
 def asan_runtime():
-    """The library, or None."""
+    """Returns the path of the C compiler's AddressSanitizer runtime, or None."""
     path = subprocess.run(["cc", "-print-file-name=libasan.so"], stdout=subprocess.PIPE, check=True,
                           universal_newlines=True).stdout.strip()
     return os.path.realpath(path) if os.path.isabs(path) else None
 
 
 def expected_results():
-    """The values of enum ScanResult: all that collapse_file() can return.
+    """Returns the results that the tests can reach: all of enum ScanResult except one.
 
-    The range is not the first of the file, so there is a node, and storing cannot fail.
+    The range is not the first of the file. Its node therefore exists, and storing cannot fail.
     """
     with open(os.path.join(TOP, "rust", "kernel", "mm", "collapse", "control.rs")) as source:
         return set(re.findall(r"= bindings::scan_result_(SCAN_\w+)", source.read())) - {"SCAN_STORE_FAILED"}
 
 
 class Run:
-    """What has been found in all configurations."""
+    """The results of all configurations."""
 
     def __init__(self):
         self.tests, self.passed, self.failed, self.skipped, self.seen = [], 0, 0, 0, set()
 
     def result(self, what, wrong=None, skip=None):
-        """A line for one test."""
+        """Prints the line of one test."""
         self.passed += not wrong and not skip
         self.failed += bool(wrong)
         self.skipped += bool(skip)
@@ -112,7 +114,7 @@ class Run:
               (f" # SKIP {skip}" if skip else ""), flush=True)
 
     def cargo(self, name, log, command, environment, reports=None):
-        """Run tests, which are told of in the log, and in the directory with reports if there is one."""
+        """Runs tests and takes their results from the log and from the directory of reports, if any."""
         log = os.path.join(BUILD, "logs", log)
         begin = time.time()
         with open(log, "w") as output:
@@ -145,7 +147,7 @@ class Run:
             self.result(f"{test}: {name}", wrong=f"the whole log, with a timeline, is {os.path.relpath(log, TOP)}")
 
     def config(self, number, config, environment, cargo, rustc):
-        """Run the tests in one size."""
+        """Runs the tests in one size."""
         name, order, shift, sanitizer, binaries = config
         if sanitizer == "address" and not asan_runtime():
             self.result(name, skip="the C compiler has no libasan.so")
@@ -161,8 +163,8 @@ class Run:
         if sanitizer:
             environment["COLLAPSE_SANITIZE"] = sanitizer
         if sanitizer == "address":
-            # A target is named so that build scripts and macros are not instrumented. The runtime is the one of the C
-            # compiler. It comes first, because its malloc() has to be used.
+            # With an explicit target, cargo does not instrument build scripts and macros. The
+            # runtime is that of the C compiler. It is preloaded, because its malloc() must be used.
             triple = host_triple(rustc)
             target = "CARGO_TARGET_" + triple.upper().replace("-", "_")
             environment |= {"ASAN_OPTIONS": "detect_leaks=0", "RUSTC_BOOTSTRAP": "1", "CARGO_BUILD_TARGET": triple,
@@ -175,39 +177,39 @@ class Run:
         self.cargo(name, f"host-test-{number}.log", command, environment, reports)
 
     def reports(self, config, directory):
-        """Take in what the tests tell. Returns what each has explored, in words."""
+        """Reads the reports of the tests and returns in words what each test explored."""
         explored = {}
         for file in sorted(os.listdir(directory)):
             with open(os.path.join(directory, file)) as report:
                 test = json.load(report)
             self.seen.update(test.pop("results"))
             self.tests.append(dict(test, name=f"{config}: {test['name']}"))
-            # Some tests explore several times, with a number each.
+            # Some tests explore several times and write one numbered report each time.
             name = re.sub(r"-\d+$", "", test["name"])
             explored[name] = (test["mode"], explored.get(name, ("", 0))[1] + test["schedules"])
         return {name: f", {number} cases" if mode == "sequential" else f", {mode}, {number} schedules"
                 for name, (mode, number) in explored.items()}
 
     def save(self):
-        """Write it down."""
+        """Writes the results file and returns its path."""
         return results.write("host", {"tests": self.tests, "passed": self.passed, "failed": self.failed,
                                       "skipped": self.skipped})
 
 
 def main():
     argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0],
-                            epilog="LONG=1 in the environment: the deep tests").parse_args()
+                            epilog="LONG=1 in the environment also runs the deep tests").parse_args()
     rustc, cargo = tools()
     environment = dict(os.environ, KSRC=kernel_tree(), RUSTC=rustc, CARGO_TARGET_DIR=os.path.join(BUILD, "host"),
                        CARGO_TERM_COLOR="never", NO_COLOR="1", RUST_BACKTRACE="0")
-    # One execution alone, or the shortest failure, are for whoever looks at one test; the sizes are chosen here.
+    # REPLAY and SHORTEST are for a single test. The sizes come from CONFIGS.
     for name in ("REPLAY", "SHORTEST", "SEED", "TRYBUILD", "COLLAPSE_ORDER", "COLLAPSE_XA_SHIFT", "COLLAPSE_SANITIZE"):
         environment.pop(name, None)
     os.makedirs(os.path.join(BUILD, "logs"), exist_ok=True)
     run = Run()
     for number, config in enumerate(CONFIGS):
         run.config(number, config, environment, cargo, rustc)
-    # Not by nextest, which does not tell what the cases are, nor why a test is ignored.
+    # nextest is not used here, because it prints neither the cases nor the reason of an ignored test.
     run.cargo("does not compile", "host-test-compile-fail.log",
               [cargo, "test", "-p", "compile-fail", "--test", "mistakes"], environment)
     missing = expected_results() - run.seen

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Write what a test lab needs to run the suites on its machines, into build/job:
+"""Write the files that a test lab needs to run the suites on its machines, into build/job:
 
 collapse_file-tests.tar.xz  the tests, to be unpacked over a root file system
 tests.yaml                  a test definition: one step for each suite
 job.yaml                    a LAVA job that boots QEMU with both
 
-and tell how tuxrun runs the same. The root file system wants bash, python3,
-util-linux, e2fsprogs and xfsprogs. The suites are those of scripts/guest/tests.sh.
+The script also prints the tuxrun command for the same suites. The root file system needs bash,
+python3, util-linux, e2fsprogs and xfsprogs. The suites are those of scripts/guest/tests.sh.
 """
 
 import argparse
@@ -22,24 +22,27 @@ import vm
 JOB = os.path.join(vm.BUILD, "job")
 TESTS = "collapse_file-tests.tar.xz"
 WHERE = "/opt/collapse_file"
-# What the tests are made of.
+# The files that the archive of the tests contains.
 PARTS = ["scripts/ktap.py", "scripts/vm.py", "scripts/guest", "build/bin"]
 COMPRESSION = {".xz": "xz", ".gz": "gz", ".zst": "zstd", ".bz2": "bz2"}
 
 
 def suites(wanted):
-    """Names and time limits, in seconds."""
+    """Returns the names of the wanted suites and their time limits in seconds."""
     listed = subprocess.run([os.path.join(vm.TOP, "scripts/guest/tests.sh"), "-l"], check=True,
                             stdout=subprocess.PIPE, text=True).stdout
     limits = {name: int(limit) for name, limit in (line.split() for line in listed.splitlines())}
     for name in wanted:
         if name not in limits:
-            sys.exit(f"error: there is no suite {name}: one of {', '.join(limits)}")
+            sys.exit(f"error: unknown suite ({name}); choose from {', '.join(limits)}")
     return {name: limits[name] for name in wanted or limits}
 
 
 def pack(path):
-    """The tests, as a tar of files that belong to root. The same files give the same archive."""
+    """Packs the tests into a tar archive of files that belong to root.
+
+    The same files give the same archive.
+    """
     def plain(info):
         info.uid = info.gid = info.mtime = 0
         info.uname = info.gname = "root"
@@ -50,7 +53,7 @@ def pack(path):
 
 
 def definition(limits, indent=""):
-    """The test definition, indented to stand in a job."""
+    """Returns the test definition, indented for use inside a job."""
     steps = "".join(f"\n    - {WHERE}/scripts/guest/lava.py {name}" for name in limits)
     text = f"""metadata:
   format: Lava-Test Test Definition 1.0
@@ -63,14 +66,14 @@ run:
 
 
 def compression(url):
-    """What LAVA is to unpack."""
+    """Returns the job's line for the compression of a file, by the end of its name."""
     kind = COMPRESSION.get(os.path.splitext(url)[1])
     return f"\n        compression: {kind}" if kind else ""
 
 
 def job(limits, url, rootfs):
-    """The LAVA job."""
-    # Each suite runs with both implementations, and boots beforehand take their time.
+    """Returns the LAVA job."""
+    # Each suite runs with both implementations. 30 minutes are for the boot.
     minutes = 2 * sum(limits.values()) // 60 + 30
     boot = " ".join(["console=ttyS0,115200", "root=/dev/sda", "rw", "rootwait"] + vm.TEST_BOOT)
     return f"""# {' '.join(limits)}
@@ -134,13 +137,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split(":\n", maxsplit=1)[0])
     parser.add_argument("--kernel", required=True, help="bzImage to boot")
     parser.add_argument("--rootfs", required=True, metavar="URL", help="ext4 image of a root file system")
-    parser.add_argument("--url", default=f"file://{JOB}", help="where the machines get build/job from (%(default)s)")
-    parser.add_argument("suites", nargs="*", help="these suites only")
+    parser.add_argument("--url", default=f"file://{JOB}", help="URL under which the machines find build/job (%(default)s)")
+    parser.add_argument("suites", nargs="*", help="run only these suites")
     args = parser.parse_args()
     limits = suites(args.suites)
     for path, target in ((args.kernel, "job"), (os.path.join(vm.BUILD, "bin/collapse_file"), "job")):
         if not os.path.exists(path):
-            sys.exit(f"error: {path} is not there: run `make {target}`")
+            sys.exit(f"error: a file is missing ({path}); run 'make {target}'")
 
     os.makedirs(JOB, exist_ok=True)
     image = os.path.join(JOB, "bzImage")
@@ -149,7 +152,7 @@ def main():
     for name, text in (("tests.yaml", definition(limits)), ("job.yaml", job(limits, args.url.rstrip("/"), args.rootfs))):
         with open(os.path.join(JOB, name), "w") as file:
             file.write("# SPDX-License-Identifier: GPL-2.0\n" + text)
-    print(f"==> {len(limits)} suites as a job: build/job/job.yaml for LAVA, or, with containers on this machine:\n"
+    print(f"==> {len(limits)} suites as a job: build/job/job.yaml for LAVA; to run them in containers on this machine:\n"
           f"tuxrun --device qemu-x86_64 --kernel {image} --rootfs {args.rootfs} --overlay {os.path.join(JOB, TESTS)} "
           f"--boot-args '{' '.join(vm.TEST_BOOT)}' --timeouts commands={2 * sum(limits.values()) // 60 + 30} "
           f"-- {WHERE}/scripts/guest/lava.py {' '.join(args.suites)}".rstrip())

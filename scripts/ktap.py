@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What the tests in the guest and on the host print, and what it means."""
+"""Parses the output of the tests in the guest and on the host."""
 
 import re
 
@@ -7,23 +7,23 @@ ANSI = re.compile(r"\x1b\[[0-9;]*m")
 REACHED = re.compile(r"^# .*:reached (.*) by (\w+)$")
 SKIP = re.compile(r" *# *SKIP *")
 RESULT = re.compile(r"^(not )?ok\b[ \d]*(.*)$")
-# khugepaged's tests say ok at the end of a subtest of which an earlier step has failed.
+# khugepaged's tests print ok at the end of a subtest even if one of its steps has failed.
 HIDDEN_FAILURE = re.compile(r"\b(Fail|Timeout)\b|corrupted")
 
 
-# In a log, between the output of a guest that does not count and that of the next.
+# A log has this line between the output of a guest that does not count and that of the next guest.
 BOOTED_AGAIN = "#booted-again"
-# So much of what a suite said before a failure is kept, in lines.
+# The number of lines before a failure that are kept.
 DETAIL = 40
 
 
 def is_leak(text):
-    """Whether a line between "#leaks" and "#leaks-end" tells of memory that was lost."""
+    """Returns whether a line between "#leaks" and "#leaks-end" reports leaked memory."""
     return "unreferenced object" in text or text.startswith("pages left:")
 
 
 class Suite:
-    """Results of one suite with one implementation."""
+    """The results of one suite with one implementation."""
 
     def __init__(self, name, impl):
         self.name, self.impl = name, impl
@@ -32,13 +32,13 @@ class Suite:
         self.begin()
 
     def begin(self):
-        """Nothing has been seen yet."""
+        """Clears the results."""
         self.passed = self.failed = self.skipped = 0
         self.planned = None
         self.failures = []
         self.reached = {}
         self.hidden = None
-        # Each test: name, "passed", "failed" or "skipped", and what there is to say to that.
+        # For each test: its name, "passed", "failed" or "skipped", and details.
         self.cases = []
         self.said = []
 
@@ -48,12 +48,12 @@ class Suite:
         self.case(what, "failed", "\n".join(self.said[-DETAIL:]))
 
     def case(self, name, outcome, detail=""):
-        """A test has ended."""
+        """Records the outcome of a test."""
         self.cases.append((name, outcome, detail))
         self.said = []
 
     def line(self, text):
-        """Take in a line of the suite's output."""
+        """Parses one line of the suite's output."""
         text = ANSI.sub("", text)
         if text == "#again":
             self.begin()
@@ -77,7 +77,7 @@ class Suite:
                 self.skipped += 1
                 name, why = SKIP.split(result.group(2), maxsplit=1)
                 if not name.strip():
-                    # "ok # SKIP NAME (REASON)", as khugepaged has it.
+                    # khugepaged prints "ok # SKIP NAME (REASON)".
                     name, why = re.fullmatch(r"(.*?)(?:\s*\((.*)\))?", why.strip()).groups("")
                 self.case(name, "skipped", why)
             else:
@@ -90,19 +90,19 @@ class Suite:
                 self.hidden = text.strip()
 
     def end(self, status):
-        """The suite has ended with this exit status."""
+        """Records the exit status of the suite."""
         seen = self.passed + self.failed + self.skipped
         if self.hidden:
             self.fail(self.hidden)
         elif status == 4 and not self.failed:
-            # KSFT_SKIP for the rest, or for all of it.
+            # KSFT_SKIP: the suite skipped its remaining tests, or all of them.
             if not seen:
                 self.skipped += 1
                 self.case("all", "skipped", "\n".join(self.said[-1:]))
         elif status and not self.failed:
             self.fail(f"exited with status {status}" + (", which is its time limit" if status == 124 else ""))
         elif not seen:
-            # Not every suite speaks KTAP: its exit status is its result.
+            # The suite does not print KTAP, so its exit status is its result.
             self.passed += 1
             self.case("all", "passed")
         elif self.planned and seen < self.planned and not self.failed:
@@ -110,8 +110,7 @@ class Suite:
 
 
 class Run:
-    """What scripts/guest/tests.sh prints, or a log of that and of the suites on the host: suites, and
-    memory that was lost."""
+    """The suites and leaks in the output of scripts/guest/tests.sh, or in a log of a whole run."""
 
     def __init__(self):
         self.suites, self.leaks = [], []
@@ -119,15 +118,15 @@ class Run:
         self.in_leaks = False
 
     def line(self, text):
-        """Take in a line."""
+        """Parses one line."""
         words = text.split()
         if text.startswith("#suite "):
-            # A guest may have died in the middle of one.
+            # A guest may have died in the middle of a suite.
             self.ended()
             self.current = Suite(words[1], words[2])
             self.suites.append(self.current)
         elif text == BOOTED_AGAIN:
-            # What the guest before has said does not count.
+            # The output of the previous guest does not count.
             self.suites, self.leaks, self.current = [suite for suite in self.suites if suite.impl == "host"], [], None
             self.in_leaks = False
         elif text.startswith("#end ") and self.current:
@@ -141,6 +140,6 @@ class Run:
             self.current.line(text)
 
     def ended(self):
-        """There is no more output: a suite that has not ended never will."""
+        """Ends the current suite as failed, because there is no more output."""
         if self.current:
             self.current.end(1)

@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: GPL-2.0
 """Check that a module of the kernel crate imports only from lower layers.
 
-Each line of LAYERS has modules of one layer, the lowest first. A module may use those of the
-lines before its own, but not those of its own line or of later ones. Modules that are not
-listed, such as the kernel's own, are not checked. Tests are exempt: they are cut off at their
-cfg attribute. Prints the imports that point upwards, and fails if there is one.
+Each line of LAYERS lists the modules of one layer, the lowest first. A module may use the modules
+of earlier lines, but not those of its own line or of later lines. The script does not check
+modules that are not listed, such as the kernel's own. It ignores tests: it cuts them off at their
+cfg attribute. It prints each import that points upwards, and fails if there is one.
 """
 
 import os
@@ -24,7 +24,7 @@ LAYERS = [
     ["mm::collapse::old_folios"],
     ["mm::collapse::gather", "mm::collapse::replace"],
 ]
-# What these names of `mm::collapse` are re-exported from.
+# The modules that `mm::collapse` re-exports these names from.
 OWNERS = {"ScanResult": "control", "CollapseControl": "control", "trace_collapse_file": "control",
           "NewFolio": "new_folio", "HugeFolio": "new_folio", "Patience": "patience",
           "OldFolios": "old_folios", "Gathering": "old_folios", "Charged": "old_folios", "Copied": "old_folios",
@@ -34,7 +34,7 @@ TESTS = "#[cfg(CONFIG_RUST_COLLAPSE_FILE_KUNIT_TEST)]"
 
 
 def sources(root, module):
-    """The files of a module: its own, and those in its directory unless they are modules of LAYERS."""
+    """Returns the files of a module: its own file and all files in its directory."""
     path = os.path.join(root, "rust", "kernel", *module.split("::"))
     files = [path + ".rs"]
     if os.path.isdir(path):
@@ -43,7 +43,7 @@ def sources(root, module):
 
 
 def paths(tree, prefix=""):
-    """Each path of a use tree, such as a::{b, c::{d, e}}."""
+    """Yields each path of a use tree, such as a::{b, c::{d, e}}."""
     depth, part = 0, ""
     for char in tree + ",":
         if char == "," and depth == 0:
@@ -60,7 +60,7 @@ def paths(tree, prefix=""):
 
 
 def imports(text, module):
-    """The modules that a file imports from, as names like those in LAYERS."""
+    """Yields the modules that a file imports from, as names like those in LAYERS."""
     text = re.sub(r"//[^\n]*", "", text.split(TESTS)[0])
     for use in re.findall(r"^(?:pub )?use ([^;]+);", text, re.M):
         for path in paths(re.sub(r"\s+", " ", use)):
@@ -75,7 +75,7 @@ def imports(text, module):
                 else:
                     parts = parent + parts[1:]
             yield "::".join(parts), path
-    # Paths that are spelled out where they are used.
+    # Code may use a full path without an import.
     for path in re.findall(r"\bcrate::((?:\w+::)+\w+)", re.sub(r"^(?:pub )?use [^;]+;", "", text, flags=re.M)):
         yield path, "crate::" + path
 
@@ -90,7 +90,7 @@ def main():
     for module, own in rank.items():
         for file in sources(root, module):
             if not os.path.exists(file):
-                sys.exit(f"error: {os.path.relpath(file, root)} is not there; fix LAYERS in scripts/layers.py")
+                sys.exit(f"error: a module is missing ({os.path.relpath(file, root)}); fix LAYERS in scripts/layers.py")
             with open(file) as source:
                 text = source.read()
             for found, path in imports(text, module):

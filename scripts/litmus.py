@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Check the litmus tests of collapse_file() by herd7 and the kernel's memory model.
+"""Check the litmus tests of collapse_file() with herd7 and the kernel's memory model.
 
-Each test says in its comment whether its outcome is expected Never or Sometimes. Prints KTAP, and
-writes build/results/litmus.json. Fails if a test does not end as expected.
+The comment in each test says whether its outcome is expected Never or Sometimes. The script prints
+KTAP and writes build/results/litmus.json. It fails if an observation differs from the expectation.
 """
 
 import glob
@@ -22,7 +22,7 @@ SECONDS = 120
 
 
 def observe(herd, path):
-    """What herd7 says of a test, and all that it prints."""
+    """Runs herd7 on a test and returns its observation and its whole output."""
     try:
         done = subprocess.run(herd + ["-conf", "linux-kernel.cfg", path], cwd=MODEL, stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=SECONDS, check=False)
@@ -37,7 +37,7 @@ def main():
         print("usage: litmus.py", file=sys.stderr)
         sys.exit(2)
     if not os.path.isdir(MODEL):
-        sys.exit("error: there is no kernel source: run 'make source'")
+        sys.exit(f"error: no kernel source ({os.path.relpath(MODEL, TOP)}); run 'make source'")
     fetched = subprocess.run([os.path.join(TOP, "scripts/fetch-herd.sh")], stdout=subprocess.PIPE, text=True, check=False)
     if fetched.returncode:
         sys.exit(fetched.returncode)

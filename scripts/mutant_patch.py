@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Mistakes made on purpose, as patches: a line that says what is broken, one that says
-whose code it is, and a unified diff behind ---."""
+"""Reads and applies mutations that are patches.
+
+The first line of a patch describes what breaks, and the second line names the implementation. A
+unified diff follows after ---.
+"""
 
 import os
 import re
@@ -11,7 +14,7 @@ TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 class Patch:
-    """One of them."""
+    """A mutation that is a patch."""
 
     def __init__(self, directory, name):
         self.name = name
@@ -20,12 +23,13 @@ class Patch:
             text = file.read()
         header = re.match(r"(.+)\nImpl: (c|rust)\n---\n", text)
         if not header:
-            sys.exit(f"error: {os.path.relpath(self.path, TOP)} does not begin with what it breaks, Impl: and ---")
+            sys.exit(f"error: wrong header ({os.path.relpath(self.path, TOP)}); "
+                     "begin with a line on what breaks, a line 'Impl: c' or 'Impl: rust', and ---")
         self.what, self.impl = header.groups()
         self.files = re.findall(r"^\+\+\+ b/(\S+)", text, re.MULTILINE)
 
     def apply(self, tree, *options):
-        """Apply it to a tree, where it has to fit to the letter. Returns why it does not."""
+        """Applies the patch to a tree, without fuzz, and returns an error, or None if it fits."""
         done = subprocess.run(["patch", "-p1", "--force", "--fuzz=0", "--no-backup-if-mismatch", "--reject-file=-",
                                "-d", tree, "-i", self.path, *options], stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, text=True, check=False)
@@ -36,7 +40,7 @@ class Patch:
             misfit.group() if misfit else done.stdout.strip())
 
     def read(self, tree):
-        """The contents of the files of a tree that it changes, by path."""
+        """Returns the contents of the files that the patch changes, by path."""
         contents = {}
         for path in self.files:
             path = os.path.join(tree, path)
@@ -46,17 +50,17 @@ class Patch:
 
 
 def write(contents):
-    """Put back what read() has read; the files are newer than all that was built."""
+    """Restores the contents that read() returned, with new timestamps, so that make rebuilds."""
     for path, content in contents.items():
         with open(path, "wb") as file:
             file.write(content)
 
 
 def choose(directory, wanted):
-    """The names of those that are wanted, of all if none are named."""
+    """Returns the names of the wanted mutants, or of all mutants if none are named."""
     known = sorted(name.removesuffix(".patch") for name in os.listdir(directory) if name.endswith(".patch"))
     for name in wanted:
         if name not in known:
-            print(f"error: there is no mutant {name}: --list tells which there are", file=sys.stderr)
+            print(f"error: unknown mutant ({name}); run the script with --list to see all", file=sys.stderr)
             sys.exit(2)
     return [name for name in known if not wanted or name in wanted]

@@ -1,20 +1,19 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Break collapse_file() on purpose and see whether the tests on the host notice.
+"""Mutate collapse_file() and check whether the tests on the host fail.
 
-Two kinds of mutants, both in copies of the tree. Each patch in scripts/mutants-host/
-breaks one step of the protocol, and the types that forbid that as far as it takes. It is
-caught if one of the tests in every order (tests/dfs.rs) fails. Of all failures the one
-with the fewest switches of tasks is told, as a timeline in build/results/timelines. If
-none of them fails, one of the tests with a single order (tests/sequential.rs) has to.
+There are two kinds of mutants, and both are applied to copies of the tree. Each patch in
+scripts/mutants-host/ breaks one step of the protocol, and weakens the types that would forbid
+this. A test that explores interleavings (tests/dfs.rs) must catch it, or else a sequential test
+(tests/sequential.rs). The script writes the failure with the fewest task switches as a timeline to
+build/results/timelines.
 
-The others are made by cargo-mutants, of mm/collapse_file.rs and rust/kernel/: operators
-and results are replaced one by one. The quick tests come first, and what they do not
-catch goes on to the next stage. scripts/mutants-host/survivors.txt tells of each that
-survives them all why; one that is not in there fails the run, and so does one that is in
-there and is caught.
+cargo-mutants generates the other mutants from mm/collapse_file.rs and rust/kernel/. It replaces
+operators and results one by one. The quick tests run first. Mutants that they do not catch go to
+the next stage. scripts/mutants-host/survivors.txt gives the reason for each mutant that survives
+all stages. The run fails if a survivor is not listed there, or if a listed mutant is caught.
 
-The results go to build/results/mutants.json. With names of patches, only these are tried.
+The results go to build/results/mutants.json. With names of patches, the script tries only these.
 """
 
 import argparse
@@ -42,24 +41,24 @@ PATCHES = os.path.join(TOP, "scripts/mutants-host")
 RESULTS = os.path.join(results.RESULTS, "mutants.json")
 TIMELINES = os.path.join(results.RESULTS, "timelines")
 LOGS = os.path.join(BUILD, "logs")
-# What a test takes a second of processor time for, a mutant may loop in, and note what happens all the while. The time
-# on the clock says little: there may be others.
+# A mutant may loop and log events all the time, so its CPU time and memory are limited. A test
+# normally needs a second of CPU time. Elapsed time depends on the load of the machine.
 LIMITED = ["prlimit", "--cpu=60", f"--as={4 << 30}"]
 
 CARGO_MUTANTS = os.environ.get("CARGO_MUTANTS", "cargo-mutants")
 SURVIVORS = os.path.join(PATCHES, "survivors.txt")
-# Order, bits of a node, test binary. Most mutants do not get beyond the first stage, of a second.
+# Order, bits of a node, test binary. The first stage takes a second and catches most mutants.
 STAGES = [(2, 1, "sequential"), (2, 1, "dfs"), (3, 2, "sequential"), (2, 6, "sequential"), (3, 2, "random")]
 
 FAILURE = re.compile(r"again: REPLAY='(\S+)'")
 
 
 class Broken(Exception):
-    """Why there is nothing to test, in a line."""
+    """The reason why a mutant cannot be tested, in a line."""
 
 
 def copy_tree(tree):
-    """A fresh copy of what is tested; the files are newer than all that was built."""
+    """Makes a fresh copy of the tested sources, with new timestamps, so that cargo rebuilds."""
     shutil.rmtree(tree, ignore_errors=True)
     for path in SOURCES:
         shutil.copytree(os.path.join(TOP, path), os.path.join(tree, path), copy_function=shutil.copy,
@@ -67,7 +66,7 @@ def copy_tree(tree):
 
 
 def environment(**more):
-    """What cargo and the tests get to see."""
+    """Returns the environment of cargo and the tests."""
     result = dict(os.environ, KSRC=host_test.kernel_tree(), RUSTC=host_test.tools()[0], CARGO_TARGET_DIR=os.path.join(WORK, "target"),
                   CARGO_TERM_COLOR="never", CARGO_PROFILE_DEV_DEBUG="0", RUST_BACKTRACE="0")
     for name in ("REPLAY", "SHORTEST", "SEED", "LONG", "HOST_TEST_REPORT", "COLLAPSE_ORDER", "COLLAPSE_XA_SHIFT",
@@ -84,7 +83,7 @@ class Binary:
         self.environment = environment(SHORTEST="1")
 
     def build(self):
-        """Compile. Returns the program."""
+        """Compiles the binary and returns the path of the program."""
         built = subprocess.run(["cargo", "test", "--quiet", "--no-run", "--test", self.name, "--message-format=json"],
                                cwd=TESTS, env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, text=True, check=False)
@@ -92,22 +91,22 @@ class Binary:
         if built.returncode:
             errors = [m["message"]["rendered"] for m in messages
                       if m["reason"] == "compiler-message" and m["message"]["level"] == "error"]
-            raise Broken("it does not compile: " + ("\n".join(errors) or built.stderr).strip())
+            raise Broken("the mutant does not compile: " + ("\n".join(errors) or built.stderr).strip())
         return next(m["executable"] for m in messages if m.get("executable") and m["target"]["name"] == self.name)
 
     def run(self, program, *arguments, **more):
-        """Run it. Returns whether it went well, and what it said."""
+        """Runs the program and returns whether it succeeded, and its output."""
         done = subprocess.run([*LIMITED, program, *arguments], env=dict(self.environment, **more),
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                               text=True, errors="replace", check=False)
         return not done.returncode, done.stdout
 
     def failures(self):
-        """Build and run all tests. Returns those that fail, as (switches, events, test, output)."""
+        """Builds and runs all tests and returns the failures, as (switches, events, test, output)."""
         program = self.build()
         tests = re.findall(r"^(\w+): test$", self.run(program, "--list")[1], re.MULTILINE)
         if not tests:
-            raise Broken("there are no tests")
+            raise Broken(f"the test binary has no tests ({self.name})")
         found = []
         for test in tests:
             passed, output = self.run(program, "--exact", test, "--nocapture")
@@ -126,7 +125,7 @@ class Binary:
 
 
 def test(binaries, mutant):
-    """Run the tests with a mutant, one binary after the other until a test fails. Returns a line about it."""
+    """Runs the binaries with a mutant until a test fails, and returns a line about the outcome."""
     originals = mutant.read(TREE)
     misfit = mutant.apply(TREE)
     if misfit:
@@ -144,7 +143,7 @@ def test(binaries, mutant):
     switches, _, _, output = failures[0]
     with open(os.path.join(TIMELINES, mutant.name + ".txt"), "w") as file:
         file.write(f"{mutant.name}: {mutant.what}\n{mutant.caught_by[0]}\n\n{output}")
-    # A test that does not tell its order has only one, or was ended.
+    # A test without a REPLAY line is sequential, or was killed.
     mutant.switches = switches if switches < sys.maxsize else None
     order = f" ({switches} switches)" if mutant.switches is not None else ""
     more = f", and by {len(failures) - 1} more" if len(failures) > 1 else ""
@@ -152,7 +151,7 @@ def test(binaries, mutant):
 
 
 def load():
-    """What was found before."""
+    """Returns the results of earlier runs."""
     if not os.path.exists(RESULTS):
         return {}
     with open(RESULTS) as file:
@@ -160,12 +159,12 @@ def load():
 
 
 def save(part, **new):
-    """Write down what is known, next to what was."""
+    """Writes the new results. A full run keeps the other results of the file."""
     results.write("mutants", new if part else dict(load(), **new), part)
 
 
 def protocol(names, part):
-    """Try the patches. Returns how many are not caught."""
+    """Tries the patches and returns the number of mutants that are not caught."""
     mutants = [mutant_patch.Patch(PATCHES, name) for name in names]
     binaries = [Binary("dfs"), Binary("sequential")]
     copy_tree(TREE)
@@ -174,8 +173,8 @@ def protocol(names, part):
         sys.exit("\n".join("error: " + misfit for misfit in misfits))
     failed = [f"{binary.name}::{failure[2]}" for binary in binaries for failure in binary.failures()]
     if failed:
-        sys.exit(f"error: without a mutant fails {failed[0]}: run scripts/host-test.py")
-    print("without a mutant: passed", flush=True)
+        sys.exit(f"error: a test fails on the unmodified source ({failed[0]}); run scripts/host-test.py")
+    print("unmodified source: passed", flush=True)
     escaped = 0
     for number, mutant in enumerate(mutants, start=1):
         mutant.caught_by = []
@@ -192,7 +191,10 @@ def protocol(names, part):
 
 
 def without_kunit(path):
-    """KUnit's tests come last in a file. They are not compiled here, so that nothing would notice a mutant in them."""
+    """Removes the KUnit tests at the end of a file.
+
+    They are not compiled here, so no test could catch a mutant in them.
+    """
     with open(path) as file:
         text = file.read()
     with open(path, "w") as file:
@@ -201,7 +203,10 @@ def without_kunit(path):
 
 
 def make_workspace(tree):
-    """A copy in which all that is to be mutated is below the root of the workspace: cargo-mutants sees nothing else."""
+    """Makes a copy of the tree whose top directory is the root of the workspace.
+
+    cargo-mutants mutates only files below the root of the workspace.
+    """
     copy_tree(tree)
     for path in glob.glob(os.path.join(tree, "rust/kernel/**/*.rs"), recursive=True):
         without_kunit(path)
@@ -221,7 +226,7 @@ def make_workspace(tree):
 
 
 class Generated:
-    """A mutant that cargo-mutants has made."""
+    """A mutant that cargo-mutants generated."""
 
     def __init__(self, tree, outcome):
         mutant = outcome["scenario"]["Mutant"]
@@ -229,12 +234,12 @@ class Generated:
         with open(os.path.join(tree, path)) as file:
             line = file.read().splitlines()[mutant["span"]["start"]["line"] - 1].strip()
         self.verdict = outcome["summary"]
-        # Without the number of the line, which changes too often.
+        # The name has no line number, because line numbers change often.
         self.name = f"{path} | {line} | " + re.sub(r"^.*?:\d+:\d+: ", "", mutant["name"])
 
 
 def stage(tree, number):
-    """Try what has not been caught in the stages before."""
+    """Tries the mutants that earlier stages did not catch."""
     order, shift, binary = STAGES[number]
     runner = f"CARGO_TARGET_{host_test.host_triple(host_test.tools()[0]).upper().replace('-', '_')}_RUNNER"
     seen = environment(COLLAPSE_ORDER=str(order), COLLAPSE_XA_SHIFT=str(shift), **{runner: " ".join(LIMITED)})
@@ -242,8 +247,8 @@ def stage(tree, number):
     with open(log, "w") as output:
         streams = {"cwd": tree, "env": seen, "stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
         if subprocess.run(["cargo", "test", "--package=collapse-file-test", f"--test={binary}"], check=False, **streams).returncode:
-            sys.exit(f"error: {binary} fails without a mutant: see {os.path.relpath(log, TOP)}")
-        # Its own first run would be of the packages that the mutants are in, which have no tests.
+            sys.exit(f"error: tests fail on the unmodified source ({binary}); see {os.path.relpath(log, TOP)}")
+        # The baseline of cargo-mutants is useless: the packages that it mutates have no tests.
         subprocess.run([CARGO_MUTANTS, "mutants", "--in-place", "--iterate", "--baseline=skip", "--colors=never",
                         "--output", WORK, "--file=**/mm/collapse_file.rs", "--file=**/rust/kernel/**",
                         "--exclude=**/kunit.rs",
@@ -258,14 +263,14 @@ def stage(tree, number):
 
 
 def reasons():
-    """Why each survives that is known to."""
+    """Returns the known survivors with their reasons."""
     with open(SURVIVORS) as file:
         lines = [line.strip() for line in file if line.strip() and not line.startswith("#")]
     return dict(line.rsplit(" | ", 1) for line in lines)
 
 
 def generated():
-    """Try what cargo-mutants makes. Returns how many verdicts are not the ones expected."""
+    """Tries the mutants of cargo-mutants and returns the number of unexpected verdicts."""
     tree = os.path.join(WORK, "workspace")
     make_workspace(tree)
     for old in ("mutants.out", "mutants.out.old"):
@@ -285,7 +290,7 @@ def generated():
     for name in new:
         print(f"SURVIVED: {name}")
     for name in gone:
-        print(f"caught, and not to be in {os.path.relpath(SURVIVORS, TOP)} any more: {name}")
+        print(f"caught, so remove it from {os.path.relpath(SURVIVORS, TOP)}: {name}")
     print(f"{len(mutants)} mutants by cargo-mutants, {unviable} do not compile; of the others {caught} caught, "
           f"{len(survived)} survived ({100 * caught / viable:.1f} % caught)")
     return len(new) + len(gone)
@@ -293,8 +298,8 @@ def generated():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
-    parser.add_argument("--list", action="store_true", help="list the mutants that are patches and do nothing")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="these patches, and nothing made by cargo-mutants")
+    parser.add_argument("--list", action="store_true", help="list the mutants that are patches, and exit")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="try only these patches")
     args = parser.parse_args()
     names = mutant_patch.choose(PATCHES, args.names)
     if args.list:
@@ -303,7 +308,7 @@ def main():
         return 0
     host_test.tools()
     if not args.names and not shutil.which(CARGO_MUTANTS):
-        sys.exit("error: cargo-mutants is missing: run `scripts/setup.sh mutants`, or `make mutants-host`")
+        sys.exit(f"error: cargo-mutants is missing ({CARGO_MUTANTS}); run 'make mutants-host', which installs it")
     for directory in (WORK, TIMELINES, LOGS):
         os.makedirs(directory, exist_ok=True)
     wrong = protocol(names, bool(args.names))

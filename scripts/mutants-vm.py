@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Break collapse_file() on purpose and see whether the tests in the guest notice.
+"""Mutate collapse_file() and check whether the tests in the guest fail.
 
-Each patch in scripts/mutants/ breaks one thing. A kernel is built with it, and the
-suites are run with the implementation that it breaks, while the next one is being
-built. A mutant is caught if a test fails, the kernel complains or leaks, or the
-guest hangs. The unmutated kernel goes first, and has to pass.
+Each patch in scripts/mutants/ breaks one thing. The script builds a kernel with the patch and runs
+the suites with the implementation that the patch breaks, while the next kernel is built. A mutant
+is caught if a test fails, the kernel reports a bug or a leak, or the guest hangs. The unmodified
+kernel runs first and must pass.
 
-The results go to build/results/mutants_vm.json. Fails if a mutant survives or is
-broken, which is to say that there is no kernel with it that gets to the tests.
+The results go to build/results/mutants_vm.json. The run fails if a mutant survives or is broken.
+A mutant is broken if its kernel does not build or does not reach the tests.
 """
 
 import argparse
@@ -37,17 +37,18 @@ LOGS = os.path.join(vm.BUILD, "logs", "mutants")
 PATCHES = os.path.join(vm.TOP, "scripts/mutants")
 SUITES = ["collapse_file", "collapse_file_fs", "collapse_file_promises", "collapse_file_results", "collapse_file-classic-lru"]
 SILENCE_SECONDS = 120
-# A guest that spins may go on to say so for ever. The others get a multiple of what the unmutated kernel took.
+# The unmodified kernel gets BASELINE_SECONDS. A mutant gets PATIENCE times the time that the
+# unmodified kernel needed, because a guest that spins may print warnings forever.
 BASELINE_SECONDS = 3600
 PATIENCE = 3
 
 
 class Broken(Exception):
-    """Why a kernel cannot be tested, in a line."""
+    """The reason why a kernel cannot be tested, in a line."""
 
 
 class Mutant(mutant_patch.Patch):
-    """A patch to build/linux, and what came of it."""
+    """A patch to build/linux, and the outcome of its test."""
 
     def __init__(self, name):
         super().__init__(PATCHES, name)
@@ -56,28 +57,28 @@ class Mutant(mutant_patch.Patch):
 
     @contextlib.contextmanager
     def applied(self):
-        """build/linux with the mutant in it. Afterwards the files are as before, and newer than what was built."""
+        """Applies the mutant to build/linux, and restores the files with new timestamps at exit."""
         originals = self.read(LINUX)
         try:
             misfit = self.apply(LINUX)
             if misfit:
                 raise Broken(misfit)
             yield
-            # What was built then may have had nothing wrong with it.
+            # If the sources changed, the kernel may have been built without the mutant.
             if self.apply(LINUX, "--dry-run", "--reverse"):
-                raise Broken("somebody else changed the sources during the build")
+                raise Broken("another process changed the sources during the build")
         finally:
             mutant_patch.write(originals)
 
     def verdict(self):
-        """What came of it, for the table."""
+        """Returns the outcome for the table."""
         if self.broken:
             return "BROKEN"
         return "caught" if self.caught_by else "SURVIVED"
 
 
 class Builder:
-    """Builds kernels one by one, on a thread of its own."""
+    """Builds kernels one at a time, on a separate thread."""
 
     def __init__(self):
         self.pool = concurrent.futures.ThreadPoolExecutor(max_workers=1)
@@ -86,7 +87,7 @@ class Builder:
         self.stopped = False
 
     def start(self, mutant, progress):
-        """Begin to build. The future raises Broken if there will be no kernel."""
+        """Starts a build and returns its future, which raises Broken if the build fails."""
         return self.pool.submit(self.build, mutant, progress)
 
     def build(self, mutant, progress):
@@ -99,17 +100,17 @@ class Builder:
         with self.lock:
             if self.stopped:
                 raise Broken("the build was stopped")
-            # A group of its own, so that make goes with the script.
+            # The script has its own process group, so that stop() also ends make.
             self.process = subprocess.Popen([os.path.join(vm.TOP, "scripts/build-kernel.sh"), "mutants"],
                                             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                             stderr=subprocess.PIPE, text=True, start_new_session=True)
         errors = self.process.communicate()[1]
         if self.process.returncode:
             # The compiler's first error comes first.
-            raise Broken("it does not build: " + (errors.strip().split("\n")[0] or "build-kernel.sh was ended"))
+            raise Broken("the kernel does not build: " + (errors.strip().split("\n")[0] or "build-kernel.sh was killed"))
 
     def stop(self):
-        """End what is being built, and wait until the sources are as they were."""
+        """Ends the current build and waits until the sources are restored."""
         with self.lock:
             self.stopped = True
             if self.process and self.process.poll() is None:
@@ -119,11 +120,11 @@ class Builder:
 
 
 class Caught(Exception):
-    """Something has noticed the mutant, and that is enough."""
+    """Raised when a test fails with the mutant, to end the guest early."""
 
 
 def missing(run):
-    """Suites of which not a test passed with both implementations."""
+    """Returns the suites that have no passed test, with the implementation."""
     return [f"{name} ({impl})" for name in SUITES for impl in ("rust", "c")
             if not any(s.name == name and s.impl == impl and s.passed for s in run.suites)]
 
@@ -133,7 +134,7 @@ def image_of(mutant):
 
 
 def run_guest(args, mutant, seconds, retried=False):
-    """Run the suites. Returns what the guest told and a list of what was wrong."""
+    """Runs the suites in a guest and returns its results and a list of problems."""
     def took_too_long(_number, _frame):
         raise vm.Failed(f"the guest has not ended in {seconds} s")
 
@@ -170,10 +171,10 @@ def run_guest(args, mutant, seconds, retried=False):
     if vm.emulator_tripped(console) and not retried:
         return run_guest(args, mutant, seconds, retried=True)
     if not run.suites:
-        raise Broken(f"the guest did not get to the tests: {ended[0] if ended else 'its script ended before them'}")
+        raise Broken(f"the guest did not reach the tests: {ended[0] if ended else 'its script ended early'}")
 
     wrong = [f"{suite.name}: {failure}" for suite in run.suites for failure in suite.failures]
-    # Each is there with its own time; what matters is the first of a kind.
+    # The timestamps are removed, so that equal lines count once.
     splats = [re.sub(r"^\[ *[\d.]+\] *", "", splat) for splat in vm.splats(console)]
     wrong += [f"the kernel: {splat}" for splat in dict.fromkeys(splats)]
     if run.leaks:
@@ -182,19 +183,19 @@ def run_guest(args, mutant, seconds, retried=False):
 
 
 def check_baseline(args):
-    """The kernel without a mutant has to pass. Returns how long a guest with a mutant may take, in seconds."""
+    """Tests the unmodified kernel, which must pass, and returns the time limit for a mutant in seconds."""
     begun = time.monotonic()
     run, wrong = run_guest(args, None, BASELINE_SECONDS)
-    wrong += [f"not a test passed of {suite}" for suite in missing(run)]
+    wrong += [f"no test of {suite} passed" for suite in missing(run)]
     if wrong:
-        raise Broken("without a mutant: " + "; ".join(wrong[:5]))
+        raise Broken("the unmodified kernel fails: " + "; ".join(wrong[:5]))
     seconds = int(time.monotonic() - begun)
     print(f"baseline: passed in {seconds} s", flush=True)
     return PATIENCE * seconds + args.silence
 
 
 def test(args, mutant, seconds):
-    """Run the suites with a mutant, whose kernel is there. Returns a line about it."""
+    """Runs the suites with a mutant whose kernel is built, and returns a line about the outcome."""
     mutant.caught_by = run_guest(args, mutant, seconds)[1]
     if not mutant.caught_by:
         return "SURVIVED: " + mutant.what
@@ -204,7 +205,7 @@ def test(args, mutant, seconds):
 
 
 def write_results(total, mutants, part):
-    """Write what is known so far: of a run that was ended, these are fewer than the total."""
+    """Writes the results so far. A run that was interrupted has fewer results than the total."""
     results.write("mutants_vm", {
         "total": total,
         "caught": sum(m.verdict() == "caught" for m in mutants),
@@ -215,7 +216,7 @@ def write_results(total, mutants, part):
 
 
 def hunt(args, mutants, builder):
-    """Build and test everything, a build and a guest at a time."""
+    """Builds and tests all mutants, with at most one build and one guest at a time."""
     said = [f"[{number:2}/{len(mutants)}] {mutant.name}" for number, mutant in enumerate(mutants, start=1)]
     write_results(len(mutants), [], args.part)
     builder.start(None, "baseline").result()
@@ -237,14 +238,14 @@ def hunt(args, mutants, builder):
 
 
 def interrupted(_number, _frame):
-    """Once is enough: putting the sources back is not to be interrupted."""
+    """Ignores further signals, so that the sources are restored, and raises KeyboardInterrupt."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 def check_fit(mutants):
-    """Every patch has to fit before anything is built."""
+    """Checks that all patches fit, before any kernel is built."""
     misfits = [mutant.apply(LINUX, "--dry-run") for mutant in mutants]
     if any(misfits):
         sys.exit("\n".join("error: " + misfit for misfit in misfits if misfit))
@@ -255,10 +256,10 @@ def main():
     parser.add_argument("--accel", default="auto", help="auto, kvm or tcg")
     parser.add_argument("--memory", default="2G")
     parser.add_argument("--silence", type=int, default=SILENCE_SECONDS, metavar="SECONDS",
-                        help="a guest that prints nothing for so long hangs (%(default)s)")
-    parser.add_argument("--all", action="store_true", help="go on when a test has failed, for the names of the others")
-    parser.add_argument("--list", action="store_true", help="list the mutants and do nothing")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="these mutants only")
+                        help="a guest that prints nothing for this time hangs (%(default)s)")
+    parser.add_argument("--all", action="store_true", help="continue after a failed test, to list all that fail")
+    parser.add_argument("--list", action="store_true", help="list the mutants, and exit")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="try only these mutants")
     args = parser.parse_args()
     args.part = bool(args.names)
     vm.end_with_us()
@@ -271,12 +272,12 @@ def main():
 
     for path in (IMAGES, LOGS, results.RESULTS):
         os.makedirs(path, exist_ok=True)
-    # Two at a time would take each other's mutants for the original sources.
+    # A second run would take the mutants of the first for the original sources.
     with open(os.path.join(IMAGES, ".lock"), "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            sys.exit("error: mutants are being tested already: wait for that to end")
+            sys.exit(f"error: another run is testing mutants (lock {os.path.relpath(lock.name, vm.TOP)}); wait until it ends")
         check_fit(mutants)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, interrupted)
@@ -286,7 +287,7 @@ def main():
         except (Broken, vm.Failed) as error:
             sys.exit(f"error: {error}")
         except KeyboardInterrupt:
-            sys.exit("error: interrupted")
+            sys.exit("error: interrupted; run 'make mutants-vm' again")
         finally:
             builder.stop()
 

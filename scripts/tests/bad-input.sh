@@ -69,8 +69,8 @@ mkdir "$tap_dir/empty"
 tap "KSRC is no kernel tree" refuses 'not a kernel source tree' env KSRC="$tap_dir/empty" "$prepare"
 fake_tree "$tap_dir/old" 6 12
 tap "KSRC is another version" refuses 'is Linux 6.12, and the series is for 7.3' env KSRC="$tap_dir/old" "$prepare"
-tap "KSRC is no kernel tree: host tests" refuses 'no kernel source: run .make source., or set KSRC' env KSRC="$tap_dir/empty" "$host_test"
-tap "rustc is missing: host tests" refuses 'rustc is not here: run .make setup.' env RUSTC="$tap_dir/none/rustc" "$host_test"
+tap "KSRC is no kernel tree: host tests" refuses 'no kernel source .*; run .make source., or set KSRC' env KSRC="$tap_dir/empty" "$host_test"
+tap "rustc is missing: host tests" refuses 'a tool is missing .*rustc.; run .make setup.' env RUSTC="$tap_dir/none/rustc" "$host_test"
 tap "KSRC is another version: apply" refuses 'is Linux 6.12' "$apply" "$tap_dir/old" "$tap_dir/dest"
 git_tree "$tap_dir/git"
 echo '/* mine */' >>"$tap_dir/git/mm/khugepaged.c"
@@ -96,8 +96,8 @@ tap "IMPL is neither c nor rust" refuses 'IMPL=go is neither rust nor c' "${make
 tap "ACCEL is unknown" refuses 'ACCEL=warp is not one of' "${make[@]}" run ACCEL=warp
 
 tap "DEBUG is unknown" refuses 'DEBUG=more is not one of' "${make[@]}" test DEBUG=more
-tap "there is no such mutant" refuses 'there is no mutant nobody' "$TOP/scripts/mutants-vm.py" nobody
-tap "nor one for the host" refuses 'there is no mutant nobody' "$TOP/scripts/mutants-host.py" nobody
+tap "there is no such mutant" refuses 'unknown mutant .none-such.; run' "$TOP/scripts/mutants-vm.py" none-such
+tap "there is no such mutant for the host" refuses 'unknown mutant .none-such.; run' "$TOP/scripts/mutants-host.py" none-such
 tap "ROUNDS is no number" refuses 'ROUNDS=many is no number of rounds' "${make[@]}" bench ROUNDS=many
 tap "there is no such scenario" refuses 'unknown scenario .none-such.; choose from mapped, ' "$TOP/scripts/bench.py" --kernel none none-such
 tap "TRIES is no number" refuses 'TRIES=many is no number of tries' "${make[@]}" bench-contention TRIES=many

@@ -58,8 +58,8 @@ else
 fi
 tap "tuxrun's command is told" fails 0 '^tuxrun --device .* -- /opt/collapse_file/scripts/guest/lava.py sysfs$' job --rootfs x sysfs
 tap "no root file system" fails 2 '^error: which root file system\? make job ROOTFS=URL' make -C "$TOP" job
-tap "no such suite" fails 1 '^error: there is no suite nobody: one of sysfs, ' job --rootfs x nobody
-tap "no kernel" fails 1 '^error: .* is not there: run .make job' "$lab/scripts/job.py" --kernel "$lab/none" --rootfs x
+tap "no such suite" fails 1 '^error: unknown suite .none-such.; choose from sysfs, ' job --rootfs x none-such
+tap "no kernel" fails 1 '^error: a file is missing .*; run .make job' "$lab/scripts/job.py" --kernel "$lab/none" --rootfs x
 tap "wrong arguments" fails 2 '^usage: job.py' job --wrong
 
 # A machine of a lab, and tests that fail.
