@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Draw what bench.py has measured: for each scenario a bar for C and one for Rust, on top of the floor."""
+"""Draw the results of bench.py: for each scenario a bar for C and one for Rust, on top of the floor."""
 
 import argparse
 import json
@@ -8,7 +8,7 @@ import json
 COLOURS = {"c": "#4477aa", "rust": "#ee6677", "floor": "#bbbbbb"}
 NAMES = {"c": "C", "rust": "Rust", "floor": "copy and clear, the same in both"}
 WIDTH = 0.4
-# Ten times as much as all others.
+# These scenarios cost ten times as much as all others.
 TOO_HIGH = ("mapped-by-64",)
 
 
@@ -18,7 +18,7 @@ def main():
     parser.add_argument("plot", help="SVG to write")
     args = parser.parse_args()
 
-    # It is in an environment of its own, and takes its time.
+    # matplotlib is in a separate environment, and importing it is slow.
     import matplotlib  # pylint: disable=import-outside-toplevel
     matplotlib.use("svg")
     import matplotlib.pyplot as plt  # pylint: disable=import-outside-toplevel
@@ -26,7 +26,7 @@ def main():
     with open(args.results) as file:
         results = [result for result in json.load(file)
                    if result["floor"] is not None and result["scenario"] not in TOO_HIGH]
-    # The same input gives the same file.
+    # With a fixed salt the same input gives the same file.
     plt.rcParams.update({"svg.hashsalt": "bench", "svg.fonttype": "none"})
     figure, axes = plt.subplots(figsize=(10, 4.5), layout="constrained")
     floors = [result["floor"] / 1e6 for result in results]

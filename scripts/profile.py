@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Where does a collapse spend its instructions, in C and in Rust?
+"""Count the instructions of a collapse by function, in C and in Rust.
 
 QEMU emulates a guest and logs every instruction of the kernel while collapse_bench runs once
-per scenario. The instructions of madvise(MADV_COLLAPSE) are counted by function. An inlined
-function counts for the one it is inlined into, as collapse_file() in C does. Interrupts are too
-rare to matter.
+per scenario. The script counts the instructions of madvise(MADV_COLLAPSE) by function. An inlined
+function counts for its caller. This applies to collapse_file() in C. Interrupts are too rare to
+matter.
 
-Atomic read-modify-write instructions and lock acquisitions are counted separately, because on
+The script also counts atomic read-modify-write instructions and lock acquisitions, because on
 hardware they cost more than other instructions. The former are those with a lock prefix, and
 xchg with memory. The latter are calls of spinlock, rwlock, mutex and rwsem functions.
 
-Prints tables, and keeps them in build/results/profile.json.
+The script prints tables and writes them to build/results/profile.json.
 """
 
 import argparse
@@ -31,7 +31,7 @@ import vm
 
 WORK = os.path.join(vm.BUILD, "profile")
 ENTRY, RETURN = "madvise_collapse", "do_syscall_64"
-# What has been called at the end tells what the call was about: anonymous memory is collapsed without either.
+# The called functions show what was collapsed: anonymous memory is collapsed without these.
 RUST = "rust_collapse_file"
 FILE = "xas_create_range"
 LOCK = re.compile(r"(_raw_(spin|read|write)_lock|mutex_lock|down_read|down_write)(_\w+)?$")
@@ -40,7 +40,7 @@ LLVM = os.environ.get("LLVM", "-22")
 LINE = re.compile(r"^Trace \d+: \S+ \[[0-9a-f]+/([0-9a-f]+)/")
 
 
-# What is counted besides instructions. No function has such a name.
+# Further counters. No function has such a name.
 ATOMICS, LOCKS = "atomic instructions", "locks taken"
 
 
@@ -61,22 +61,22 @@ class Symbols:
         self.locks = {address for name, address in self.at.items() if LOCK.match(name)}
 
     def find(self, address):
-        """Name of the function that an address is in."""
+        """Returns the name of the function that contains an address."""
         return self.names[bisect.bisect_right(self.addresses, address) - 1]
 
 
 def atomics(vmlinux):
-    """The addresses of a kernel's atomic read-modify-write instructions."""
+    """Returns the addresses of a kernel's atomic read-modify-write instructions."""
     command = ["llvm-objdump" + LLVM, "-d", "--no-show-raw-insn", vmlinux]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as objdump:
         found = {int(line.group(1), 16) for line in map(ATOMIC.match, objdump.stdout) if line}
     if objdump.returncode or not found:
-        raise vm.Failed(f"{command[0]} does not disassemble {vmlinux}")
+        raise vm.Failed(f"{command[0]} cannot disassemble {vmlinux}")
     return found
 
 
 class Counts:
-    """Instructions of collapses, by implementation and function."""
+    """The instructions of collapses, by implementation and function."""
 
     def __init__(self, symbols, atomic):
         self.symbols = symbols
@@ -85,14 +85,14 @@ class Counts:
         self.instructions = {impl: collections.Counter() for impl in ("c", "rust")}
 
     def add(self, call):
-        """A call of madvise_collapse() is over."""
+        """Adds the instructions of a call of madvise_collapse(), if it collapsed a file."""
         if FILE in call:
             impl = "rust" if RUST in call else "c"
             self.collapses[impl] += 1
             self.instructions[impl] += call
 
     def read(self, log):
-        """Take in QEMU's log, to its end."""
+        """Reads QEMU's log to its end."""
         entry = self.symbols.at[ENTRY]
         functions = {}
         call = None
@@ -120,7 +120,7 @@ class Counts:
 
 
 def tell(monitor, *commands):
-    """Give QEMU's monitor commands."""
+    """Sends commands to QEMU's monitor."""
     prompt = b"(qemu) "
     with socket.socket(socket.AF_UNIX) as channel:
         channel.settimeout(60)
@@ -134,7 +134,7 @@ def tell(monitor, *commands):
 
 
 def record(args, scenario, counts):
-    """Run the guest with its log going into counts."""
+    """Runs the guest and reads its log into counts."""
     monitor, log = (os.path.join(WORK, name) for name in ("monitor", "log"))
     shutil.rmtree(WORK, ignore_errors=True)
     os.makedirs(WORK)
@@ -167,7 +167,7 @@ def record(args, scenario, counts):
 
 
 def tell_of(scenario, counts, lines):
-    """Print a scenario's table, and return what goes into the results."""
+    """Prints the table of a scenario and returns its entry for the results."""
     profile = {impl: {name: round(number / counts.collapses[impl]) for name, number in found.most_common()}
                for impl, found in counts.instructions.items()}
     special = {kind: {impl: found.pop(kind, 0) for impl, found in profile.items()} for kind in (ATOMICS, LOCKS)}
@@ -185,9 +185,9 @@ def tell_of(scenario, counts, lines):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
-    parser.add_argument("--kernel", required=True, help="bzImage to boot, with its System.map three directories up")
+    parser.add_argument("--kernel", required=True, help="bzImage to boot, inside the build directory with System.map and vmlinux")
     parser.add_argument("--memory", default="2G")
-    parser.add_argument("--lines", type=int, default=25, help="functions in the table")
+    parser.add_argument("--lines", type=int, default=25, help="number of functions in the table (%(default)s)")
     parser.add_argument("scenarios", nargs="*", default=["mapped"], help="scenarios of collapse_bench")
     args = parser.parse_args()
     vm.end_with_us()
@@ -201,7 +201,7 @@ def main():
             counts = Counts(symbols, atomic)
             record(args, scenario, counts)
             if len(counts.collapses) != len(counts.instructions):
-                raise vm.Failed("there was no collapse with each of C and Rust in QEMU's log")
+                raise vm.Failed("QEMU's log does not have a collapse by C and one by Rust")
             found.append(tell_of(scenario, counts, args.lines))
     except vm.Failed as failed:
         sys.exit(f"error: {failed}; the console is in build/logs/profile-console.log")

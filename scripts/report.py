@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Write what build/results has as one page to look at, and as JUnit XML for a CI.
+"""Write the results in build/results as an HTML page, and as JUnit XML for a CI.
 
-index.html stands for itself: no scripts, no other files. junit.xml has the tests of
-`make test`; junit-NAME.xml those of `make test DEBUG=NAME`. What was not run is told so.
+index.html needs no scripts and no other files. junit.xml has the tests of `make test`, and
+junit-NAME.xml those of `make test DEBUG=NAME`. The page lists commands that were not run as such.
 """
 
 import argparse
@@ -23,10 +23,10 @@ FUZZ = re.compile(r"fuzz-result: (\S+)=(\d+)$")
 SCENARIO = re.compile(r"^(\S.*); collapse_file\(\) in (C|Rust)$")
 MAP = re.compile(r"^  (before|after|) *([.sf4H]{64})$")
 NOT_REACHED = re.compile(r"not reached: (.*)$")
-# What the demo draws: class and words.
+# The letters in the demo's maps: CSS class and description.
 CELLS = {"4": ("small", "small page"), "H": ("huge", "huge page"), "s": ("swap", "swapped out"),
          "f": ("alloc", "allocated, never written"), ".": ("hole", "hole")}
-# What XML has no way to tell.
+# XML cannot represent these characters.
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 NAMES = {"rust": "Rust", "c": "C", "host": "host"}
 
@@ -69,7 +69,7 @@ details { margin: .4rem 0; } summary { cursor: pointer; }
 
 
 class Tests:
-    """A run of the suites: its sums, and what each test has said."""
+    """A run of the suites: its sums, and the output of each test."""
 
     def __init__(self, name, command, directory):
         self.name, self.command = name, command
@@ -85,7 +85,7 @@ class Tests:
         self.log.ended()
 
     def line(self, text):
-        """Take in a line of the log."""
+        """Parses one line of the log."""
         self.log.line(text)
         suite = self.log.current
         if not suite:
@@ -102,23 +102,23 @@ class Tests:
         return bool(self.result)
 
     def known(self, suite, key, default):
-        """What test.json tells of a suite that the log does not."""
+        """Returns a value that test.json has for a suite and the log does not."""
         return next((told.get(key, default) for told in self.result.data["suites"]
                      if (told["name"], told["impl"]) == (suite.name, suite.impl)), default)
 
     def wrong(self):
-        """What went wrong beside the tests."""
+        """Returns the problems of the run that are not failures of tests."""
         data = self.result.data
         return list(data.get("wrong", ())) + ["the kernel said: " + line for line in data.get("said", ())]
 
 
 def text_of(value):
-    """For HTML."""
+    """Escapes a value for HTML."""
     return html.escape(str(value), quote=True)
 
 
 def table(head, rows, numbers=()):
-    """Rows are HTML already; numbers are the columns that are flush right."""
+    """Returns a table. The rows are HTML, and `numbers` lists the columns that are aligned right."""
     def cells(tag, row):
         return "".join(f"<{tag}{' class=n' if at in numbers else ''}>{cell}</{tag}>" for at, cell in enumerate(row))
     return ("<div class=wide><table><thead><tr>" + cells("th", head) + "</tr></thead><tbody>" +
@@ -126,17 +126,17 @@ def table(head, rows, numbers=()):
 
 
 def not_run(result):
-    """In the place of what is not there."""
+    """Returns a paragraph for a result that is missing."""
     return f"<p class=faint>{text_of(result.why)}: <code>{text_of(result.command)}</code></p>"
 
 
 def source_line(result):
-    """Where figures come from."""
+    """Returns a paragraph with the source of a section's figures."""
     return f"<p class=faint><code>{text_of(result.command)}</code>, {text_of(result.provenance().split(', ', 1)[-1])}</p>"
 
 
 def outcome_cell(suite):
-    """A suite in the table."""
+    """Returns the table cell of a suite."""
     if suite is None:
         return "<span class=faint>–</span>"
     parts = [f"<span class=good>{suite['passed']} ok</span>"]
@@ -150,7 +150,7 @@ def outcome_cell(suite):
 
 
 def summary(tests):
-    """The first thing one wants to know."""
+    """Returns the sums of each run."""
     out = []
     for run in tests:
         if run:
@@ -164,7 +164,7 @@ def summary(tests):
 
 
 def about(run):
-    """What was tested, and when."""
+    """Returns a paragraph on the kernel that was tested, and the time."""
     if not run:
         return ""
     told = run.result.data.get("run", {})
@@ -176,7 +176,7 @@ def about(run):
 
 
 def failures(tests):
-    """What went wrong, with what was said before it."""
+    """Returns a section with each failure and the output before it, or nothing."""
     out = []
     for run in tests:
         if not run:
@@ -189,11 +189,11 @@ def failures(tests):
         for what, detail in told:
             out.append(f"<p class=bad>{text_of(run.command)}: {text_of(what)}</p>" +
                        (f"<pre>{text_of(detail)}</pre>" if detail else ""))
-    return "<h2>What went wrong</h2>" + "".join(out) if out else ""
+    return "<h2>Failures</h2>" + "".join(out) if out else ""
 
 
 def suites_section(tests):
-    """Suites × implementation."""
+    """Returns the tables of suites and implementations."""
     out = ["<h2>Suites</h2>"]
     for run in tests:
         if not run:
@@ -214,7 +214,7 @@ def suites_section(tests):
 
 
 def reached_section(result, run):
-    """Results of collapse_file() × implementation."""
+    """Returns the table of collapse_file()'s results and implementations."""
     out = ["<h2>Results of collapse_file() that were reached</h2>"]
     if not result:
         return "".join(out) + not_run(result)
@@ -228,7 +228,7 @@ def reached_section(result, run):
 
 
 def bars(rows):
-    """Horizontal bars: name, share of the width, what is written behind it, class."""
+    """Draws horizontal bars from rows of name, share of the width, text after the bar, and class."""
     return "<div class=bars>" + "".join(
         f"<span class='mono{' first' if name else ''}'>{text_of(name)}</span>"
         f"<div><i class='bar {kind}' style='--share:{share:.4f}'></i><span class=mono>{text_of(value)}</span></div>"
@@ -236,13 +236,13 @@ def bars(rows):
 
 
 def histogram(counts):
-    """How often collapses ended how."""
+    """Draws how many collapses ended with each result."""
     most = max(counts.values())
     return bars([(name, count / most, f"{count:,}", "of-both") for name, count in sorted(counts.items(), key=lambda item: -item[1])])
 
 
 def fuzz_section(result, run):
-    """The results that random histories came to."""
+    """Returns the section on random histories."""
     out = ["<h2>Random histories, with C and with Rust</h2>"]
     if result:
         out.append(source_line(result) + f"<p>{text_of(results.fuzz_words(result.data))}</p>")
@@ -251,18 +251,18 @@ def fuzz_section(result, run):
     else:
         out.append(not_run(result))
     if run and run.fuzz:
-        out.append("<h3>Those of the tests</h3>" + source_line(run.result) + histogram(run.fuzz))
+        out.append("<h3>Histories of the tests</h3>" + source_line(run.result) + histogram(run.fuzz))
     return "".join(out)
 
 
 def key(classes):
-    """What the colours mean."""
+    """Returns the legend of the colours."""
     return "<p>" + "".join(f"<span class=key><i class={name}></i>{text_of(what)}</span>" for name, what in classes) + "</p>"
 
 
 def plot(lines):
-    """C and Rust beside each other, each scenario in terms of C; and the floor, where there is one."""
-    # C is the measure, unless Rust is more than that somewhere.
+    """Draws C, Rust and the floor, if any, next to each other, relative to C."""
+    # C has the full width, unless Rust is higher in a scenario.
     most = max(1, max(line["ratio"] for line in lines))
     rows, names = [], [("of-c", "C"), ("of-rust", "Rust")]
     for line in lines:
@@ -276,8 +276,8 @@ def plot(lines):
 
 
 def bench_section(result, locks):
-    """What a collapse costs."""
-    out = ["<h2>What a collapse costs</h2>"]
+    """Returns the section on the cost of a collapse."""
+    out = ["<h2>Cost of a collapse</h2>"]
     for part in (result, locks):
         if not part:
             out.append(not_run(part))
@@ -288,7 +288,7 @@ def bench_section(result, locks):
             if plotted:
                 out.append(f"<h3>{text_of(unit[0].upper() + unit[1:])}</h3>" + plot(plotted))
         out.append("<details><summary>the figures</summary>" + table(
-            ["scenario", "unit", "C", "Rust", "Rust/C", "95 % of it"],
+            ["scenario", "unit", "C", "Rust", "Rust/C", "95 % interval"],
             [[text_of(line["scenario"]), text_of(line["unit"]), f"{line['c']:,}", f"{line['rust']:,}",
               "–" if line["ratio"] is None else f"{line['ratio']:.3f}",
               "{:.3f}–{:.3f}".format(*line["ratio_interval"]) if line.get("ratio_interval") else "–"]
@@ -297,11 +297,11 @@ def bench_section(result, locks):
 
 
 def picture(rows):
-    """A map of the page cache: a square for each page, and a huge one is one."""
+    """Draws a map of the page cache: a square for each page, or one rectangle for a huge page."""
     if set("".join(rows)) == {"H"}:
         cells = f"<rect class=huge width=448 height={len(rows) * 8} />"
     else:
-        # Neighbours of a kind are one rectangle, with the lines of a grid above.
+        # Equal neighbours are one rectangle, and the lines of a grid are drawn over it.
         cells = "".join(f"<rect class={CELLS[run.group(1)][0]} x={run.start() * 7} y={y * 8} width={len(run.group()) * 7} height=8 />"
                         for y, row in enumerate(rows) for run in re.finditer(r"(.)\1*", row))
         lines = "".join(f"M{x * 7} 0v{len(rows) * 8}" for x in range(1, 64)) + "".join(f"M0 {y * 8}h448" for y in range(1, len(rows)))
@@ -310,7 +310,7 @@ def picture(rows):
 
 
 def pictures(lines):
-    """The demo's output: of each scenario its pictures, and what it says. Its table comes last."""
+    """Returns the pictures and the text of each scenario of the demo, and then its table."""
     scenarios, table_lines = [], []
     for line in lines:
         head, cells = SCENARIO.match(line), MAP.match(line)
@@ -335,7 +335,7 @@ def pictures(lines):
 
 
 def demo_section(run):
-    """Pictures of the page cache, before and after."""
+    """Returns the pictures of the page cache before and after collapses."""
     out = ["<h2>The page cache, before and after</h2>"]
     if not run or not run.demo:
         return "".join(out) + f"<p class=faint>not run: suite demo of <code>{text_of(run.command)}</code></p>"
@@ -345,16 +345,16 @@ def demo_section(run):
 
 
 def mode_words(mode):
-    """How a test goes through the orders of the tasks."""
+    """Describes how a test explores the interleavings of its tasks."""
     bounded = re.match(r"dfs exhaustive to (\d+) preemptions", mode)
     if bounded:
-        return f"in all with up to {bounded.group(1)} preemption{'s' if bounded.group(1) != '1' else ''}"
-    return {"dfs exhaustive": "in all orders", "pct": "by random priorities", "random": "at random",
-            "sequential": "of one task"}.get(mode, mode)
+        return f"with all interleavings up to {bounded.group(1)} preemption{'s' if bounded.group(1) != '1' else ''}"
+    return {"dfs exhaustive": "with all interleavings", "pct": "with random priorities", "random": "at random",
+            "sequential": "with one task"}.get(mode, mode)
 
 
 def host_section(result):
-    """The proof on the host."""
+    """Returns the section on the tests on the host."""
     out = ["<h2>The sources on the host, interleaved with other tasks</h2>"]
     if not result:
         return "".join(out) + not_run(result)
@@ -373,7 +373,7 @@ def host_section(result):
 
 
 def others_section(lines):
-    """What is told in one line each."""
+    """Returns the table of results that have one line each."""
     rows = [[text_of(title), text_of(words(result.data)) if result else f"<span class=faint>{text_of(result.why)}</span>",
              f"<code>{text_of(result.command)}</code>" + (f"<br><span class=faint>{text_of(result.provenance().split(', ', 1)[-1])}</span>" if result else "")]
             for title, words, result in lines]
@@ -381,7 +381,7 @@ def others_section(lines):
 
 
 def page(tests, directory):
-    """All of it."""
+    """Returns the whole page."""
     first = tests[0]
     found = {name: Result(name, command, directory) for name, _, command, _ in results.LINES}
     others = [(title, words, found[name]) for name, title, _, words in results.LINES
@@ -397,12 +397,12 @@ def page(tests, directory):
 
 
 def clean(value):
-    """For XML."""
+    """Replaces the characters that XML cannot represent."""
     return CONTROL.sub("?", value)
 
 
 def junit(run):
-    """The tests of a run as JUnit's format has them."""
+    """Returns the tests of a run in JUnit's XML format."""
     top = ElementTree.Element("testsuites", name=run.command)
     totals = {"tests": 0, "failures": 0, "skipped": 0}
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(run.result.time))
@@ -423,7 +423,7 @@ def junit(run):
 
     for suite in run.log.suites:
         add(f"{suite.name}.{suite.impl}", suite.cases, run.known(suite, "seconds", 0))
-    # What fails the run and is no test's.
+    # Problems that fail the run and are not failures of tests.
     add("run", [(what, "failed", "") for what in run.wrong()] or [("nothing else went wrong", "passed", "")])
     for what, count in totals.items():
         top.set(what, str(count))
@@ -432,14 +432,14 @@ def junit(run):
 
 
 def save(path, text):
-    """At once or not at all: somebody may be looking."""
+    """Replaces a file atomically, because a browser may be reading it."""
     with open(path + ".part", "w", encoding="utf-8") as file:
         file.write(text)
     os.replace(path + ".part", path)
 
 
 def write(directory=results.RESULTS):
-    """Write the page and the XML."""
+    """Writes the page and the XML files."""
     tests = [Tests(name, command, directory) for name, command in results.TESTS.items()]
     save(os.path.join(directory, "index.html"), page(tests, directory))
     written = ["index.html"]
@@ -452,10 +452,10 @@ def write(directory=results.RESULTS):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
-    parser.add_argument("--results", default=results.RESULTS, metavar="DIR", help="where results are (%(default)s)")
+    parser.add_argument("--results", default=results.RESULTS, metavar="DIR", help="directory of the results (%(default)s)")
     args = parser.parse_args()
     if not os.path.isdir(args.results):
-        sys.exit(f"error: {args.results} is not there: run `make test`, or name another directory with --results")
+        sys.exit(f"error: a directory is missing ({args.results}); run 'make test', or give another one with --results")
     write(args.results)
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Write docs/results.md: what build/results has, with the commit of each result."""
+"""Write docs/results.md: the results in build/results, with the commit of each result."""
 
 import os
 import sys
@@ -19,13 +19,13 @@ tests, and [performance.md](performance.md) the benchmarks.
 
 
 def table(head, rows, right=()):
-    """A table in Markdown."""
+    """Returns a table in Markdown."""
     ruler = ["---:" if column in right else "---" for column in range(len(head))]
     return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in [head, ruler, *rows])
 
 
 def summary():
-    """A row for each command."""
+    """Returns a table with a row for each command."""
     rows = []
     for name, command in results.TESTS.items():
         result = results.Result(name, command)
@@ -37,14 +37,14 @@ def summary():
 
 
 def provenance(result):
-    """Commit and day of a result."""
+    """Returns the commit and the day of a result."""
     if not result:
         return "-"
     return f"{result.commit or 'unknown'}, {result.date()[:10]}" + (", of an earlier version" if result.is_old() else "")
 
 
 def suites():
-    """The suites of `make test`."""
+    """Returns the table of the suites of `make test`."""
     result = results.Result("test", "make test")
     if not result:
         return "`make test` was not run."
@@ -53,7 +53,7 @@ def suites():
 
 
 def clients():
-    """Programs from Debian."""
+    """Returns the table of the programs of `make clients`."""
     result = results.Result("clients", "make clients")
     if not result:
         return "`make clients` was not run."

@@ -1,13 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Run every test: the suites in a guest with a debug kernel, for both
-implementations, KUnit's as that kernel boots, and those on the host.
+"""Run all tests: the suites in a guest with a debug kernel and both
+implementations, the KUnit tests while that kernel boots, and the suites on the host.
 
-Prints KTAP as it comes, then a table and the sums, which also go to
-build/results/test.json, and to results.json which of collapse_file()'s results
-were reached by which test, and in the end has report.py write what there is to look
-at. Fails if a test failed, if the guest did not get to
-the end, if its kernel complained, or if memory was lost.
+The script prints KTAP while the tests run, and then a table and the sums. The sums also go to
+build/results/test.json. results.json lists which test reached each result of collapse_file(). At
+the end report.py writes the HTML page and the XML files. The run fails if a test fails, if the
+guest does not finish, or if its kernel reports a bug or a leak.
 """
 
 import argparse
@@ -27,16 +26,19 @@ import vm
 
 HOST_SUITES = ["parser", "report", "scan-results", "host", "litmus", "xarray", "variants", "object-code",
                "stack-frames", "series", "job", "bad-input"]
-# In this guest only: nobody else waits for KUnit. These are our suites, rust_kernel_*, and the examples of
-# ours, rust_doctests_kernel; of the kernel's own, some are built whether one wants them or not.
+# KUnit runs in this guest only. The filter selects our suites, rust_kernel_*, and our examples,
+# rust_doctests_kernel. Some of the kernel's own KUnit tests are always built.
 KUNIT_BOOT = ["kunit.autorun=1", "kunit.filter_glob=rust_*kernel*"]
-# So much of what a test said before it failed is repeated at the end, in lines.
+# The number of lines before a failure that are repeated at the end.
 TOLD = 12
 KUNIT_WORD = {"PASS": "ok", "SKIP": "ok"}
 
 
 def run_guest(args, console, log):
-    """The suites in the guest. Returns them, what was wrong with its kernel, and whether to try again."""
+    """Runs the suites in the guest.
+
+    Returns the suites, a list of problems, the kernel's reports, and whether to try again.
+    """
     run = ktap.Run()
     again = False
     begin = 0
@@ -54,7 +56,7 @@ def run_guest(args, console, log):
 
     command = shlex.join([vm.in_guest("scripts/guest/tests.sh")] +
                          (["-i", args.impl] if args.impl else []) + args.suites)
-    # An earlier guest's says nothing of this one, which may not even start.
+    # The console of an earlier guest is emptied, because this guest may not start at all.
     open(console, "w").close()
     try:
         disks = vm.make_disks(os.path.join(vm.BUILD, "disks"))
@@ -72,12 +74,12 @@ def run_guest(args, console, log):
 
 
 def wants_kunit(args):
-    """Whether KUnit's tests are to be run."""
+    """Returns whether the KUnit tests should run."""
     return not args.suites or "kunit" in args.suites
 
 
 def kunit_cases(group, name):
-    """The cases below a group of kunit.py's JSON, in order, and how they ended."""
+    """Yields the cases below a group of kunit.py's JSON in order, with their status."""
     for sub_group in group["sub_groups"]:
         yield from kunit_cases(sub_group, sub_group["name"])
     for case in group["test_cases"]:
@@ -85,8 +87,10 @@ def kunit_cases(group, name):
 
 
 def kunit_results(console):
-    """What the kernel's parser finds of KUnit in a console, as KTAP: the results, and before each
-    what it has to say."""
+    """Yields the KUnit results in a console as KTAP.
+
+    The kernel's kunit.py parses the console. Its output precedes each result as comments.
+    """
     with tempfile.TemporaryDirectory() as directory:
         path = os.path.join(directory, "kunit.json")
         said = subprocess.run([sys.executable, "-B", os.path.join(vm.BUILD, "linux/tools/testing/kunit/kunit.py"), "parse",
@@ -98,7 +102,7 @@ def kunit_results(console):
         except (OSError, ValueError):
             told = {"sub_groups": [], "test_cases": [], "misc": {"errors": 0}}
     cases = list(kunit_cases(told, "kunit"))
-    lines = [f"{KUNIT_WORD.get(status, 'not ok')} {number} {suite}: {case or 'a test that never ended'}" +
+    lines = [f"{KUNIT_WORD.get(status, 'not ok')} {number} {suite}: {case or 'a test that did not end'}" +
              (" # SKIP" if status == "SKIP" else "")
              for number, (suite, case, status) in enumerate(cases, 1)]
     names = [case for _, case, _ in cases]
@@ -112,13 +116,13 @@ def kunit_results(console):
             yield lines.pop(0)
     yield from lines
     if not cases:
-        yield "not ok 1 the console has no results of KUnit: is the kernel built with CONFIG_KUNIT, and did it boot?"
+        yield "not ok 1 the console has no KUnit results; check that the kernel has CONFIG_KUNIT and that it booted"
     elif told["misc"]["errors"] and all(status in KUNIT_WORD for *_, status in cases):
-        yield f"not ok {len(cases) + 1} the console's KTAP is broken, or not whole: see the lines with ERROR"
+        yield f"not ok {len(cases) + 1} the console's KTAP is malformed or incomplete; see the lines with ERROR"
 
 
 def run_kunit(console, suites, log):
-    """The tests that the guest's kernel ran when it booted."""
+    """Adds the KUnit tests that the guest's kernel ran while it booted."""
     suite = ktap.Suite("kunit", "host")
     suites.append(suite)
     for text in ["#suite kunit host", *kunit_results(console)]:
@@ -130,7 +134,7 @@ def run_kunit(console, suites, log):
 
 
 def run_host(names, suites, log):
-    """The suites on the host: one script each."""
+    """Runs the suites on the host. Each suite is a script."""
     for name in names:
         suite = ktap.Suite(name, "host")
         suites.append(suite)
@@ -149,7 +153,7 @@ def run_host(names, suites, log):
 
 
 def table(suites):
-    """Suites down, implementations across."""
+    """Prints a table with a row for each suite and a column for each implementation."""
     impls, rows = results.suite_table(suites)
     print()
     rows.insert(0, ["suite", *impls])
@@ -159,14 +163,14 @@ def table(suites):
 
 
 def told(suites, wrong, splats, run):
-    """What test.json has."""
+    """Returns the content of test.json."""
     return {"suites": [{"name": s.name, "impl": s.impl, "passed": s.passed, "failed": s.failed, "skipped": s.skipped,
                         "tries": s.tries, "seconds": round(s.seconds, 1)} for s in suites],
             "wrong": wrong, "splats": len(splats), "said": splats[:20], "run": run}
 
 
 def about(args):
-    """What was tested."""
+    """Returns a description of the tested kernel and its guest."""
     def said(*command):
         return subprocess.run(command, cwd=vm.TOP, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
                               check=False).stdout.strip()
@@ -179,13 +183,13 @@ def about(args):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
     parser.add_argument("--kernel", required=True, help="bzImage to boot")
-    parser.add_argument("--name", default="test", help="of the log and the results' file")
+    parser.add_argument("--name", default="test", help="name of the log and of the results file")
     parser.add_argument("--accel", default="auto")
     parser.add_argument("--memory", default="2G")
-    parser.add_argument("--cpus", type=int, default=2, help="of the guest")
-    parser.add_argument("--impl", choices=["rust", "c"], help="one implementation only")
-    parser.add_argument("--guest-only", action="store_true", help="not the suites on the host")
-    parser.add_argument("suites", nargs="*", help="these suites only")
+    parser.add_argument("--cpus", type=int, default=2, help="CPUs of the guest")
+    parser.add_argument("--impl", choices=["rust", "c"], help="test only this implementation")
+    parser.add_argument("--guest-only", action="store_true", help="leave out the suites on the host")
+    parser.add_argument("suites", nargs="*", help="run only these suites")
     args = parser.parse_args()
     args.used_accel = None
     # A run of some tests does not replace the results of a full one.
@@ -207,21 +211,21 @@ def main():
                 kept = console.replace("-console", "-console-1")
                 os.rename(console, kept)
                 log.write(ktap.BOOTED_AGAIN + "\n")
-                print(f"==> the emulator tripped over a breakpoint: once more ({os.path.relpath(kept, vm.TOP)})")
+                print(f"==> the emulator delivered a stale breakpoint ({os.path.relpath(kept, vm.TOP)}); trying again")
                 in_guest, wrong, splats, _ = run_guest(args, console, log)
             suites += in_guest
             if wants_kunit(args):
                 run_kunit(console, suites, log)
 
     for name in sorted(set(args.suites) - {suite.name for suite in suites}):
-        wrong.append(f"there is no suite {name}, or it did not run")
+        wrong.append(f"the suite {name} does not exist or did not run")
     content = told(suites, wrong, splats, about(args))
     table(content["suites"])
     for suite in suites:
         for name, outcome, detail in suite.cases:
             if outcome == "failed":
                 print(f"FAILED: {suite.name} ({suite.impl}): {name}")
-                # Who sees the end of this output only is to know why, too.
+                # The end of the output repeats the details of each failure.
                 print("".join(f"    {text}\n" for text in detail.splitlines()[-TOLD:]), end="")
     for line in wrong:
         print(f"FAILED: {line}; the console is in {os.path.relpath(console, vm.TOP)}")
@@ -239,7 +243,7 @@ def main():
         print()
         report.write()
     except Exception as error:  # pylint: disable=broad-exception-caught
-        # Not to hide what the tests have found.
+        # An error in the report must not hide the results of the tests.
         print(f"FAILED: the report cannot be written: {error!r}")
         failed += 1
     print(f"\n{passed} passed, {failed} failed, {skipped} skipped")

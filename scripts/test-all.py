@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0
 """Run all tests, benchmarks and checks on one commit, a part at a time.
 
-It first prints the parts and how long each takes. A part that succeeded on this commit is not run again, so a run
-that was stopped can be resumed. build/results/test-all.json has the commit, outcome and time of each part; the
-output of a part goes to build/logs/test-all-PART.log.
+It first prints the parts and the time that each takes. It does not repeat a part that passed on
+this commit, so an interrupted run can be resumed. build/results/test-all.json has the commit,
+outcome and time of each part. The output of a part goes to build/logs/test-all-PART.log.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import results
 PATH = os.path.join(results.RESULTS, "test-all.json")
 LOGS = os.path.join(results.TOP, "build", "logs")
 FUZZ_PIECES = 5
-# Name, what make is given, and the minutes that it took on two cores without KVM, with a kernel to build.
+# Name, arguments of make, and the minutes on two cores without KVM, including the kernel build.
 PARTS = [
     ("test", ["test"], 50),
     ("lint", ["lint"], 3),
@@ -44,7 +44,7 @@ PARTS = [
 
 
 def load():
-    """What earlier runs left."""
+    """Returns the results of earlier runs."""
     try:
         with open(PATH) as file:
             return json.load(file)
@@ -53,7 +53,7 @@ def load():
 
 
 def show(parts, done, commit):
-    """Print what will be run, and how long that takes."""
+    """Prints the parts that will run and the time that they need."""
     print(f"{'part':18}{'command':38}{'minutes':>8}  state")
     total = 0
     for name, goals, minutes in parts:
@@ -66,7 +66,7 @@ def show(parts, done, commit):
 
 
 def run(name, goals):
-    """Run a part. Returns whether it succeeded, and the seconds that it took."""
+    """Runs a part and returns whether it passed, and its time in seconds."""
     os.makedirs(LOGS, exist_ok=True)
     log = os.path.join(LOGS, f"test-all-{name}.log")
     begun = time.monotonic()
@@ -81,15 +81,15 @@ def run(name, goals):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--list", action="store_true", help="print the parts and do nothing")
-    parser.add_argument("names", nargs="*", metavar="PART", help="these parts only")
+    parser.add_argument("--list", action="store_true", help="print the parts, and exit")
+    parser.add_argument("names", nargs="*", metavar="PART", help="run only these parts")
     args = parser.parse_args()
     unknown = set(args.names) - {part[0] for part in PARTS}
     if unknown:
-        parser.error(f"no part is called {', '.join(sorted(unknown))}; --list has their names")
+        parser.error(f"unknown part ({', '.join(sorted(unknown))}); run with --list to see all")
     commit, done = results.commit(), load()
     if commit.endswith("-dirty"):
-        print("warning: files differ from the commit, so each part is run", file=sys.stderr)
+        print("warning: files differ from the commit, so all parts run", file=sys.stderr)
     parts = [part for part in PARTS if not args.names or part[0] in args.names]
     show(parts, done, commit)
     if args.list:
@@ -105,7 +105,7 @@ def main():
         os.makedirs(results.RESULTS, exist_ok=True)
         results.write_json(PATH, done)
     if failed:
-        sys.exit(f"error: {', '.join(failed)} failed; the logs are build/logs/test-all-PART.log")
+        sys.exit(f"error: parts failed ({', '.join(failed)}); see build/logs/test-all-PART.log")
     print("==> all parts passed")
     return 0
 

@@ -2,11 +2,10 @@
 # SPDX-License-Identifier: GPL-2.0
 """Boot a kernel with virtme-ng and run a command in it.
 
-The guest sees the host's file system read-only; one of another architecture
-(ARCH=arm64) build/root-ARCH, with the tests in it. What the command prints comes
-out as it is printed; the kernel's console goes to a log. A guest that does not
-come up, falls silent or panics is ended, and the last lines of its console say
-why.
+The guest sees the host's file system read-only. A guest of another architecture (ARCH=arm64) sees
+build/root-ARCH, which contains the tests. The output of the command goes to stdout, and the
+kernel's console goes to a log. If a guest does not come up, falls silent or panics, the script
+ends it and prints the last lines of its console.
 """
 
 import argparse
@@ -35,40 +34,40 @@ NATIVE = ARCH == "x86_64"
 
 BOOT_SECONDS = 240
 PROBE_SECONDS = 40
-# Longer than any suite is silent for.
+# No suite is silent for this long.
 SILENCE_SECONDS = 1500
-# Uninitialised memory is not to look like zeroes; an oops leaves a guest that may hang for ever; some
-# tests want two nodes.
+# Uninitialised memory must not look like zeroes. After an oops a guest may hang forever, so it
+# panics. Some tests need two nodes.
 TEST_BOOT = ["page_poison=1", "init_on_alloc=0", "oops=panic", "numa=fake=2", "page_owner=on"]
 # rdtsc; shl $32, %rdx; or %rdx, %rax; ret
 RDTSC = bytes.fromhex("0f31 48c1e220 4809d0 c3")
 TSC_SECONDS = 0.2
 UP = "guest: up"
 STATUS = "guest: status "
-# Without ACPI there is no power-off: a guest ends by a reboot, which QEMU takes for its exit.
+# Without ACPI a guest cannot power off. It reboots instead, and QEMU exits on a reboot.
 END = "sync; /bin/busybox reboot -f"
 DISKS = {"ext4": (["mke2fs", "-q", "-F", "-t", "ext4"], 512), "xfs": (["mkfs.xfs", "-q", "-f"], 512),
          "swap": (["mkswap", "-q"], 256), "xfs-small-blocks": (["mkfs.xfs", "-q", "-f", "-b", "size=1024"], 320)}
 
 
 class Failed(Exception):
-    """What went wrong with the guest, in a line."""
+    """A problem with the guest, in a line."""
 
 
 class NotUp(Failed):
-    """The guest ended before it ran anything."""
+    """The guest ended before it ran the command."""
 
 
 def tool(name):
-    """Path of a program that may be in a directory only root has in PATH."""
+    """Returns the path of a program, also if its directory is only in root's PATH."""
     path = shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/sbin")
     if not path:
-        raise Failed(f"{name} is not installed: run 'make setup'")
+        raise Failed(f"{name} is not installed; run 'make setup'")
     return path
 
 
 def make_disks(directory):
-    """Make fresh images, which the guest has as vda, vdb and so on."""
+    """Makes fresh images, which the guest sees as vda, vdb and so on, and returns their paths."""
     os.makedirs(directory, exist_ok=True)
     paths = []
     for name, (command, mib) in DISKS.items():
@@ -83,27 +82,27 @@ def make_disks(directory):
 
 
 def in_guest(path):
-    """Where a guest has a file of this directory."""
+    """Returns the path of a file of this repository inside a guest."""
     return os.path.join(TOP if NATIVE else "/opt/collapse_file", path)
 
 
 def command_line(kernel, accel, memory, cpus, append, disks, command=None, qemu=""):
-    """The vng call; qemu is further options for QEMU."""
+    """Returns the vng command. `qemu` has further options for QEMU."""
     if not os.access(kernel, os.R_OK):
-        raise Failed(f"{kernel} is not there: run 'make kernel'")
+        raise Failed(f"the kernel is missing ({kernel}); run 'make kernel'")
     if not shutil.which(VNG):
-        raise Failed(f"{VNG} is not there: run 'make setup', and this by way of make")
+        raise Failed(f"virtme-ng is missing ({VNG}); run 'make setup', and start this script through make")
     args = [VNG, "--run", kernel, "--disable-microvm", "--force-9p", "--cpus", str(cpus), "--memory", memory]
-    # With packages that nobody has configured there is no su.
+    # build/root-ARCH has unconfigured packages, so su does not work there.
     args += ["--user", "root"] if NATIVE else ["--arch", ARCH, "--root", os.path.join(BUILD, "root-" + ARCH)]
     if accel == "tcg":
         args.append("--disable-kvm")
-    # A machine whose devices are not on PCI finds the last one first.
+    # A machine whose devices are not on PCI probes them in reverse order.
     for disk in disks if NATIVE else reversed(disks):
         args += ["--disk", disk]
     for option in ["reboot=t", "printk.time=1"] + clock(accel, qemu) + append:
         args += ["--append", option]
-    # Without ACPI a guest knows of a CPU only if it is the first in its socket.
+    # Without ACPI a guest finds only the first CPU of each socket.
     qemu += f" -smp {cpus},sockets={cpus},cores=1,threads=1"
     if not command:
         qemu += " -no-reboot"
@@ -114,9 +113,9 @@ def command_line(kernel, accel, memory, cpus, append, disks, command=None, qemu=
 
 
 def tsc_khz():
-    """The frequency of this machine's TSC in kHz, or None where it cannot be read or is not constant.
+    """Returns the frequency of this machine's TSC in kHz, or None if it is not constant or unreadable.
 
-    An emulated guest reads the same TSC, but has nothing to measure it by.
+    An emulated guest reads the same TSC, but has no other clock to calibrate it.
     """
     try:
         with open("/proc/cpuinfo") as file:
@@ -130,7 +129,7 @@ def tsc_khz():
     rdtsc = ctypes.CFUNCTYPE(ctypes.c_uint64)(ctypes.addressof(ctypes.c_char.from_buffer(code)))
 
     def look():
-        # The quickest of several looks counts: nothing came between the two clocks.
+        # The quickest of several readings is used, because it was not interrupted.
         looks = [(time.monotonic_ns(), rdtsc(), time.monotonic_ns()) for _ in range(100)]
         before, tsc, after = min(looks, key=lambda look: look[2] - look[0])
         return (before + after) / 2, tsc
@@ -140,59 +139,60 @@ def tsc_khz():
 
 
 def clock(accel, qemu):
-    """Boot parameters that give an emulated guest a clock.
+    """Returns boot parameters that give an emulated guest a clock.
 
-    Without them it counts ticks, in steps of 4 to 10 ms, and none come while interrupts are off. Where QEMU counts
-    instructions, the guest's TSC does so, too, and the frequency of this machine would be wrong.
+    Without them its clock advances with ticks, in steps of 4 to 10 ms, and stops while interrupts
+    are off. With -icount the guest's TSC counts instructions, so this machine's frequency would be
+    wrong.
     """
     khz = tsc_khz() if accel == "tcg" and NATIVE and "-icount" not in qemu else None
     return [f"tsc_early_khz={khz}", "tsc=reliable"] if khz else []
 
 
 def gdb_options(socket):
-    """For QEMU to let gdb attach; nobody waits for it."""
+    """Returns the QEMU options that let gdb attach at any time."""
     return f"-chardev socket,path={os.path.abspath(socket)},server=on,wait=off,id=gdb -gdb chardev:gdb" if socket else ""
 
 
 def tail(path, lines=15):
-    """The last lines of a log."""
+    """Returns the last lines of a log."""
     try:
         with open(path, errors="replace") as log:
-            # A guest may be stopped in the middle of a line.
+            # A guest may have been killed in the middle of a line.
             return "".join(log.readlines()[-lines:]).rstrip("\n") + "\n"
     except OSError:
         return ""
 
 
 def end_with_us():
-    """Have SIGTERM end this program the way SIGINT does, so that no guest is left behind."""
+    """Makes SIGTERM end this program like SIGINT, so that no guest keeps running."""
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))
 
 
 def panicked(line):
-    """What a line of the console says, if that is a panic."""
+    """Returns the text of a console line if it reports a panic, or None."""
     return line.strip() if "Kernel panic" in line else None
 
 
 def run(args, console, on_line, **limits):
-    """Run a guest to its end and hand each line that it prints to on_line. Returns the exit status.
+    """Runs a guest, calls on_line for each line of its output, and returns the exit status.
 
-    A guest that ends while it boots is started once more. QEMU 7.2 itself crashed then, twice in 21 hours.
+    A guest that ends while it boots is started once more, because QEMU 7.2 sometimes crashes then.
     """
     try:
         return run_once(args, console, on_line, **limits)
     except NotUp as failed:
-        print(f"==> {failed}; it is started once more", flush=True)
+        print(f"==> {failed}; starting it again", flush=True)
     return run_once(args, console, on_line, **limits)
 
 
 def run_once(args, console, on_line, boot_seconds=BOOT_SECONDS, silence_seconds=SILENCE_SECONDS):
-    """run() without another start."""
+    """Does the same as run(), but starts the guest only once."""
     lines = queue.Queue()
     os.makedirs(os.path.dirname(console), exist_ok=True)
 
     with open(console, "wb") as console_file:
-        # A group of its own, so that QEMU goes with vng.
+        # vng has its own process group, so that killing the group also ends QEMU.
         process = subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                    stderr=subprocess.PIPE, start_new_session=True,
                                    env=dict(os.environ, PATH=os.path.dirname(VNG) + ":" + os.environ["PATH"]))
@@ -248,7 +248,7 @@ def run_once(args, console, on_line, boot_seconds=BOOT_SECONDS, silence_seconds=
                 process.wait()
             for thread in threads:
                 thread.join(timeout=5)
-    # The console may have been read later than the end of the output.
+    # Console lines may still be queued after the end of the output.
     while not lines.empty():
         panic = panicked(lines.get()[1]) or panic
     if panic:
@@ -261,11 +261,14 @@ def run_once(args, console, on_line, boot_seconds=BOOT_SECONDS, silence_seconds=
 
 
 def accelerator(choice, kernel):
-    """kvm or tcg: as asked for, or what works. /dev/kvm may exist and a guest hang all the same."""
+    """Returns kvm or tcg: the given choice, or for auto the one that works.
+
+    A guest may hang although /dev/kvm exists, so the first call boots one to try.
+    """
     if choice in ("kvm", "tcg"):
         return choice
     if choice != "auto":
-        raise Failed(f"ACCEL={choice} is not one of auto, kvm, tcg")
+        raise Failed(f"unknown accelerator (ACCEL={choice}); choose from auto, kvm, tcg")
     if ARCH != platform.machine():
         return "tcg"
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
@@ -279,22 +282,22 @@ def accelerator(choice, kernel):
     except OSError:
         pass
     line = command_line(kernel, "kvm", "1G", 1, [], [], "true")
-    print(f"==> trying whether KVM works here (up to {PROBE_SECONDS} s)", flush=True)
+    print(f"==> checking whether KVM works (up to {PROBE_SECONDS} s)", flush=True)
     try:
         run(line, os.path.join(BUILD, "logs", "kvm-probe.log"), lambda text: None, boot_seconds=PROBE_SECONDS)
         accel = "kvm"
     except Failed:
         accel = "tcg"
-        print("==> it does not: guests are emulated, which is slower (ACCEL=kvm insists)", flush=True)
+        print("==> KVM does not work; guests are emulated, which is slower (ACCEL=kvm forces KVM)", flush=True)
     with open(remembered, "w") as file:
         file.write(accel + "\n")
     return accel
 
 
 def splats(console):
-    """Lines of a console that tell of a bug in the kernel."""
+    """Returns the lines of a console that report a bug in the kernel."""
     bad = re.compile(
-        # A time comes first, to tell the kernel's lines from those of QEMU and virtme-ng.
+        # The timestamp distinguishes the kernel's lines from those of QEMU and virtme-ng.
         r"^\[ *\d+\.\d+\] .*("
         r"BUG:|WARNING:|kernel BUG at|Oops|general protection|Kernel panic|possible (circular|recursive)|"
         r"INFO: (rcu|task|possible|trying)|blocked for more than|soft lockup|hard LOCKUP|"
@@ -305,7 +308,7 @@ def splats(console):
     with open(console, errors="replace") as log:
         for line in log:
             if "BUG: KCSAN:" in line:
-                # Of the kernel's data races only those that a collapse takes part in are ours.
+                # Only data races that involve a collapse count.
                 report = list(itertools.takewhile(lambda text: "=======" not in text, log))
                 if not any("collapse_file" in text for text in report):
                     continue
@@ -315,8 +318,11 @@ def splats(console):
 
 
 def emulator_tripped(console):
-    """Whether a guest may have died of QEMU's emulation. It was seen, once in about 60 guests with two CPUs, to
-    deliver a breakpoint of a kprobe that was gone. To die of it twice is another matter."""
+    """Returns whether a guest may have died of a bug in QEMU's emulation.
+
+    In about one of 60 guests with two CPUs, QEMU delivered the breakpoint of a removed kprobe. If this
+    happens twice in a row, the cause is different.
+    """
     with open(console, errors="replace") as log:
         return any("Oops: int3" in line for line in log)
 
@@ -329,11 +335,11 @@ def main():
     parser.add_argument("--cpus", type=int, default=2)
     parser.add_argument("--append", action="append", default=[], help="boot parameter")
     parser.add_argument("--console", default=os.path.join(BUILD, "logs", "console.log"))
-    parser.add_argument("--boot-seconds", type=int, default=BOOT_SECONDS, help="time to come up in")
-    parser.add_argument("--disks", help="directory to make ext4, xfs and swap images in")
-    parser.add_argument("--gdb", metavar="SOCKET", help="let gdb attach there")
-    parser.add_argument("--show", action="store_true", help="print the vng command, and do not run it")
-    parser.add_argument("command", nargs="*", help="what to run; without it, an interactive shell")
+    parser.add_argument("--boot-seconds", type=int, default=BOOT_SECONDS, help="time limit for the boot")
+    parser.add_argument("--disks", help="directory for the ext4, xfs and swap images")
+    parser.add_argument("--gdb", metavar="SOCKET", help="socket at which gdb can attach")
+    parser.add_argument("--show", action="store_true", help="print the vng command, and exit")
+    parser.add_argument("command", nargs="*", help="command to run (default: an interactive shell)")
     args = parser.parse_args()
     end_with_us()
 

@@ -132,7 +132,7 @@ tap "collapse_fuzz: wrong arguments" usage_of "$BUILD/bin/collapse_fuzz" -c many
 tap "pcmap: wrong arguments" usage_of "$BUILD/bin/pcmap" --list --svg "$TOP/README.md"
 tap "demo: wrong arguments" usage_of "$BUILD/bin/collapse_file_demo"
 
-tap "there is no kernel to boot" refuses 'is not there: run .make kernel.$' "$vm" --kernel "$tap_dir/none" --accel tcg true
+tap "there is no kernel to boot" refuses 'the kernel is missing .*; run .make kernel.$' "$vm" --kernel "$tap_dir/none" --accel tcg true
 tap "the guest does not come up in time" refuses 'did not come up in 2 s; the console is in' \
 	"$vm" --kernel "$debug_kernel" --accel tcg --boot-seconds 2 --console "$tap_dir/console" true
 tap "the guest's kernel panics" refuses 'Kernel panic' \

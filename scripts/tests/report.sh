@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# What report.py makes of results, and of results that are not there: a page that
-# overlooks failures, or tells of what was not run, is worse than none.
+# Tests of report.py, with results and without. The page must show all failures, and must not show
+# results of commands that were not run.
 
 . "$(dirname "${BASH_SOURCE[0]}")/tap.sh"
 
@@ -10,7 +10,7 @@ dir=$tap_dir/results
 page=$dir/index.html
 mkdir "$dir"
 
-# The log of a run: a suite on the host, a guest that does not count, and one that does.
+# The log of a run has a suite on the host, a guest that does not count, and a guest that counts.
 cells() { printf '%.s'"$1" {1..64}; }
 {
 	printf '%s\n' '#suite parser host' 'ok 1 one' 'ok 2 two <script>' '#end parser host 0'
@@ -25,7 +25,7 @@ cells() { printf '%.s'"$1" {1..64}; }
 	printf '%s\n' '' 'scenario C Rust' 'memfd ok ok' '#end demo rust 0'
 } >"$dir/test.ktap"
 
-# What run-tests.py would write beside it.
+# Write the files that run-tests.py writes next to the log.
 results_of_log() {
 	PYTHONPATH=$TOP/scripts python3 - "$dir" "$@" <<'PYTHON'
 import importlib
@@ -44,7 +44,7 @@ with open(sys.argv[1] + "/results.json", "w") as file:
 PYTHON
 }
 
-# xpath COUNT PATH: how many elements of junit.xml there are.
+# xpath COUNT PATH: junit.xml has COUNT elements that match PATH.
 xpath() {
 	python3 - "$dir/junit.xml" "$@" <<'PYTHON'
 import sys
@@ -63,7 +63,7 @@ import sys
 
 
 class Check(html.parser.HTMLParser):
-    """Every element that is opened is closed, and in order."""
+    """Checks that elements are closed in the right order."""
     open = []
 
     def handle_starttag(self, tag, attrs):
@@ -95,32 +95,32 @@ fails() {
 }
 
 tap "nothing was run" "$report" --results "$dir"
-tap "that is what the page says" has 'not run: <code>make bench</code>'
+tap "the page says so" has 'not run: <code>make bench</code>'
 
 tap "there is a run" results_of_log "a guest that fell silent"
 tap "it is reported" "$report" --results "$dir"
 tap "the page's elements are balanced" balanced
 tap "and need no other file" has_not 'src='
-tap "no address either" has_not '://'
-tap "the sums are of all that counts" has '2 failed</b><span class=faint>6 passed, 2 skipped'
-tap "what failed is told" has 'collapse_file (Rust): broken'
-tap "and what was said before" has '# said before'
-tap "and what was wrong beside the tests" has 'a guest that fell silent'
-tap "the guest before does not count" has_not 'of another guest'
-tap "names are no HTML" has_not '<script>'
-tap "why a test was skipped is told" has 'no swap'
+tap "and no URL" has_not '://'
+tap "the sums include all that counts" has '2 failed</b><span class=faint>6 passed, 2 skipped'
+tap "a failure is shown" has 'collapse_file (Rust): broken'
+tap "with the output before it" has '# said before'
+tap "other problems are shown" has 'a guest that fell silent'
+tap "the previous guest does not count" has_not 'of another guest'
+tap "names are escaped" has_not '<script>'
+tap "the reason of a skipped test is shown" has 'no swap'
 tap "a result that was reached" has 'copy_mc'
-tap "and one that was not" has 'not reached</span>'
+tap "a result that was not reached" has 'not reached</span>'
 tap "the histogram of the fuzzer" has '<span class=mono>42</span>'
 tap "the pictures: small pages" has '<rect class=small x=0 y=0 width=448 height=8 />'
 tap "a hole" has '<rect class=hole x=0 y=24 width=448 height=8 />'
 tap "and a huge page in one piece" has '<rect class=huge width=448 height=16 />'
-tap "what was not run is told so" has 'not run: <code>make fuzz</code>'
+tap "a command that was not run is marked" has 'not run: <code>make fuzz</code>'
 
-tap "junit.xml has every test, and the run's own" xpath 10 ".//testcase"
+tap "junit.xml has all tests, and one for the run" xpath 10 ".//testcase"
 tap "two failures" xpath 2 ".//testcase/failure"
-tap "with what was said" grep -q '# said before' "$dir/junit.xml"
-tap "a skipped test, and why" xpath 1 ".//skipped[@message='no swap']"
+tap "with the output before them" grep -q '# said before' "$dir/junit.xml"
+tap "a skipped test, with the reason" xpath 1 ".//skipped[@message='no swap']"
 tap "also if its name comes last" xpath 1 ".//testcase[@name='huge']/skipped[@message='no pages']"
 tap "sums" xpath 1 ".[@tests='10'][@failures='2'][@skipped='2']"
 tap "a suite for each implementation" xpath 1 ".//testsuite[@name='collapse_file.rust']"
@@ -134,14 +134,14 @@ cat >"$dir/bench_locks.json" <<'EOT'
 [{"scenario": "mapped", "unit": "page-cache locks", "c": 1000, "rust": 40, "ratio": 0.04, "floor": null},
  {"scenario": "nothing", "unit": "bytes", "c": 0, "rust": 4, "ratio": null, "floor": null}]
 EOT
-tap "broken results are no reason to stop" "$report" --results "$dir"
-tap "they are told" has 'bench.json cannot be read'
-tap "host proof" has '1,235 executions, 1 test exhaustive'
-tap "how it was had" has '1 in all orders, 1 in all with up to 1 preemption'
+tap "a broken result does not stop the report" "$report" --results "$dir"
+tap "the page names it" has 'bench.json cannot be read'
+tap "tests on the host" has '1,235 executions, 1 test exhaustive'
+tap "with their modes" has '1 with all interleavings, 1 with all interleavings up to 1 preemption'
 tap "locks in C and in Rust" has '40 (0.040 of C)'
 tap "the page's elements are still balanced" balanced
 
-# part_is_kept: a run of some tests only does not replace the result of a full one.
+# part_is_kept: a run of some tests does not replace the result of a full run.
 part_is_kept() {
 	PYTHONPATH=$TOP/scripts python3 - "$dir" <<'PYTHON'
 import os
@@ -163,11 +163,11 @@ oldest=$(git -C "$TOP" rev-list --max-parents=0 HEAD 2>/dev/null | head -n 1)
 if [ -n "$oldest" ]; then
 	printf '{"host": "%s"}\n' "$oldest" >"$dir/commits.json"
 	tap "a result has a commit" "$report" --results "$dir"
-	tap "it is told, and that the sources have changed since" has "commit $oldest, of an earlier version"
+	tap "the page names it, and that the sources have changed since" has "commit $oldest, of an earlier version"
 else
 	skip "a result has a commit" "this is no git repository"
 fi
 
 tap "wrong arguments" fails 2 '^usage: report.py' "$report" --wrong
-tap "no such directory" fails 1 '^error: .*/none is not there: run .make test.' "$report" --results "$tap_dir/none"
+tap "no such directory" fails 1 '^error: a directory is missing .*/none.; run .make test.' "$report" --results "$tap_dir/none"
 tap_end
