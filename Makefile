@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# Front door of the project; `make help` lists what there is. The work is done by
-# the scripts in scripts/. This is not the kernel's build system: files for the
-# kernel are copied into build/linux and built there.
+# `make help` lists the targets. They call the scripts in scripts/. This is not the kernel's build
+# system: the files for the kernel are copied into build/linux and built there.
 
 SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory --no-builtin-rules
@@ -19,18 +18,19 @@ ARCH ?= x86_64
 image_x86_64 = $(BUILD)/linux/build-$(1)/arch/x86/boot/bzImage
 image_arm64 = $(BUILD)/linux/build-$(1)-arm64/arch/arm64/boot/Image
 image = $(image_$(ARCH))
-# An architecture whose guests cannot use this machine's file system, and what can be made with it.
+# Guests of a foreign architecture cannot use this machine's file system. FOREIGN_GOALS are the
+# targets that support one.
 FOREIGN := $(filter-out x86_64,$(ARCH))
 FOREIGN_GOALS := help setup source kernel kernel-debug run test shell vng
 
-# The kernel that tests run in, by what it is to find, and the CPUs of its guest.
+# The debug kernel for the tests, and the number of CPUs of its guest.
 DEBUG ?= lockdep
 KERNEL_DEBUG = $(if $(filter lockdep,$(DEBUG)),debug,$(DEBUG))
 CPUS := $(if $(filter up,$(DEBUG)),1,2)
 
 CASES ?= 2000
 
-# What the scripts read from the environment, where given.
+# The scripts read these variables from the environment.
 export ACCEL MEM ARCH
 export $(foreach v,KSRC JOBS CACHE LLVM RUSTC BINDGEN,$(if $(filter-out undefined,$(origin $(v))),$(v)))
 export VNG = $(shell . scripts/lib.sh && echo "$$VNG")
@@ -43,53 +43,53 @@ help:
 	@echo 'collapse_file() of Linux in Rust'
 	@echo
 	@echo '  make run       build the fast kernel, boot it and run the demo'
-	@echo '  make test      build the debug kernel and run all tests in it, with Rust and with C'
-	@echo '  make test DEBUG=kasan|kcsan|two-cpus|up    the tests that run in a guest, with another debug'
+	@echo '  make test      build the debug kernel and run all tests, with Rust and with C'
+	@echo '  make test DEBUG=kasan|kcsan|two-cpus|up    run the tests in a guest with another debug'
 	@echo '                 kernel: KASAN, KCSAN, NR_CPUS=2, or without SMP'
-	@echo '  make fuzz CASES=N SEED=N [LEDGER=1]  random histories, collapsed in C and in Rust and compared'
-	@echo '  make clients [CLIENTS="NAME ..."]      Debian'"'"'s programs (QEMU, fio, SQLite, LMDB, PostgreSQL, stress-ng,'
-	@echo '                 Python, a compiler) while their memory and files are collapsed'
-	@echo '  make coverage  which lines of the Rust code the tests cover'
-	@echo '  make mutants-vm [MUTANTS="NAME ..."]   which mistakes the tests would find (an hour or two)'
+	@echo '  make fuzz CASES=N SEED=N [LEDGER=1]  compare C and Rust on random histories'
+	@echo '  make clients [CLIENTS="NAME ..."]      run Debian'"'"'s programs (QEMU, fio, SQLite, LMDB, PostgreSQL,'
+	@echo '                 stress-ng, Python, a compiler) while their memory and files are collapsed'
+	@echo '  make coverage  list the lines of the Rust code that the tests do not cover'
+	@echo '  make mutants-vm [MUTANTS="NAME ..."]   check that the tests in a guest catch mutations (hours)'
 	@echo '  make mutants-host [MUTANTS="NAME ..."]    the same for the tests on the host (some minutes)'
-	@echo '  make host-test [LONG=1]        the Rust sources on the host, interleaved with other tasks'
-	@echo '  make litmus    the order of memory accesses, by herd7 and the kernel'"'"'s memory model'
-	@echo '  make test-all [LIST=1] [PARTS="NAME ..."]    all of these and the benchmarks, which takes a day;'
-	@echo '                 parts that passed on this commit are left out; LIST=1 prints the parts'
-	@echo '  make bench [ROUNDS=N] [SCENARIOS="NAME ..."]   what a collapse costs in C and in Rust'
-	@echo '  make bench-locks [...]         how often they take locks, and keep interrupts off'
-	@echo '  make bench-contention [TRIES=N] [TRACE=1] [MODES="NAME ..."]    how often a collapse succeeds'
-	@echo '                 while another thread uses the range; MODES=wait-i-mmap has its file mapped'
-	@echo '                 by 256 processes, and tells how long fork() and mmap() of it wait'
-	@echo '  make profile [SCENARIOS=NAMES] instructions of a collapse by function, atomic instructions, locks'
-	@echo '  make shell     a shell in the fast kernel'
+	@echo '  make host-test [LONG=1]        explore interleavings of the Rust sources on the host'
+	@echo '  make litmus    check the memory ordering with herd7 and the kernel'"'"'s memory model'
+	@echo '  make test-all [LIST=1] [PARTS="NAME ..."]    run all tests, checks and benchmarks (a day), except'
+	@echo '                 parts that passed on this commit; LIST=1 prints the parts'
+	@echo '  make bench [ROUNDS=N] [SCENARIOS="NAME ..."]   measure the cost of a collapse in C and in Rust'
+	@echo '  make bench-locks [...]         count lock acquisitions, and measure the time with interrupts off'
+	@echo '  make bench-contention [TRIES=N] [TRACE=1] [MODES="NAME ..."]    measure how often a collapse'
+	@echo '                 succeeds while another thread uses the range; with MODES=wait-i-mmap, 256'
+	@echo '                 processes map the file, and the waits of fork() and mmap() are measured'
+	@echo '  make profile [SCENARIOS=NAMES] count instructions of a collapse by function, atomics and locks'
+	@echo '  make shell     start a shell in the fast kernel'
 	@echo '  make shell GDB=1, and in another terminal make gdb    the same, to step through a collapse'
-	@echo '  make vng       the command that `make shell` boots with, for your own flow'
-	@echo '  make job ROOTFS=URL [URL=URL]  the suites as a LAVA job, and the tuxrun command for it'
+	@echo '  make vng       print the virtme-ng command of `make shell`'
+	@echo '  make job ROOTFS=URL [URL=URL]  write a LAVA job for the suites, and print the tuxrun command'
 	@echo '  make kernel    build the fast kernel only'
-	@echo '  make apply     the series on a copy of the kernel tree KSRC: a branch of commits if it'
-	@echo '                 is a git tree (DEST=build/applied)'
-	@echo '  make patches [REROLL=N]        the series as it is mailed, in build/patches'
-	@echo '  make patches-check [BUILDS=no] apply it a patch at a time to a pristine tree, and build each step'
-	@echo '  make port-check KSRC=DIR       which hunks do not fit a kernel tree of another version'
-	@echo '  make report    build/results once more as a page (index.html) and JUnit XML; the tests do so, too'
-	@echo '  make results   docs/results.md from build/results'
-	@echo '  make rustdoc   the documentation of the kernel crate, which has to come without a warning'
-	@echo '  make lint      rustfmt, clippy, checkpatch, shellcheck'
+	@echo '  make apply     apply the series to a copy of the kernel tree KSRC, as a branch if it is a'
+	@echo '                 git tree (DEST=build/applied)'
+	@echo '  make patches [REROLL=N]        write the series to build/patches, ready to be mailed'
+	@echo '  make patches-check [BUILDS=no] apply it patch by patch to a pristine tree, and build each step'
+	@echo '  make port-check KSRC=DIR       list the hunks that do not fit a kernel tree of another version'
+	@echo '  make report    write build/results as HTML and JUnit XML (`make test` does this too)'
+	@echo '  make results   write docs/results.md from build/results'
+	@echo '  make rustdoc   build the documentation of the kernel crate, with warnings as errors'
+	@echo '  make lint      run rustfmt, clippy, checkpatch and shellcheck'
 	@echo '  make setup     install the tools only'
 	@echo '  make clean     remove build/ (the cache stays)'
 	@echo
 	@echo 'Options:'
-	@echo '  KSRC=DIR              a Linux 7.3.y tree to use instead of Debian'"'"'s; it is copied'
+	@echo '  KSRC=DIR              a Linux 7.3.y tree to copy and use instead of Debian'"'"'s'
 	@echo '  ACCEL=auto|kvm|tcg    how to run guests; auto tries KVM and falls back to emulation'
-	@echo '  IMPL=rust|c           implementation that `make shell` begins with; with `make test`'
-	@echo '                        and this on the command line, the only one tested'
-	@echo '  SUITES="NAME ..."     with `make test`: these suites only'
-	@echo '  ARCH=arm64            with run, test, shell and vng: a guest of that, emulated'
-	@echo '  JOBS=N                compilers at a time (all cores)'
+	@echo '  IMPL=rust|c           the implementation that `make shell` starts with; if given for'
+	@echo '                        `make test`, only this one is tested'
+	@echo '  SUITES="NAME ..."     with `make test`: run only these suites'
+	@echo '  ARCH=arm64            with run, test, shell and vng: emulate an arm64 guest'
+	@echo '  JOBS=N                number of parallel compilers (all cores)'
 	@echo '  MEM=SIZE              memory of a guest (2G)'
 	@echo '  CACHE=DIR             downloads, tools and ccache ($${XDG_CACHE_HOME:-~/.cache}/rust-collapse-file)'
-	@echo '  LLVM=-22 RUSTC=PATH BINDGEN=PATH    other tools than the ones installed'
+	@echo '  LLVM=-22 RUSTC=PATH BINDGEN=PATH    use these tools instead of the installed ones'
 
 setup:
 	@scripts/setup.sh
@@ -171,7 +171,7 @@ profile: check-options kernel
 	@scripts/build-userspace.sh tests
 	@scripts/profile.py --kernel $(call image,fast) --memory $(MEM) $(SCENARIOS)
 
-# Where the shell's guest listens for gdb, and the kernel that tells it most.
+# The socket at which gdb attaches to the shell's guest, and the kernel of the shell.
 GDB_SOCKET := $(BUILD)/gdb.sock
 SHELL_KERNEL := $(if $(filter 1,$(GDB)),gdb,fast)
 
@@ -212,7 +212,7 @@ results:
 
 rustdoc: check-options kernel
 	@scripts/build-kernel.sh fast rustdoc
-	@if grep -A4 '^warning' $(BUILD)/logs/kernel-fast.log; then echo 'error: rustdoc warns, see above' >&2; exit 1; fi
+	@if grep -A4 '^warning' $(BUILD)/logs/kernel-fast.log; then echo 'error: rustdoc printed warnings (see above); fix them' >&2; exit 1; fi
 	@echo '==> $(BUILD)/linux/build-fast/Documentation/output/rust/rustdoc/kernel/mm/index.html'
 
 lint: kernel-debug
@@ -220,21 +220,21 @@ lint: kernel-debug
 
 .PHONY: check-options
 check-options:
-	@case '$(ARCH)' in x86_64|arm64) ;; *) echo 'error: ARCH=$(ARCH) is neither x86_64 nor arm64' >&2; exit 2;; esac
+	@case '$(ARCH)' in x86_64|arm64) ;; *) echo 'error: unknown architecture (ARCH=$(ARCH)); choose from x86_64, arm64' >&2; exit 2;; esac
 	@case '$(if $(FOREIGN),$(filter-out $(FOREIGN_GOALS),$(MAKECMDGOALS)))' in '') ;; *) \
-		echo 'error: with ARCH=$(ARCH) there is $(FOREIGN_GOALS), and nothing else' >&2; exit 2;; esac
-	@case '$(IMPL)' in rust|c) ;; *) echo 'error: IMPL=$(IMPL) is neither rust nor c' >&2; exit 2;; esac
+		echo 'error: unsupported target for ARCH=$(ARCH) ($(MAKECMDGOALS)); choose from $(FOREIGN_GOALS)' >&2; exit 2;; esac
+	@case '$(IMPL)' in rust|c) ;; *) echo 'error: unknown implementation (IMPL=$(IMPL)); choose from rust, c' >&2; exit 2;; esac
 	@case '$(DEBUG)' in lockdep|kasan|kcsan|two-cpus|up) ;; *) \
-		echo 'error: DEBUG=$(DEBUG) is not one of lockdep, kasan, kcsan, two-cpus, up' >&2; exit 2;; esac
-	@case '$(ROUNDS)' in *[!0-9]* | 0) echo 'error: ROUNDS=$(ROUNDS) is no number of rounds' >&2; exit 2;; esac
-	@case '$(TRIES)' in *[!0-9]* | 0) echo 'error: TRIES=$(TRIES) is no number of tries' >&2; exit 2;; esac
-	@case '$(TRACE)' in '' | 1) ;; *) echo 'error: TRACE=$(TRACE) is not 1' >&2; exit 2;; esac
-	@case '$(CASES)$(SEED)' in *[!0-9]*) echo 'error: CASES=$(CASES) is no number, or SEED=$(SEED)' >&2; exit 2;; esac
-	@case '$(LEDGER)' in '' | 1) ;; *) echo 'error: LEDGER=$(LEDGER) is not 1' >&2; exit 2;; esac
-	@case '$(GDB)' in '' | 1) ;; *) echo 'error: GDB=$(GDB) is not 1' >&2; exit 2;; esac
-	@case '$(ROOTFS):$(filter job,$(MAKECMDGOALS))' in :job) echo 'error: which root file system? make job ROOTFS=URL:' \
-		'an ext4 image with bash, python3, util-linux, e2fsprogs and xfsprogs' >&2; exit 2;; esac
-	@case '$(ACCEL)' in auto|kvm|tcg) ;; *) echo 'error: ACCEL=$(ACCEL) is not one of auto, kvm, tcg' >&2; exit 2;; esac
+		echo 'error: unknown debug kernel (DEBUG=$(DEBUG)); choose from lockdep, kasan, kcsan, two-cpus, up' >&2; exit 2;; esac
+	@case '$(ROUNDS)' in *[!0-9]* | 0) echo 'error: not a positive number (ROUNDS=$(ROUNDS)); set ROUNDS to a number of rounds' >&2; exit 2;; esac
+	@case '$(TRIES)' in *[!0-9]* | 0) echo 'error: not a positive number (TRIES=$(TRIES)); set TRIES to a number of tries' >&2; exit 2;; esac
+	@case '$(TRACE)' in '' | 1) ;; *) echo 'error: wrong value (TRACE=$(TRACE)); set TRACE=1 or leave it out' >&2; exit 2;; esac
+	@case '$(CASES)$(SEED)' in *[!0-9]*) echo 'error: not a number (CASES=$(CASES), SEED=$(SEED)); set both to numbers' >&2; exit 2;; esac
+	@case '$(LEDGER)' in '' | 1) ;; *) echo 'error: wrong value (LEDGER=$(LEDGER)); set LEDGER=1 or leave it out' >&2; exit 2;; esac
+	@case '$(GDB)' in '' | 1) ;; *) echo 'error: wrong value (GDB=$(GDB)); set GDB=1 or leave it out' >&2; exit 2;; esac
+	@case '$(ROOTFS):$(filter job,$(MAKECMDGOALS))' in :job) echo 'error: ROOTFS is empty; run make job ROOTFS=URL with' \
+		'an ext4 image that has bash, python3, util-linux, e2fsprogs and xfsprogs' >&2; exit 2;; esac
+	@case '$(ACCEL)' in auto|kvm|tcg) ;; *) echo 'error: unknown accelerator (ACCEL=$(ACCEL)); choose from auto, kvm, tcg' >&2; exit 2;; esac
 
 clean:
 	rm -rf $(BUILD)

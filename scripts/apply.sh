@@ -1,22 +1,22 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# Put the series on a copy of a kernel tree, which itself stays as it is:
+# Apply the series to a copy of a kernel tree, which is not changed:
 #
 #   apply.sh KSRC DEST
 #
-# Of a git tree, DEST becomes a clone that shares KSRC's objects, with a branch
-# rust-collapse-file of a commit a patch. Of another tree it becomes a plain copy.
+# If KSRC is a git tree, DEST becomes a clone that shares its objects. The clone has a branch
+# rust-collapse-file with one commit for each patch. Otherwise DEST becomes a plain copy.
 
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 . "$(dirname "${BASH_SOURCE[0]}")/series.sh"
 
 [ $# -eq 2 ] || usage "apply.sh KSRC DEST"
-[ -n "$1" ] || die "which tree? make apply KSRC=/path/to/linux-$LINUX_SERIES"
+[ -n "$1" ] || die "KSRC is empty; run 'make apply KSRC=/path/to/linux-$LINUX_SERIES'"
 ksrc=$1
 dest=$2
 check_kernel_tree "$ksrc"
 ksrc=$(cd "$ksrc" && pwd)
-[ ! -e "$dest" ] || die "$dest is already there: remove it, or give another place with DEST="
+[ ! -e "$dest" ] || die "the destination exists ($dest); remove it, or set DEST to another path"
 mkdir -p "$(dirname "$dest")"
 need_space "$(dirname "$dest")" 3 "a copy of a kernel tree"
 
@@ -26,7 +26,7 @@ trap 'rm -rf "$part"' EXIT
 
 if [ -e "$ksrc/.git" ]; then
 	say "cloning $ksrc"
-	git clone -q --shared --no-tags "$ksrc" "$part" 2>/dev/null || die "$ksrc cannot be cloned: is it a whole git tree?"
+	git clone -q --shared --no-tags "$ksrc" "$part" 2>/dev/null || die "git cannot clone the tree (KSRC=$ksrc); use a complete clone"
 	git -C "$part" checkout -q -b rust-collapse-file
 else
 	say "copying $ksrc"

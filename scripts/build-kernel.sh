@@ -5,10 +5,10 @@
 #
 #   build-kernel.sh NAME [FRAGMENT] [TARGET...]
 #
-# FRAGMENT is another file of options on top. Without a target it is a kernel to
-# boot. KERNEL_TREE is another tree than build/linux, which need not have all of the
-# series: options of patches that are to come are left out. The compiler's output goes
-# to build/logs/, a line of progress to stdout. With ARCH=arm64 it is build-NAME-arm64.
+# FRAGMENT is a file of further options. The default target is the bootable image. KERNEL_TREE names
+# a tree to use instead of build/linux. It may lack the last patches of the series, and the script
+# then leaves out their options. The compiler's output goes to build/logs/, and progress to stdout.
+# With ARCH=arm64 the directory is build-NAME-arm64.
 
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -33,46 +33,45 @@ fi
 targets=("${@:-$kernel}")
 
 linux=${KERNEL_TREE:-$BUILD/linux}
-# Within the source tree kbuild uses relative paths, and ccache's entries are good
-# for any other clone.
+# If the build directory is inside the source tree, kbuild uses relative paths, and other clones can
+# share ccache's entries.
 out=$linux/build-$name$suffix
 log=$LOGS/kernel-$name$suffix.log
 mkdir -p "$out" "$LOGS"
 need_space "$out" 3 "a kernel build"
 exec 9>"$out/.lock"
-flock -n 9 || die "kernel '$name' is being built already: wait for that to end"
+flock -n 9 || die "another process builds kernel '$name' (lock $out/.lock); wait until it ends"
 
 tool_version() { "$@" --version 2>/dev/null | grep -oE '[0-9]+\.[0-9]+\.[0-9]+' | head -n 1; }
 
-# check_tool WHAT COMMAND HOW-TO-MEND
+# check_tool TOOL COMMAND HOW-TO-FIX
 check_tool() {
 	local have want
 	want=$("$linux/scripts/min-tool-version.sh" "$1")
-	command -v "$2" >/dev/null || die "$2 is not here: $3"
+	command -v "$2" >/dev/null || die "a tool is missing ($2); $3"
 	have=$(tool_version "$2")
 	[ "$(printf '%s\n' "$want" "$have" | sort -V | head -n 1)" = "$want" ] ||
-		die "$2 is version ${have:-unknown} and the kernel wants $want at least: $3"
+		die "$2 is too old (version ${have:-unknown}, the kernel needs $want); $3"
 }
-check_tool rustc "$RUSTC" "install rustc-web and rust-web-src, or give another with RUSTC="
-check_tool bindgen "$BINDGEN" "run 'make setup', or give another with BINDGEN="
-check_tool llvm "clang$LLVM" "install clang$LLVM, or give another version with LLVM="
+check_tool rustc "$RUSTC" "install rustc-web and rust-web-src, or set RUSTC to another rustc"
+check_tool bindgen "$BINDGEN" "run 'make setup', or set BINDGEN to another bindgen"
+check_tool llvm "clang$LLVM" "install clang$LLVM, or set LLVM to another version"
 
 bin=$(dirname "$RUSTC")
 export CCACHE_DIR=$CACHE/ccache CCACHE_NOHASHDIR=1 CCACHE_MAXSIZE=5G
-# Of the examples in the kernel crate's documentation, those of ours become tests; what only others use
-# is not missed.
+# Only our own examples in the kernel crate's documentation become tests. Code that only the other
+# examples use is then dead code.
 make=(make -C "$linux" O="$out" ARCH="$kbuild_arch" -j"$JOBS" LLVM="$LLVM" CC="ccache clang$LLVM"
 	RUSTC="$RUSTC" HOSTRUSTC="$RUSTC" RUSTFMT="$bin/rustfmt" CLIPPY_DRIVER="$bin/clippy-driver" BINDGEN="$BINDGEN"
 	RUSTDOC="$bin/rustdoc --test-args 'kernel/mm/ kernel/xarray/ kernel/capability'"
 	RUSTFLAGS_doctests_kernel_generated.o=-Adead_code
 	CLIPPY=1 KBUILD_BUILD_TIMESTAMP="$(date -u -d @0)" KBUILD_BUILD_USER=kbuild KBUILD_BUILD_HOST=kbuild)
-# xarray.h's checks have no option of their own, and come with functions that no
-# header declares.
+# No option turns on xarray.h's checks. They come with functions that no header declares.
 [[ " ${fragments[*]} " != */debug.config* ]] || make+=(KCFLAGS="-DXA_DEBUG -Wno-error=missing-prototypes")
-# Of these files, which collapse came by which line is recorded.
+# KCOV records which lines of these files a collapse executes.
 [ "$name" != coverage ] || make+=(KRUSTFLAGS=-Cdebuginfo=2 KCOV_INSTRUMENT_kernel.o=y
 	KCOV_INSTRUMENT_collapse_file.o=y)
-# Inlined into its caller, collapse_file() in C would have no beginning to stop at.
+# If collapse_file() in C were inlined into its caller, gdb could not set a breakpoint on it.
 [ "$name" != gdb ] || make+=(CFLAGS_khugepaged.o=-fno-inline-functions)
 
 configure() {
@@ -81,10 +80,10 @@ configure() {
 	"${make[@]}" olddefconfig
 }
 
-# Configuring anew touches what everything depends on, so only if it is needed.
+# A new configuration rebuilds everything, so the kernel is only configured if an input changed.
 wanted=$(cat "${fragments[@]}" "$linux/.origin" "$linux/mm/Kconfig.collapse_file" "$linux/samples/rust/Kconfig" \
 	2>/dev/null | sha256sum) || true
-# Whether an option is one that a later patch brings.
+# to_come OPTION: a patch that is not in the tree declares the option.
 to_come() {
 	local declared="^[+]?config ${1#CONFIG_}\$"
 	grep -qE "$declared" "$TOP/Kconfig" "$TOP"/patches/*.patch &&
@@ -93,18 +92,18 @@ to_come() {
 if [ "$(cat "$out/.wanted" 2>/dev/null)" != "$wanted" ]; then
 	say "configuring kernel '$name'"
 	logged "config-$name$suffix" configure
-	# Options that other options do not allow would vanish without a word.
+	# kconfig silently drops options whose dependencies are not met.
 	while read -r option; do
 		! to_come "${option%%=*}" || continue
 		case $option in
 		*=n) ! grep -q "^${option%=n}=" "$out/.config" ;;
 		*) grep -qxF "$option" "$out/.config" ;;
-		esac || die "kernel '$name' cannot have $option: see build/logs/config-$name$suffix.log and configs/"
+		esac || die "kernel '$name' cannot have $option; see build/logs/config-$name$suffix.log, and fix configs/"
 	done < <(cat "${fragments[@]}" | awk -F= '/^CONFIG_/ { last[$1] = $0 } END { for (o in last) print last[o] }')
 	echo "$wanted" >"$out/.wanted"
 fi
 
-# How many files there are to a build from nothing, to tell how far it is.
+# The number of files in a full build, to show the progress.
 declare -A all=([fast]=1317 [debug]=1343)
 of=
 [ -e "$out/vmlinux" ] || of=${all[$name]:+ of ${all[$name]}}
@@ -115,7 +114,7 @@ say "building kernel '$name' (log: ${log#"$TOP"/})"
 pid=$!
 trap 'kill $pid 2>/dev/null || true' EXIT
 start=$SECONDS
-# On a terminal one line that changes, elsewhere a line a minute.
+# A terminal gets one line that changes. Otherwise a line is printed each minute.
 next=0
 while kill -0 $pid 2>/dev/null; do
 	sleep 1
@@ -133,6 +132,6 @@ done
 trap - EXIT
 if ! wait $pid; then
 	grep -nE '(^|[^a-z])error(\[|:)|\*\*\*' "$log" | head -n 10 >&2 || true
-	die "building kernel '$name' failed; the whole log is ${log#"$TOP"/}"
+	die "building kernel '$name' failed; see ${log#"$TOP"/}"
 fi
 say "kernel '$name' built in $(((SECONDS - start) / 60)) min $(((SECONDS - start) % 60)) s"

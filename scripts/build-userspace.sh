@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# Build what runs in the guest into build/bin: the demo, pcmap and, with an argument
-# "tests", the kernel's selftests. All static, so that the guest's libraries do not
-# matter. With ARCH=arm64 into build/bin-arm64, and on to the guest's root file system.
+# Build the programs of the guest in build/bin: the demo, pcmap and, with the argument "tests", the
+# kernel's selftests. They are linked statically and do not need the guest's libraries. With
+# ARCH=arm64 the directory is build/bin-arm64, and the guest's root file system gets a copy.
 
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -14,7 +14,7 @@ cross=
 if [ "$ARCH" = arm64 ]; then
 	bin+=-$ARCH copy+=-$ARCH cross=aarch64-linux-gnu-
 fi
-command -v "${cross}gcc" >/dev/null || die "${cross}gcc is missing: run 'make setup ARCH=$ARCH'"
+command -v "${cross}gcc" >/dev/null || die "a tool is missing (${cross}gcc); run 'make setup ARCH=$ARCH'"
 mkdir -p "$bin"
 
 tools() {
@@ -34,7 +34,7 @@ selftests() {
 		return
 	fi
 	say "building the kernel's selftests"
-	# Their Makefile writes where the sources are.
+	# Their Makefile writes to the source directory, so it works on a copy.
 	mkdir -p "$copy/tools/testing"
 	for dir in tools/testing/selftests tools/include tools/arch/x86 tools/arch/arm64 scripts mm; do
 		mkdir -p "$copy/$dir"

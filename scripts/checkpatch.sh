@@ -1,8 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# checkpatch --strict, of the kernel tree TREE, on the series in build/patches. What it
-# says has to be explained in patches/checkpatch; how often each explanation was
-# needed is told.
+# Run checkpatch --strict of the kernel tree TREE on the series in build/patches. patches/checkpatch
+# must explain each of its messages. The script prints how often each explanation was needed.
 #
 #   checkpatch.sh TREE
 
@@ -10,7 +9,7 @@
 
 [ $# -eq 1 ] && [ -f "${1:-}/scripts/checkpatch.pl" ] || usage "checkpatch.sh KERNEL-TREE"
 tree=$(cd "$1" && pwd)
-compgen -G "$BUILD/patches/*.patch" >/dev/null || die "build/patches has no patches: run 'make patches'"
+compgen -G "$BUILD/patches/*.patch" >/dev/null || die "build/patches has no patches; run 'make patches'"
 cd "$BUILD/patches"
 
 types=() globs=() reasons=() counts=()
@@ -22,7 +21,7 @@ while IFS='|' read -r type glob why; do
 	counts+=(0)
 done < <(grep -v '^#' "$TOP/patches/checkpatch")
 
-# Which explanation there is for TYPE in a patch with SUBJECT?
+# Print the number of the explanation for TYPE in a patch with SUBJECT, or fail.
 explanation() {
 	local i
 	for i in "${!types[@]}"; do
@@ -47,12 +46,12 @@ for patch in *.patch; do
 			echo "$line"
 			bad=1
 		fi
-		# Its standard error is about a script that wants Python modules not everybody has.
+		# Its stderr complains about a script that needs Python modules, which may be missing.
 	done < <(perl "$tree/scripts/checkpatch.pl" "--root=$tree" --strict --no-summary --terse --show-types "$patch" 2>/dev/null |
 		grep -E ': (ERROR|WARNING|CHECK):')
 done
 for i in "${!types[@]}"; do
 	[ "${counts[i]}" -eq 0 ] || echo "    ${types[i]} (${counts[i]}): ${reasons[i]}"
 done
-[ $bad -eq 0 ] || die "checkpatch has something to say of the series, see above: mend it, or explain it in patches/checkpatch"
-say "checkpatch --strict: clean, but for what is explained above"
+[ $bad -eq 0 ] || die "checkpatch reported problems (see above); fix them, or explain them in patches/checkpatch"
+say "checkpatch --strict: clean, except for the explained messages above"

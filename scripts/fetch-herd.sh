@@ -1,8 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# Have herd7, which checks litmus tests, in the cache, and print the command that runs it.
-# Debian has it in one suite, with a libc that may be newer than this machine's, so the libc is
-# taken from there too.
+# Fetch herd7, which checks litmus tests, into the cache, and print the command that runs it. Only
+# one Debian suite has it. Its libc may be newer than this machine's, so it is fetched too.
 
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 . "$(dirname "${BASH_SOURCE[0]}")/private-apt.sh"
@@ -15,7 +14,7 @@ dir=$CACHE/herd-$suite
 fetch() {
 	local apt deb tree
 	need_space "$CACHE" 1 "herd7"
-	private_apt "$CACHE" "$suite" "$(dpkg --print-architecture)" "the litmus tests need herd7"
+	private_apt "$CACHE" "$suite" "$(dpkg --print-architecture)" "run the litmus tests on a Debian system"
 	tree=$apt/tree
 
 	say "fetching herdtools7 ($suite)" >&2
@@ -33,7 +32,7 @@ fetch() {
 	mv "$dir.part" "$dir"
 }
 
-# In a process of its own, for its end to clean up.
+# The subshell removes the temporary directory when it exits.
 [ -x "$dir/herd7" ] || (rm -rf "$dir.part" && fetch)
 loader=$(find "$dir/lib" -name 'ld-linux-*' | head -n 1)
 echo "$loader --library-path $dir/lib $dir/herd7 -set-libdir $dir/cat"

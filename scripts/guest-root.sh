@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# Have a root file system for guests of another architecture than this machine's, in
-# build/root-ARCH: Debian's packages, unpacked and not configured, which is enough for
-# what the tests call, and the tests in /opt/collapse_file.
+# Make a root file system for guests of another architecture, in build/root-ARCH. It has Debian's
+# packages, unpacked but not configured, which is enough for the tests. The tests are in
+# /opt/collapse_file.
 
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 . "$(dirname "${BASH_SOURCE[0]}")/private-apt.sh"
@@ -10,7 +10,7 @@
 [ $# -eq 0 ] || usage "guest-root.sh"
 
 suite=trixie
-# What virtme-ng's init and scripts/guest/ call; udev names the ports by which a guest talks.
+# virtme-ng's init and scripts/guest/ need these. udev names the ports that a guest writes to.
 packages=(base-files base-passwd bash coreutils util-linux mount grep sed mawk hostname udev busybox-static python3)
 
 debs=$CACHE/root-$ARCH
@@ -18,10 +18,10 @@ root=$BUILD/root-$ARCH
 
 fetch() {
 	need_space "$CACHE" 1 "a root file system for $ARCH"
-	private_apt "$CACHE" "$suite" "$ARCH" "guests of another architecture take Debian's packages"
+	private_apt "$CACHE" "$suite" "$ARCH" "run guests for $ARCH on a Debian system"
 	say "fetching packages for a root file system ($suite, $ARCH)"
 	logged guest-root-lists apt-get "${options[@]}" update
-	# With a machine in mind that has nothing: all that they depend on comes, too.
+	# With an empty status file apt also downloads all dependencies.
 	: >"$apt/status"
 	logged guest-root apt-get "${options[@]}" -o Dir::State::status="$apt/status" --yes --no-install-recommends \
 		--download-only install "${packages[@]}"
@@ -35,11 +35,11 @@ if [ ! -d "$root" ]; then
 	say "unpacking a root file system for $ARCH"
 	rm -rf "$root.part"
 	mkdir "$root.part"
-	# The first one has the links that the others go through.
+	# base-files comes first, because it has the symlinks that the other packages need.
 	for deb in "$debs"/base-files_*.deb "$debs"/*.deb; do
 		dpkg-deb --fsys-tarfile "$deb" | tar -xf - -C "$root.part" --keep-directory-symlink --no-same-owner
 	done
-	# What their scripts would do when they are configured.
+	# The scripts of the packages would do this when they are configured.
 	ln -sf mawk "$root.part/usr/bin/awk"
 	ln -sf bash "$root.part/usr/bin/sh"
 	for file in passwd group; do
@@ -54,7 +54,7 @@ if [ ! -d "$root" ]; then
 	mv "$root.part" "$root"
 fi
 
-# Where the guest finds them.
+# Copy the tests to the path that the guest uses.
 tests=$root/opt/collapse_file
 mkdir -p "$tests/scripts" "$tests/build"
 rsync -a --delete "$TOP/scripts/guest" "$TOP/scripts/vm.py" "$TOP/scripts/ktap.py" "$tests/scripts/"

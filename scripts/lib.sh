@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash disable=SC2034
-# What every script here shares: places, messages, logged steps with progress.
-# To be sourced; needs bash.
+# Paths, messages and logged steps for all scripts. Bash scripts source this file.
 
 set -euo pipefail
 
@@ -10,7 +9,7 @@ BUILD=$TOP/build
 LOGS=$BUILD/logs
 CACHE=${CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/rust-collapse-file}
 JOBS=${JOBS:-$(nproc)}
-# The machine that kernels are built for and guests emulate.
+# The architecture of kernels and guests.
 ARCH=${ARCH:-x86_64}
 LINUX_SERIES=7.3
 LLVM_MAJOR=22
@@ -26,13 +25,13 @@ die() {
 	exit 1
 }
 
-# usage TEXT: the arguments are wrong.
+# usage TEXT: print the usage after wrong arguments, and exit with 2.
 usage() {
 	printf 'usage: %s\n' "$*" >&2
 	exit 2
 }
 
-# Both ends of a step are worth a line; what lies between goes to a log.
+# Run a command with its output in a log, and print the end of the log if it fails.
 #   logged NAME COMMAND...
 logged() {
 	local log=$LOGS/$1.log
@@ -40,26 +39,26 @@ logged() {
 	mkdir -p "$LOGS"
 	if ! "$@" </dev/null >"$log" 2>&1; then
 		tail -n 15 "$log" >&2
-		die "'$1' failed; the whole log is ${log#"$TOP"/}"
+		die "'$1' failed; see ${log#"$TOP"/}"
 	fi
 }
 
-# Kernel builds want a few GiB; a full disk in the middle of one reads like a
-# compiler bug.
+# Check that a disk has enough free space. If it fills up during a kernel build, the error looks
+# like a compiler bug.
 #   need_space DIR GIB WHAT
 need_space() {
 	local free
 	free=$(df --output=avail -B1G "$1" | tail -n 1 | tr -d ' ')
 	[ "$free" -ge "$2" ] ||
-		die "$3 needs $2 GiB in $1, which has $free: free some space or put build/ and CACHE= on another disk"
+		die "$3 needs $2 GiB in $1 ($free GiB free); free some space, or move build/ and CACHE to another disk"
 }
 
-# The tools of a kernel build. Each can be given by the user under this name.
+# The tools of a kernel build. The user can set each of these variables.
 LLVM=${LLVM:--$LLVM_MAJOR}
 RUSTC=${RUSTC:-/usr/bin/rustc}
 BINDGEN=${BINDGEN:-$CACHE/bindgen-$BINDGEN_VERSION/bin/bindgen}
 VNG=$CACHE/virtme-ng-$VIRTME_NG_VERSION/bin/vng
-# Draws what `make bench` measures.
+# The Python with matplotlib, which draws the results of `make bench`.
 PLOT_PYTHON=$CACHE/matplotlib-$MATPLOTLIB_VERSION/bin/python
-# Makes the mutants of `make mutants-host` that are not patches.
+# cargo-mutants generates the mutants of `make mutants-host` that are not patches.
 CARGO_MUTANTS=$CACHE/cargo-mutants-$CARGO_MUTANTS_VERSION/bin/cargo-mutants

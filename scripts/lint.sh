@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# rustfmt, checkpatch --strict, shellcheck, and for Python a compile. Clippy has had
-# its say when the kernel was built: warnings are errors there.
+# Run rustfmt, checkpatch --strict and shellcheck, and compile the Python files. Clippy runs when
+# the kernel is built, where its warnings are errors.
 
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 . "$(dirname "${BASH_SOURCE[0]}")/series.sh"
@@ -12,7 +12,7 @@ cd "$TOP"
 linux=$BUILD/linux
 failed=0
 
-# The files that git has or would take, so that nothing under build/ counts.
+# files GLOB...: print the files that git tracks or could add, which excludes build/.
 files() { git ls-files -co --exclude-standard -- "$@"; }
 
 check() {
@@ -21,7 +21,7 @@ check() {
 	if "$@"; then
 		say "$what: clean"
 	else
-		printf 'error: %s\n' "$what has something to say, see above" >&2
+		printf 'error: %s\n' "$what reported problems; fix them, see above" >&2
 		failed=1
 	fi
 }
@@ -32,45 +32,45 @@ rustfmt_check() {
 
 checkpatch=(perl "$linux/scripts/checkpatch.pl" "--root=$linux" --strict --no-summary --terse --quiet)
 
-# Not used on the patches:
-#   MISSING_SIGN_OFF, FROM_SIGN_OFF_MISMATCH  to sign off is for who mails them
-#   PARENTHESIS_ALIGNMENT  a changed first line leaves the kernel's other lines as they are
+# checkpatch ignores these types:
+#   MISSING_SIGN_OFF  patches.sh signs the patches off
+#   PARENTHESIS_ALIGNMENT  if a first line changes, the kernel's following lines stay the same
 #   EMBEDDED_FILENAME  it takes the path in mm/Kconfig's "source" for the file's own name
 #   COMMIT_LOG_LONG_LINE  the paths of some files are long; see messages_fit()
 #   FILE_PATH_CHANGES  the last patch names all files in MAINTAINERS
-#   UNKNOWN_COMMIT_ID  there is no history of the kernel here
-#   UNCOMMENTED_DEFINITION  a pointer to a lock is no definition of one
-#   AVOID_BUG  XA_BUG_ON() is how test_xarray checks
+#   UNKNOWN_COMMIT_ID  this repository does not have the kernel's history
+#   UNCOMMENTED_DEFINITION  it takes a pointer to a lock for the definition of a lock
+#   AVOID_BUG  test_xarray checks with XA_BUG_ON()
 #   COMPLEX_MACRO, in files: a macro that defines a function
 #   UNDOCUMENTED_SETUP, in files: the patch to kernel-parameters.txt documents it
-#   CAMELCASE  EMe is the kernel's name, and PRIu64 is C's, in files
-#   SPLIT_STRING, in files: what a tool says to who uses it has lines of its own
-# Its standard error is about a script that wants Python modules not everybody has.
+#   CAMELCASE  EMe is the kernel's name; in files, PRIu64 is from C
+#   SPLIT_STRING, in files: the messages of tools have several lines
+# Its stderr complains about a script that needs Python modules, which may be missing.
 checkpatch_patches() {
 	local patch bad=0
 	for patch in patches/*.patch; do
-		# What brings only files along is no patch for checkpatch, which looks at the files below.
+		# A patch that only adds files has no diff. checkpatch_files() checks those files.
 		[ -n "$(patched_by "$patch")" ] || continue
-		# By its name it would be taken for a source file, as it is one of this repository.
+		# The patch comes on stdin, because checkpatch takes a file in this repository for a source file.
 		"${checkpatch[@]}" --ignore MISSING_SIGN_OFF,PARENTHESIS_ALIGNMENT,EMBEDDED_FILENAME,CAMELCASE,COMMIT_LOG_LONG_LINE,FILE_PATH_CHANGES,UNKNOWN_COMMIT_ID,UNCOMMENTED_DEFINITION,AVOID_BUG \
 			- <"$patch" 2>"$LOGS/lint.log" || { echo "in $patch"; bad=1; }
 	done
 	return "$bad"
 }
-# Not the host tests: their headers stand in for the kernel's and so break its rules for users of them,
-# and rustfmt leaves long lines in tests.
+# The host tests are left out. Their headers replace the kernel's and so break its rules for users
+# of those headers, and rustfmt leaves long lines in tests.
 checkpatch_files() {
 	files '*.c' '*.h' '*.rs' '*.rst' Kconfig ':!tools/testing/collapse_file' | xargs "${checkpatch[@]}" --ignore UNDOCUMENTED_SETUP,COMPLEX_MACRO,CAMELCASE,SPLIT_STRING --file 2>>"$LOGS/lint.log"
 }
 
-# checkpatch's COMMIT_LOG_LONG_LINE, of the lines that are mailed and can be broken.
+# Check what COMMIT_LOG_LONG_LINE checks, but only in lines that are mailed and can be wrapped.
 messages_fit() {
 	awk 'FNR == 1 { message = 1 } /^---$/ { message = 0 }
 		message && length > 75 && !/^(Subject|Overlay|Fixes): / { print FILENAME ":" FNR ": " $0; bad = 1 }
 		END { exit bad }' patches/*.patch
 }
 
-# Only the forbid line may speak of unsafe code; the sample's macro brings its own.
+# In the algorithm only the forbid line may contain "unsafe". The sample's macro needs the word.
 no_unsafe() {
 	[ "$(grep -c unsafe mm/collapse_file.rs)" -eq 1 ] && grep -qx '#!\[forbid(unsafe_code)\]' mm/collapse_file.rs &&
 		! grep -nE '\bunsafe (\{|fn|impl|extern)' samples/rust/rust_page_cache_map.rs
@@ -85,7 +85,7 @@ spdx() {
 	return "$bad"
 }
 
-# The code in the documentation is that of the sample, line by line.
+# The code in the documentation must match the sample, line by line.
 example_is_the_sample() {
 	python3 - Documentation/rust/page-cache.rst samples/rust/rust_page_cache_map.rs <<-'PYTHON'
 		import re

@@ -1,14 +1,14 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# See whether build/patches can be mailed: each patch is applied with git am to a
-# pristine kernel tree, KSRC or Debian's, checked with checkpatch --strict, and what
-# comes of it is built; in the end the tree has to be the one that `make apply` makes.
+# Check whether build/patches can be mailed. The script applies each patch with git am to a pristine
+# kernel tree, KSRC or Debian's, and builds the result. The last tree must be equal to the tree of
+# `make apply`. checkpatch --strict then checks the patches.
 #
 #   [KSRC=DIR] [BUILDS="fast plain"|no] patches-check.sh
 #
-# BUILDS are kernels of configs/: the bootable one, and of "plain", which has the
-# option off, the objects of the files that the series changes. Everything is in
-# build/patches-check, with what was found in build/results/series.json.
+# BUILDS lists kernels of configs/. Of "plain", which has the option off, only the objects of the
+# files that the series changes are built. All files are in build/patches-check, and the result is
+# in build/results/series.json.
 
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 . "$(dirname "${BASH_SOURCE[0]}")/series.sh"
@@ -18,9 +18,9 @@ read -ra builds <<<"${BUILDS:-fast plain}"
 [ "${builds[*]}" != no ] || builds=()
 for kernel in "${builds[@]}"; do
 	[ -f "$TOP/configs/$kernel.config" ] ||
-		{ echo "error: BUILDS=${builds[*]}: there is no configs/$kernel.config; BUILDS=no builds nothing" >&2; exit 2; }
+		{ echo "error: unknown kernel (BUILDS=${builds[*]}, no configs/$kernel.config); name kernels of configs/, or set BUILDS=no" >&2; exit 2; }
 done
-compgen -G "$BUILD/patches/*.patch" >/dev/null || die "build/patches has no patches: run 'make patches'"
+compgen -G "$BUILD/patches/*.patch" >/dev/null || die "build/patches has no patches; run 'make patches'"
 
 work=$BUILD/patches-check
 tree=$work/linux
@@ -34,7 +34,7 @@ else
 	origin=$tarball
 fi
 
-# To make a tree of 95,000 files a git tree takes minutes, so it is kept.
+# It takes minutes to add 95,000 files to git, so the tree is kept.
 if [ "$(cat "$work/origin" 2>/dev/null)" != "$origin" ]; then
 	need_space "$work" 6 "two git trees of the kernel"
 	rm -rf "$tree" "$work/origin"
@@ -51,7 +51,7 @@ if [ "$(cat "$work/origin" 2>/dev/null)" != "$origin" ]; then
 			tar -xf "$tarball" -C "$tree" --strip-components=1
 		fi
 		git -C "$tree" init -q -b series
-		# Debian's has a rule that ignores every file.
+		# Debian's tree has a .gitignore rule that ignores every file.
 		git -C "$tree" add -A -f
 		git -C "$tree" -c user.name=base -c user.email=base@localhost commit -q -m "Linux $(kernel_version "$tree" full)"
 	fi
@@ -82,22 +82,22 @@ for patch in "$BUILD"/patches/*.patch; do
 	if ! git -C "$tree" am -q "$patch" >"$LOGS/patches-check.log" 2>&1; then
 		cat "$LOGS/patches-check.log" >&2
 		git -C "$tree" am --abort
-		die "git am refuses ${patch##*/} on Linux $version: was it made for another tree? Run 'make patches' with the same KSRC"
+		die "git am cannot apply ${patch##*/} (Linux $version); run 'make patches' with the same KSRC"
 	fi
 	steps=$((steps + 1))
-	build_step || die "the tree does not build after ${patch##*/}; it is in ${tree#"$TOP"/}"
+	build_step || die "the tree does not build after ${patch##*/} (in ${tree#"$TOP"/}); fix the patch"
 done
 
-say "the same with make apply"
+say "applying the series with make apply"
 rm -rf "$work/applied"
 trap 'rm -rf "$work/applied"' EXIT
 git -C "$tree" checkout -q -B pristine base
 "$TOP/scripts/apply.sh" "$tree" "$work/applied" >"$LOGS/patches-apply.log" 2>&1 ||
-	{ cat "$LOGS/patches-apply.log" >&2; die "make apply fails where git am does not"; }
+	{ cat "$LOGS/patches-apply.log" >&2; die "make apply fails, but git am does not (Linux $version); see build/logs/patches-apply.log"; }
 git -C "$tree" checkout -q series
 git -C "$work/applied" fetch -q "$tree" series:am
 if ! git -C "$work/applied" diff --exit-code --stat am rust-collapse-file; then
-	die "git am and make apply make different trees: is build/patches of these sources? Run 'make patches'"
+	die "git am and make apply make different trees (see above); run 'make patches' to update build/patches"
 fi
 say "git am and make apply make the same tree, of Linux $version"
 

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# Write the series as it is mailed to build/patches: a cover letter and a patch for
-# each of patches/*.patch, with the files that it names. Wants build/pristine, which
+# Write the series to build/patches in the form in which it is mailed: a cover letter, and a patch
+# for each of patches/*.patch with the files that it names. The script needs build/pristine, which
 # prepare-source.sh makes. The same sources and results give the same patches.
 #
 # REROLL=2 makes it the second version.
@@ -10,17 +10,17 @@
 . "$(dirname "${BASH_SOURCE[0]}")/series.sh"
 
 [ $# -eq 0 ] || usage "[REROLL=N] patches.sh"
-[[ ${REROLL:-1} =~ ^[1-9][0-9]*$ ]] || { echo "error: REROLL=$REROLL is no number of a version" >&2; exit 2; }
-[ -d "$BUILD/pristine/mm" ] && [ -f "$BUILD/linux/Makefile" ] || die "there is no kernel source: run 'make source', or this by way of make"
+[[ ${REROLL:-1} =~ ^[1-9][0-9]*$ ]] || { echo "error: wrong version number (REROLL=$REROLL); set REROLL to a positive number" >&2; exit 2; }
+[ -d "$BUILD/pristine/mm" ] && [ -f "$BUILD/linux/Makefile" ] || die "no kernel source (${BUILD#"$TOP"/}/pristine); run 'make patches'"
 name=$(git -C "$TOP" config user.name) && email=$(git -C "$TOP" config user.email) ||
-	die "who signs the patches off? git config --global user.name 'YOUR NAME', and user.email likewise"
-outside=$(overlay_is_whole | sed -n 's/^< //p; s/^> \(.*\)/\1 (which is not there)/p' | paste -sd' ') || true
-[ -z "$outside" ] || die "not in one patch each: $outside; fix the 'Overlay:' lines in patches/"
+	die "git has no name or email for Signed-off-by; run 'git config --global user.name NAME', and the same for user.email"
+outside=$(overlay_is_whole | sed -n 's/^< //p; s/^> \(.*\)/\1 (which does not exist)/p' | paste -sd' ') || true
+[ -z "$outside" ] || die "files are not in exactly one patch: $outside; fix the 'Overlay:' lines in patches/"
 
 commit=$(git -C "$TOP" describe --always --abbrev=12)
 changed=$(git -C "$TOP" status --porcelain -- patches "${OVERLAY_DIRS[@]}" | sed 's/^...//; s/.* -> //' | paste -sd' ')
 if [ -n "$changed" ]; then
-	warn "the series has what is not committed: $changed"
+	warn "the series contains uncommitted changes: $changed"
 	commit="$commit with uncommitted changes"
 fi
 
@@ -30,7 +30,7 @@ rm -rf "$part"
 trap 'rm -rf "$part"' EXIT
 mkdir -p "$tree"
 
-# A tree of no more than what the series touches is all that git needs to make patches.
+# git needs only the files that the series touches to make patches.
 export GIT_AUTHOR_DATE GIT_COMMITTER_DATE GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1
 GIT_AUTHOR_DATE=$(git -C "$TOP" log -1 --format=%cI)
 GIT_COMMITTER_DATE=$GIT_AUTHOR_DATE

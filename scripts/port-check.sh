@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# Which patches fit the kernel tree KSRC, of whatever version, and which hunks of the
-# others do not. The tree stays as it is, and nothing is built.
+# Print which patches do not fit the kernel tree KSRC, of any version, and which of their hunks
+# fail. The script does not change the tree and builds nothing.
 #
 #   port-check.sh KSRC
 
@@ -9,7 +9,7 @@
 . "$(dirname "${BASH_SOURCE[0]}")/series.sh"
 
 [ $# -eq 1 ] || usage "port-check.sh KERNEL-TREE"
-[ -n "$1" ] || die "which tree? make port-check KSRC=/path/to/linux"
+[ -n "$1" ] || die "KSRC is empty; run 'make port-check KSRC=/path/to/linux'"
 check_is_kernel_tree "$1"
 
 stage=$(mktemp -d)
@@ -22,13 +22,13 @@ for patch in "$TOP"/patches/*.patch; do
 	done
 	wrong=$(
 		if [ -n "$(patched_by "$patch")" ]; then
-			# What fits of a patch is kept, for those that follow.
+			# Hunks that fit are kept, because later patches may depend on them.
 			patch_text "$patch" | (cd "$stage" && patch -p1 -F2 --no-backup-if-mismatch --force -r -) |
-				awk '/^patching file/ { f = $3 } /^can.t find file/ { print "a file is not there: " $0 }
+				awk '/^patching file/ { f = $3 } /^can.t find file/ { print "a file does not exist: " $0 }
 					/^Hunk.*FAILED/ { print f ": " $0 }'
 		fi
 		for file in $(overlay_of "$patch"); do
-			[ ! -e "$1/$(kernel_path "$file")" ] || echo "$(kernel_path "$file"): the kernel has a file of this name"
+			[ ! -e "$1/$(kernel_path "$file")" ] || echo "$(kernel_path "$file"): the kernel has a file with this name"
 		done
 	)
 	if [ -z "$wrong" ]; then
@@ -40,5 +40,5 @@ for patch in "$TOP"/patches/*.patch; do
 	fi
 done
 version=$(kernel_version "$1" full)
-[ $misfit -eq 0 ] || die "$misfit of $((fit + misfit)) patches do not fit Linux $version: fix them, see CONTRIBUTING.md"
-say "all $fit patches fit Linux $version; whether it builds and works is for 'make test KSRC=$1' to say"
+[ $misfit -eq 0 ] || die "$misfit of $((fit + misfit)) patches do not fit Linux $version; refresh them, see CONTRIBUTING.md"
+say "all $fit patches fit Linux $version; run 'make test KSRC=$1' to build and test it"

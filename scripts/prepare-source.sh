@@ -1,8 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# Make build/linux a kernel tree with the series applied: from Debian's tarball,
-# or from a copy of the tree that KSRC= names. Run again, it changes only files
-# whose content changes, so that builds stay incremental.
+# Make build/linux a kernel tree with the series applied, from Debian's tarball or from a copy of
+# the tree KSRC. A second run changes only files with new content, so that builds stay incremental.
 
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 . "$(dirname "${BASH_SOURCE[0]}")/series.sh"
@@ -10,7 +9,7 @@
 [ $# -eq 0 ] || usage "prepare-source.sh"
 
 linux=$BUILD/linux
-# The kernel's own versions of what the series patches.
+# The kernel's own versions of the files that the series patches.
 pristine=$BUILD/pristine
 mkdir -p "$BUILD"
 
@@ -59,7 +58,7 @@ for patch in "$TOP"/patches/*.patch; do
 	apply_overlay "$patch" "$stage"
 done
 
-# What an earlier version of the series brought and this one does not.
+# Remove or restore files that only an earlier version of the series added or patched.
 (cd "$stage" && find . -type f | sort) >"$BUILD/manifest.new"
 if [ -f "$BUILD/manifest" ]; then
 	comm -23 "$BUILD/manifest" "$BUILD/manifest.new" | while read -r file; do

@@ -1,23 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash disable=SC2034
-# Packages of a suite that this machine need not have configured. The mirror is the
-# one this machine's apt already uses and apt checks the signatures, but with lists
-# and a cache of our own: the machine's configuration stays as it is. To be sourced,
-# after lib.sh.
+# Fetch packages of a suite that this machine's apt need not have configured. The mirror is that of
+# this machine's apt, and apt checks the signatures. Lists and cache are private, and the machine's
+# configuration does not change. Scripts source this file after lib.sh.
 
-# Prepare a directory below DIR, which goes when the shell does: $apt, and ${options[@]}
-# for apt-get to use it.
-#   private_apt DIR SUITE ARCHITECTURE WAY-OUT
+# Prepare a directory below DIR, which is removed when the shell exits. Sets $apt to its path, and
+# ${options[@]} to the options with which apt-get uses it.
+#   private_apt DIR SUITE ARCHITECTURE HOW-TO-FIX
 private_apt() {
 	local keyring=/usr/share/keyrings/debian-archive-keyring.gpg mirror
-	command -v apt-get >/dev/null || die "apt-get is not here, so packages cannot be fetched: $4"
-	[ -r "$keyring" ] || die "$keyring is missing: install the package debian-archive-keyring, or $4"
-	# A machine with fresh sources and no downloaded lists knows no origin yet: then
-	# the address has to do.
+	command -v apt-get >/dev/null || die "a tool is missing (apt-get), so packages cannot be fetched; $4"
+	[ -r "$keyring" ] || die "a keyring is missing ($keyring); install the package debian-archive-keyring, or $4"
+	# Without downloaded lists the machine does not know the origin. The address is checked then.
 	# shellcheck disable=SC2016
 	mirror=$(apt-get indextargets --format '$(REPO_URI)|$(ORIGIN)|$(CODENAME)' |
 		awk -F'|' '$1 !~ /security/ && ($2 == "Debian" || ($2 == "" && $1 ~ /\/debian\/?$/)) { print $1; exit }')
-	[ -n "$mirror" ] || die "apt's configuration names no Debian mirror to fetch packages from: $4"
+	[ -n "$mirror" ] || die "apt's configuration has no Debian mirror; add one, or $4"
 
 	apt=$(mktemp -d "$1/apt.XXXXXX")
 	# shellcheck disable=SC2064

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash
-# The series: patches/*.patch, and the files that each of them brings along, named
-# in its "Overlay:" lines. To be sourced after lib.sh.
+# Functions for the series: patches/*.patch, and the files that the "Overlay:" lines of each patch
+# name. Scripts source this file after lib.sh.
 
-# Where the files are that patches bring along.
+# The directories with the files that "Overlay:" lines name.
 OVERLAY_DIRS=(Documentation Kconfig mm rust samples tools)
 
 overlay_of() { sed -n 's/^Overlay: //p' "$1"; }
 
-# Patches that fix the kernel's own code and are right without the rest. They come first: the
-# others bring files along, or need one that does.
+# Print the patches that fix the kernel's own code and do not depend on the rest. They come first.
+# The other patches add files, or need a patch that does.
 fixes() {
 	local patch
 	for patch in "$TOP"/patches/*.patch; do
@@ -22,10 +22,10 @@ patched_by() { sed -n 's,^--- a/\([^\t]*\).*,\1,p' "$1"; }
 
 subject_of() { sed -n 's/^Subject: \[PATCH\] //p' "$1"; }
 
-# The commit message, without what is only for us.
+# Print the commit message without the lines that are only for this repository.
 message_of() { sed -e '/^---$/,$d' -e '/^Overlay: /d' -e 's/^Subject: \[PATCH\] //' "$1"; }
 
-# Where a file of this repository belongs in the kernel tree.
+# Print the path of a file of this repository in the kernel tree.
 kernel_path() {
 	case $1 in
 	Kconfig) echo mm/Kconfig.collapse_file ;;
@@ -33,25 +33,25 @@ kernel_path() {
 	esac
 }
 
-# Who has applied or mails the series: git's identity, or what the machine knows.
+# Print the name and email of the committer: git's identity, or the user and host name.
 our_name() { git -C "$TOP" config user.name || id -un; }
 our_email() { git -C "$TOP" config user.email || echo "$(id -un)@$(hostname)"; }
 
-# A patch, with that identity where MAINTAINERS wants a person.
+# Print a patch, with that identity in the MAINTAINERS entry.
 patch_text() {
 	# shellcheck disable=SC2016
 	NAME=$(our_name) EMAIL=$(our_email) perl -pe 's/\@NAME\@/$ENV{NAME}/; s/\@EMAIL\@/$ENV{EMAIL}/' "$1"
 }
 
-# Is this a kernel tree?
+# Check that DIR is a kernel tree.
 #   check_is_kernel_tree DIR
 check_is_kernel_tree() {
-	[ -d "$1" ] || die "KSRC=$1 is not a directory"
+	[ -d "$1" ] || die "no such directory (KSRC=$1); set KSRC to a kernel source tree"
 	[ -f "$1/mm/khugepaged.c" ] && [ -f "$1/Makefile" ] ||
-		die "KSRC=$1 is not a kernel source tree: mm/khugepaged.c is not there"
+		die "not a kernel source tree (KSRC=$1, no Makefile or mm/khugepaged.c); set KSRC to one"
 }
 
-# Version and patch level, or all of it with the argument "full".
+# Print version and patch level, or the full version with the argument "full".
 #   kernel_version DIR [full]
 kernel_version() {
 	awk -v full="${2:-}" '/^VERSION =/ { v = $3 } /^PATCHLEVEL =/ { v = v "." $3 }
@@ -59,35 +59,35 @@ kernel_version() {
 		END { print v }' "$1/Makefile"
 }
 
-# And one of the right series?
+# Check that DIR is a kernel tree of the right version, without uncommitted changes.
 #   check_kernel_tree DIR
 check_kernel_tree() {
 	local version
 	check_is_kernel_tree "$1"
 	version=$(kernel_version "$1")
 	[ "$version" = "$LINUX_SERIES" ] ||
-		die "KSRC=$1 is Linux $version, and the series is for $LINUX_SERIES.y: check out a v$LINUX_SERIES tag"
+		die "wrong kernel version (KSRC=$1 is Linux $version); check out a v$LINUX_SERIES tag"
 	if [ -e "$1/.git" ] && [ -n "$(git -C "$1" status --porcelain --untracked-files=no | head -n 1)" ]; then
-		die "KSRC=$1 has uncommitted changes: commit or stash them first"
+		die "the tree has uncommitted changes (KSRC=$1); commit or stash them first"
 	fi
 }
 
-# Apply one patch to the tree in the current directory, or say which hunk does
-# not fit and leave the tree alone.
+# Apply a patch to the tree in the current directory. If a hunk does not fit, print it and do not
+# change the tree.
 #   apply_patch PATCH
 apply_patch() {
 	local out
-	# Some only bring files along.
+	# Some patches only add files.
 	[ -n "$(patched_by "$1")" ] || return 0
 	if ! out=$(patch_text "$1" | patch -p1 -F2 --dry-run --force 2>&1); then
 		printf '%s\n' "$out" >&2
 		out=$(printf '%s\n' "$out" | awk '/^checking file/ { f = $3 } /FAILED|can.t find/ { print f ": " $0; exit }')
-		die "${1#"$TOP"/} does not apply ($out): the kernel has changed there, fix the patch"
+		die "${1#"$TOP"/} does not apply ($out); refresh the patch for this kernel"
 	fi
 	patch_text "$1" | patch -p1 -F2 --no-backup-if-mismatch --force --quiet
 }
 
-# Copy what PATCH brings along into the tree DEST.
+# Copy the files that PATCH names into the tree DEST.
 #   apply_overlay PATCH DEST
 apply_overlay() {
 	local file to
@@ -98,7 +98,7 @@ apply_overlay() {
 	done
 }
 
-# Make the series commits in the git tree DIR.
+# Commit the series, one commit for each patch, in the git tree DIR.
 #   commit_series DIR [OPTION OF GIT COMMIT...]
 commit_series() {
 	local dir=$1 patch file
@@ -107,7 +107,7 @@ commit_series() {
 		say "$(subject_of "$patch")"
 		(cd "$dir" && apply_patch "$patch")
 		apply_overlay "$patch" "$dir"
-		# By name, as trees have rules that would have git overlook new files: Debian's ignores all.
+		# The files are added by name and with -f, because Debian's tree ignores all new files.
 		{
 			patched_by "$patch"
 			for file in $(overlay_of "$patch"); do kernel_path "$file"; done
@@ -117,7 +117,7 @@ commit_series() {
 	done
 }
 
-# What no patch names never gets into a kernel tree.
+# Check that each file belongs to exactly one patch. Other files do not get into a kernel tree.
 overlay_is_whole() {
 	diff <(cd "$TOP" && git ls-files -co --exclude-standard -- "${OVERLAY_DIRS[@]}" | sort) \
 		<(sed -n 's/^Overlay: //p' "$TOP"/patches/*.patch | sort)

@@ -1,16 +1,16 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# Have every tool that a build and a boot need: Debian's packages, bindgen and
-# virtme-ng, the latter two in the cache; and with an argument "plot" matplotlib, with
-# "mutants" cargo-mutants, with "gdb" gdb, with "clients" the programs of `make clients`,
-# too; with ARCH=arm64 what builds for that and emulates it. Changes nothing if all is there.
+# Install the tools that a build and a boot need: Debian's packages, and bindgen and virtme-ng in
+# the cache. An argument installs more: "plot" matplotlib, "mutants" cargo-mutants, "gdb" gdb, and
+# "clients" the programs of `make clients`. ARCH=arm64 installs a cross compiler and an emulator. If
+# all tools are installed, the script changes nothing.
 
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 [[ $# -eq 0 || $* =~ ^(plot|mutants|gdb|clients)$ ]] || usage "setup.sh [plot | mutants | gdb | clients]"
 
-# rustc-web and clang-22 share their LLVM, which lets C helpers be inlined into
-# Rust. rustup's toolchain, if there is one, is not used: it has no core sources.
+# rustc-web and clang-22 use the same LLVM, so that C helpers can be inlined into Rust. A toolchain
+# of rustup is not used, because it has no core sources.
 packages=(
 	rustc-web rust-web-src rustfmt-web rust-web-clippy cargo-web
 	"clang-$LLVM_MAJOR" "lld-$LLVM_MAJOR" "llvm-$LLVM_MAJOR" "libclang-$LLVM_MAJOR-dev"
@@ -22,7 +22,7 @@ packages=(
 install_packages() {
 	local missing=() package
 	if ! command -v dpkg-query >/dev/null; then
-		warn "this is not Debian: what is missing will only be found out when it is used"
+		warn "not a Debian system; missing tools will only be detected when they are needed"
 		return
 	fi
 	for package in "${packages[@]}"; do
@@ -31,19 +31,19 @@ install_packages() {
 	done
 	[ ${#missing[@]} -gt 0 ] || return 0
 	[ "$(id -u)" -eq 0 ] ||
-		die "packages are missing; install them with: sudo apt-get install ${missing[*]}"
+		die "packages are missing (${#missing[@]}); run 'sudo apt-get install ${missing[*]}'"
 	say "installing ${#missing[@]} packages"
 	logged apt-update apt-get update
 	DEBIAN_FRONTEND=noninteractive logged apt-install \
 		apt-get install -y --no-install-recommends "${missing[@]}"
 }
 
-# Builds a program and has it in the cache.
+# Build a program and install it in the cache.
 #   cargo_install CRATE VERSION DIR
 cargo_install() {
 	local cargo=/usr/bin/cargo
 	[ -x $cargo ] || cargo=cargo
-	command -v $cargo >/dev/null || die "cargo is missing, which builds $1: install it"
+	command -v $cargo >/dev/null || die "a tool is missing (cargo, to build $1); install it"
 	say "building $1 $2 (some minutes)"
 	RUSTC=$RUSTC logged "$1" $cargo install "$1" --version "$2" --locked --root "$3.part"
 	mv "$3.part" "$3"
@@ -51,7 +51,7 @@ cargo_install() {
 
 install_bindgen() {
 	local dir=$CACHE/bindgen-$BINDGEN_VERSION
-	# One that the user gave is used as it is.
+	# If the user set BINDGEN, that program is used.
 	[ "$BINDGEN" = "$dir/bin/bindgen" ] && [ ! -x "$BINDGEN" ] || return 0
 	cargo_install bindgen-cli "$BINDGEN_VERSION" "$dir"
 }
@@ -70,7 +70,7 @@ install_virtme_ng() {
 	logged virtme-ng "$dir/bin/pip" install --disable-pip-version-check "virtme-ng==$VIRTME_NG_VERSION"
 }
 
-# Its package would make a cluster and start it, so it is only unpacked, in the cache.
+# The package would create a cluster and start it, so it is only unpacked in the cache.
 fetch_postgresql() {
 	local dir=$CACHE/postgresql deb
 	[ ! -e "$dir" ] || return 0
@@ -91,7 +91,7 @@ install_matplotlib() {
 	say "installing matplotlib $MATPLOTLIB_VERSION"
 	rm -rf "$dir.part"
 	logged matplotlib-venv python3 -m venv "$dir.part"
-	# The venv is moved: its python finds what it has, its other programs would not.
+	# The venv is moved afterwards. Its python still works then, but its other programs do not.
 	logged matplotlib "$dir.part/bin/python" -m pip install --disable-pip-version-check "matplotlib==$MATPLOTLIB_VERSION"
 	mv "$dir.part" "$dir"
 }
@@ -99,9 +99,9 @@ install_matplotlib() {
 [ "${1:-}" != gdb ] || packages+=(gdb)
 if [ "${1:-}" = clients ]; then
 	packages+=(fio stress-ng python3-lmdb)
-	# The newest version, and the libraries that it needs. Without LLVM it interprets.
+	# The newest version and its libraries. LLVM is left out, because jit is off.
 	postgresql=$(apt-cache depends postgresql | awk '/Depends: postgresql-[0-9]+$/ { print $2; exit }')
-	[ -n "$postgresql" ] || die "apt knows no postgresql, which 'make clients' runs: run 'apt-get update'"
+	[ -n "$postgresql" ] || die "apt has no package postgresql for 'make clients'; run 'apt-get update'"
 	mapfile -t -O ${#packages[@]} packages < <(apt-cache depends "$postgresql" |
 		awk '/^ *Depends: lib/ && !/libllvm/ { print $2 }')
 fi

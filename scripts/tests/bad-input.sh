@@ -49,27 +49,27 @@ debug_kernel=$BUILD/linux/build-debug/arch/x86/boot/bzImage
 vm="$TOP/scripts/vm.py"
 host_test="$TOP/scripts/host-test.py"
 
-tap "rustc is missing" refuses 'rustc is not here: install' env RUSTC="$tap_dir/none/rustc" "$kernel" fast
+tap "rustc is missing" refuses 'a tool is missing .*/rustc.; install' env RUSTC="$tap_dir/none/rustc" "$kernel" fast
 fake_tool rustc 'rustc 1.60.0 (fake)'
-tap "rustc is too old" refuses 'version 1.60.0 and the kernel wants .* install' env RUSTC="$tap_dir/bin/rustc" "$kernel" fast
-tap "bindgen is missing" refuses 'bindgen is not here' env BINDGEN="$tap_dir/none/bindgen" "$kernel" fast
+tap "rustc is too old" refuses 'too old .version 1.60.0, the kernel needs .*; install' env RUSTC="$tap_dir/bin/rustc" "$kernel" fast
+tap "bindgen is missing" refuses 'a tool is missing .*/bindgen.; run' env BINDGEN="$tap_dir/none/bindgen" "$kernel" fast
 fake_tool bindgen 'bindgen 0.60.1'
-tap "bindgen is too old" refuses 'version 0.60.1 and the kernel wants' env BINDGEN="$tap_dir/bin/bindgen" "$kernel" fast
-tap "clang is missing" refuses 'clang-99 is not here: install' env LLVM=-99 "$kernel" fast
+tap "bindgen is too old" refuses 'too old .version 0.60.1, the kernel needs' env BINDGEN="$tap_dir/bin/bindgen" "$kernel" fast
+tap "clang is missing" refuses 'a tool is missing .clang-99.; install' env LLVM=-99 "$kernel" fast
 fake_tool clang-98 'clang version 9.0.0'
-tap "clang is too old" refuses 'clang-98 is version 9.0.0' env LLVM=-98 PATH="$tap_dir/bin:$PATH" "$kernel" fast
+tap "clang is too old" refuses 'clang-98 is too old .version 9.0.0, ' env LLVM=-98 PATH="$tap_dir/bin:$PATH" "$kernel" fast
 
 fake_tool df '0'
 tap "the disk is full: build" refuses 'needs 3 GiB in .* free some space' env PATH="$tap_dir/bin:$PATH" "$kernel" fast
 tap "the disk is full: copy" refuses 'needs 3 GiB' env PATH="$tap_dir/bin:$PATH" "$apply" "$BUILD/linux" "$tap_dir/full"
 rm "$tap_dir/bin/df"
 
-tap "KSRC is not there" refuses 'is not a directory' env KSRC="$tap_dir/none" "$prepare"
+tap "KSRC does not exist" refuses 'no such directory .KSRC=' env KSRC="$tap_dir/none" "$prepare"
 mkdir "$tap_dir/empty"
-tap "KSRC is no kernel tree" refuses 'not a kernel source tree' env KSRC="$tap_dir/empty" "$prepare"
+tap "KSRC is not a kernel tree" refuses 'not a kernel source tree' env KSRC="$tap_dir/empty" "$prepare"
 fake_tree "$tap_dir/old" 6 12
-tap "KSRC is another version" refuses 'is Linux 6.12, and the series is for 7.3' env KSRC="$tap_dir/old" "$prepare"
-tap "KSRC is no kernel tree: host tests" refuses 'no kernel source .*; run .make source., or set KSRC' env KSRC="$tap_dir/empty" "$host_test"
+tap "KSRC is another version" refuses 'is Linux 6.12.; check out a v7.3 tag' env KSRC="$tap_dir/old" "$prepare"
+tap "KSRC is not a kernel tree: host tests" refuses 'no kernel source .*; run .make source., or set KSRC' env KSRC="$tap_dir/empty" "$host_test"
 tap "rustc is missing: host tests" refuses 'a tool is missing .*rustc.; run .make setup.' env RUSTC="$tap_dir/none/rustc" "$host_test"
 tap "KSRC is another version: apply" refuses 'is Linux 6.12' "$apply" "$tap_dir/old" "$tap_dir/dest"
 git_tree "$tap_dir/git"
@@ -77,7 +77,7 @@ echo '/* mine */' >>"$tap_dir/git/mm/khugepaged.c"
 before=$(sums "$tap_dir/git")
 tap "KSRC has uncommitted changes" refuses 'has uncommitted changes' "$apply" "$tap_dir/git" "$tap_dir/dest"
 tap "and keeps them" unchanged "$tap_dir/git" "$before"
-tap "no KSRC to apply to" refuses 'which tree' "${make[@]}" apply KSRC=
+tap "no KSRC to apply to" refuses 'KSRC is empty; run' "${make[@]}" apply KSRC=
 
 fake_tree "$tap_dir/changed" 7 3
 sed -i '/^obj-.*khugepaged.o/d' "$tap_dir/changed/mm/Makefile"
@@ -90,20 +90,20 @@ git_tree "$tap_dir/good"
 tap "the series applies to a git tree" "$apply" "$tap_dir/good" "$tap_dir/dest"
 commits() { git -C "$tap_dir/dest" log --oneline | wc -l; }
 tap "as one commit for each patch" test "$(commits)" -eq $(($(find "$TOP/patches" -name '*.patch' | wc -l) + 1))
-tap "the place for the copy is taken" refuses 'is already there' "$apply" "$tap_dir/good" "$tap_dir/dest"
+tap "the destination exists" refuses 'the destination exists .*; remove it' "$apply" "$tap_dir/good" "$tap_dir/dest"
 
-tap "IMPL is neither c nor rust" refuses 'IMPL=go is neither rust nor c' "${make[@]}" shell IMPL=go
-tap "ACCEL is unknown" refuses 'ACCEL=warp is not one of' "${make[@]}" run ACCEL=warp
+tap "IMPL is neither c nor rust" refuses 'unknown implementation .IMPL=go.; choose' "${make[@]}" shell IMPL=go
+tap "ACCEL is unknown" refuses 'unknown accelerator .ACCEL=warp.; choose' "${make[@]}" run ACCEL=warp
 
-tap "DEBUG is unknown" refuses 'DEBUG=more is not one of' "${make[@]}" test DEBUG=more
+tap "DEBUG is unknown" refuses 'unknown debug kernel .DEBUG=more.; choose' "${make[@]}" test DEBUG=more
 tap "there is no such mutant" refuses 'unknown mutant .none-such.; run' "$TOP/scripts/mutants-vm.py" none-such
 tap "there is no such mutant for the host" refuses 'unknown mutant .none-such.; run' "$TOP/scripts/mutants-host.py" none-such
-tap "ROUNDS is no number" refuses 'ROUNDS=many is no number of rounds' "${make[@]}" bench ROUNDS=many
+tap "ROUNDS is not a number" refuses 'not a positive number .ROUNDS=many.; set' "${make[@]}" bench ROUNDS=many
 tap "there is no such scenario" refuses 'unknown scenario .none-such.; choose from mapped, ' "$TOP/scripts/bench.py" --kernel none none-such
-tap "TRIES is no number" refuses 'TRIES=many is no number of tries' "${make[@]}" bench-contention TRIES=many
-tap "CASES is no number" refuses 'CASES=many is no number' "${make[@]}" fuzz CASES=many
+tap "TRIES is not a number" refuses 'not a positive number .TRIES=many.; set' "${make[@]}" bench-contention TRIES=many
+tap "CASES is not a number" refuses 'not a number .CASES=many, ' "${make[@]}" fuzz CASES=many
 
-tap "GDB is not 1" refuses 'GDB=yes is not 1' "${make[@]}" shell GDB=yes
+tap "GDB is not 1" refuses 'wrong value .GDB=yes.; set' "${make[@]}" shell GDB=yes
 tap "there is no guest to debug" refuses 'run .make shell GDB=1. in another terminal' "$TOP/scripts/gdb.sh" "$tap_dir" "$tap_dir/sock"
 
 # usage_of COMMAND...: the command prints its usage and exits with 2.
@@ -113,10 +113,10 @@ usage_of() {
 }
 
 if [ ! -e /dev/rust-page-cache-map ]; then
-	tap "pcmap: this kernel has not the sample" refuses 'no /dev/rust-page-cache-map: .*CONFIG_SAMPLE_RUST_PAGE_CACHE_MAP' \
+	tap "pcmap: this kernel does not have the sample" refuses 'no /dev/rust-page-cache-map: .*CONFIG_SAMPLE_RUST_PAGE_CACHE_MAP' \
 		"$BUILD/bin/pcmap" "$TOP/README.md"
 else
-	skip "pcmap: this kernel has not the sample" "it has"
+	skip "pcmap: this kernel does not have the sample" "this kernel has the sample"
 fi
 for script in apply build-kernel build-userspace checkpatch fetch-kernel gdb guest-root lint patches patches-check \
 	port-check prepare-source setup; do

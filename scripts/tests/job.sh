@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# The suites as a job of a test lab: that it names all of them, and what a machine of
-# the lab would tell LAVA. Whether a lab takes it is for a lab to say.
+# Tests of the LAVA job: it has all suites, and lava.py reports each test to LAVA. The tests use
+# fake programs in place of a lab.
 
 . "$(dirname "${BASH_SOURCE[0]}")/tap.sh"
 
@@ -42,34 +42,34 @@ suites=$("$TOP/scripts/guest/tests.sh" -l | cut -d ' ' -f 1)
 tap "a job is written" job --rootfs file:///rootfs.ext4.xz --url http://lab
 tap "with each suite" each_suite job.yaml
 tap "so is a definition of the tests" each_suite tests.yaml
-tap "files come from where they are said to be" written 'url: http://lab/collapse_file-tests.tar.xz' job.yaml
+tap "the job has the URL of the files" written 'url: http://lab/collapse_file-tests.tar.xz' job.yaml
 tap "the tests are packed" packed build/bin/collapse_file
-tap "and what runs them" packed scripts/guest/lava.py
-tap "the same once more" again_the_same
+tap "with the program that runs them" packed scripts/guest/lava.py
+tap "a second run gives the same files" again_the_same
 if python3 -c 'import yaml' 2>/dev/null; then
 	tap "it is YAML" yaml_is_valid
 else
-	skip "it is YAML" "there is no yaml for python3"
+	skip "it is YAML" "python3 has no module yaml"
 fi
 if python3 -c 'import yaml, lava_common.schemas' 2>/dev/null; then
-	tap "it is a job to LAVA" job_is_valid
+	tap "it is a valid job for LAVA" job_is_valid
 else
-	skip "it is a job to LAVA" "there is no lava_common for python3"
+	skip "it is a valid job for LAVA" "python3 has no module lava_common"
 fi
-tap "tuxrun's command is told" fails 0 '^tuxrun --device .* -- /opt/collapse_file/scripts/guest/lava.py sysfs$' job --rootfs x sysfs
-tap "no root file system" fails 2 '^error: which root file system\? make job ROOTFS=URL' make -C "$TOP" job
+tap "tuxrun's command is printed" fails 0 '^tuxrun --device .* -- /opt/collapse_file/scripts/guest/lava.py sysfs$' job --rootfs x sysfs
+tap "no root file system" fails 2 '^error: ROOTFS is empty; run make job ROOTFS=URL' make -C "$TOP" job
 tap "no such suite" fails 1 '^error: unknown suite .none-such.; choose from sysfs, ' job --rootfs x none-such
 tap "no kernel" fails 1 '^error: a file is missing .*; run .make job' "$lab/scripts/job.py" --kernel "$lab/none" --rootfs x
 tap "wrong arguments" fails 2 '^usage: job.py' job --wrong
 
-# A machine of a lab, and tests that fail.
+# Fake programs of a lab's machine, and suites that fail.
 for program in lava-test-case lava-test-set; do
 	printf '#!/bin/sh\necho "%s: $*"\n' "$program" >"$tap_dir/bin/$program"
 done
 # shellcheck disable=SC2016
 printf '#!/bin/sh\n[ "$1" != --find ] || basename "$3"\n' >"$tap_dir/bin/losetup"
 printf '#!/bin/sh\n' >"$tap_dir/bin/swapoff"
-# What the kernel says in the meantime comes when the tests have begun.
+# The second line of the kernel's log appears only after the tests have begun.
 cat >"$tap_dir/bin/dmesg" <<'EOT'
 #!/bin/sh
 echo '[    1.000000] WARNING: of the boot'
@@ -86,21 +86,21 @@ EOT
 chmod +x "$tap_dir"/bin/*
 ends=0 leak='' said='XFS (loop1): Mounting V5 Filesystem'
 machine() { env PATH="$tap_dir/bin:$PATH" WORK="$tap_dir" STATUS="$ends" LEAK="$leak" SAID="$said" "$lab/scripts/guest/lava.py" a b; }
-tap "the machine fails with its tests" fails 1 '^2 passed, 1 failed, 1 skipped$' machine
-tap "which were the ones asked for, on disks of its own" fails 1 '^ext4.img xfs.img swap.img xfs-small-blocks.img; a b$' machine
+tap "lava.py fails if a test fails" fails 1 '^2 passed, 1 failed, 1 skipped$' machine
+tap "it runs the given suites on its own disks" fails 1 '^ext4.img xfs.img swap.img xfs-small-blocks.img; a b$' machine
 tap "a set for each suite" fails 1 '^lava-test-set: start a-rust$' machine
-tap "what passed" fails 1 '^lava-test-case: fine-or-so --result pass$' machine
-tap "what failed" fails 1 '^lava-test-case: bad --result fail$' machine
-tap "what was skipped" fails 1 '^lava-test-case: left-out --result skip$' machine
-tap "nothing was lost" fails 1 '^lava-test-case: nothing-is-lost --result pass$' machine
-tap "the kernel did not complain" fails 1 '^lava-test-case: kernel-complains-of-nothing --result pass$' machine
+tap "a passed test" fails 1 '^lava-test-case: fine-or-so --result pass$' machine
+tap "a failed test" fails 1 '^lava-test-case: bad --result fail$' machine
+tap "a skipped test" fails 1 '^lava-test-case: left-out --result skip$' machine
+tap "no leak" fails 1 '^lava-test-case: nothing-is-lost --result pass$' machine
+tap "no report of the kernel" fails 1 '^lava-test-case: kernel-complains-of-nothing --result pass$' machine
 said='BUG: sleeping function called from invalid context'
-tap "it did" fails 1 '^lava-test-case: kernel-complains-of-nothing --result fail$' machine
-tap "of what" fails 1 'complained: .* BUG: sleeping function called from invalid context$' machine
+tap "a report of the kernel" fails 1 '^lava-test-case: kernel-complains-of-nothing --result fail$' machine
+tap "with its text" fails 1 'complained: .* BUG: sleeping function called from invalid context$' machine
 said=
 leak='unreferenced object 0x1'
-tap "something was" fails 1 '^lava-test-case: nothing-is-lost --result fail$' machine
+tap "a leak" fails 1 '^lava-test-case: nothing-is-lost --result fail$' machine
 leak='' ends=124
 tap "a suite at its time limit" fails 1 '^lava-test-case: exited-with-status-124-which-is-its-time-limit --result fail$' machine
-tap "no place for disks" fails 1 '^error: .*none' env WORK="$tap_dir/none" "$lab/scripts/guest/lava.py"
+tap "no directory for disks" fails 1 '^error: .*none' env WORK="$tap_dir/none" "$lab/scripts/guest/lava.py"
 tap_end

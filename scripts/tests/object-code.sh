@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# With CONFIG_RUST_COLLAPSE_FILE off, mm/khugepaged.o has the instructions that
-# the kernel's own mm/khugepaged.c, with the fixes applied, compiles to.
+# With CONFIG_RUST_COLLAPSE_FILE off, mm/khugepaged.o has the same instructions as an object that is
+# compiled from the kernel's own mm/khugepaged.c with the fixes applied.
 
 . "$(dirname "${BASH_SOURCE[0]}")/tap.sh"
 . "$TOP/scripts/series.sh"
@@ -16,7 +16,7 @@ fix_pristine() {
 	done
 }
 
-# The command that compiled ours, for the kernel's own file.
+# Compile the kernel's own file with the command that compiled ours.
 compile_pristine() {
 	local command
 	command=$(sed -n 's/^savedcmd_mm\/khugepaged.o := //p' "$out/mm/.khugepaged.o.cmd")
@@ -26,7 +26,7 @@ compile_pristine() {
 	(cd "$out" && eval "$command")
 }
 
-# Warnings name the file, and so the place of every string depends on its path.
+# Warnings contain the path of the file, so the offsets of strings depend on its length.
 code() {
 	"llvm-objdump$LLVM" -dr --no-show-raw-insn --no-leading-addr "$1" |
 		sed -e 1,3d -e 's/\.rodata\.str[.0-9]*+0x[0-9a-f]*/a string/'

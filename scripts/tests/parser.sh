@@ -1,11 +1,11 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# What ktap.py makes of the output of a suite, and vm.py of a console. A test
-# runner that overlooks failures is worse than none.
+# Tests of ktap.py, which parses the output of a suite, and of vm.py, which parses a console. Both
+# must find all failures.
 
 . "$(dirname "${BASH_SOURCE[0]}")/tap.sh"
 
-# counts STATUS PASSED FAILED SKIPPED <OUTPUT: how a suite that prints this is counted.
+# counts STATUS PASSED FAILED SKIPPED <OUTPUT: a suite with this output has these counts.
 counts() {
 	PYTHONPATH=$TOP/scripts python3 - "$@" "$(cat)" <<'PYTHON'
 import sys
@@ -21,7 +21,7 @@ sys.exit([suite.passed, suite.failed, suite.skipped] != [int(n) for n in sys.arg
 PYTHON
 }
 
-# complains YES-OR-NO LINE: whether a line of the console is a complaint of the kernel.
+# complains YES-OR-NO LINE: vm.py takes a line of the console for a report of a bug, or not.
 complains() {
 	echo "$2" >"$tap_dir/console"
 	PYTHONPATH=$TOP/scripts python3 -c '
@@ -29,7 +29,7 @@ import sys, vm
 sys.exit(bool(vm.splats(sys.argv[2])) != (sys.argv[1] == "yes"))' "$1" "$tap_dir/console"
 }
 
-# lost COUNT <LOG: how much memory a log says was lost.
+# lost COUNT <LOG: a log reports this number of leaks.
 lost() {
 	PYTHONPATH=$TOP/scripts python3 -c '
 import sys, ktap
@@ -39,7 +39,7 @@ for line in sys.stdin:
 sys.exit(len(run.leaks) != int(sys.argv[1]))' "$1"
 }
 
-# kunit PASSED FAILED SKIPPED <CONSOLE: how KUnit's results in a console are counted.
+# kunit PASSED FAILED SKIPPED <CONSOLE: the KUnit results in a console have these counts.
 kunit() {
 	cat >"$tap_dir/console"
 	PYTHONPATH=$TOP/scripts python3 - "$tap_dir/console" "$@" <<'PYTHON'
@@ -55,7 +55,7 @@ sys.exit([suite.passed, suite.failed, suite.skipped] != [int(n) for n in sys.arg
 PYTHON
 }
 
-# A console with the results of two suites of KUnit, of which the first ends with this line.
+# kunit_console LINE: print a console with two KUnit suites. The first one ends with LINE.
 kunit_console() {
 	sed 's/^/[    1.234567] /' <<EOT
 KTAP version 1
@@ -86,9 +86,9 @@ tap "ok after a step that failed is a failure" counts 0 1 1 0 <<'EOT'
 ok 1 collapse
 ok 2 another
 EOT
-tap "so it is after one that timed out, in colours" counts 0 0 1 0 < <(
+tap "ok after a step that timed out, in colours, is a failure" counts 0 0 1 0 < <(
 	printf '1..1\n# Collapse PTE table....\e[31mTimeout\e[0m\nok 1 collapse\n')
-tap "or with content that is wrong" counts 0 0 1 0 <<'EOT'
+tap "ok after wrong content is a failure" counts 0 0 1 0 <<'EOT'
 1..1
 # Page 3 is corrupted: 0x0
 ok 1 collapse
@@ -102,25 +102,25 @@ tap "bailing out" counts 1 1 1 0 <<'EOT'
 ok 1 one
 Bail out! open()
 EOT
-tap "a second try that goes well" counts 0 2 0 0 <<'EOT'
+tap "a second try that succeeds" counts 0 2 0 0 <<'EOT'
 1..2
 ok 1 one
-Bail out! somebody else has a reference
+Bail out! another task has a reference
 #again
 1..2
 ok 1 one
 ok 2 two
 EOT
-tap "a third try that does not" counts 1 1 1 0 <<'EOT'
+tap "a third try that fails" counts 1 1 1 0 <<'EOT'
 1..2
-Bail out! somebody else has a reference
+Bail out! another task has a reference
 #again
 1..2
-Bail out! somebody else has a reference
+Bail out! another task has a reference
 #again
 1..2
 ok 1 one
-Bail out! somebody else has a reference
+Bail out! another task has a reference
 EOT
 tap "a time limit" counts 124 1 1 0 <<'EOT'
 1..2
@@ -143,11 +143,11 @@ if [ -e "$BUILD/linux/tools/testing/kunit/kunit.py" ]; then
 	tap "KUnit's console ends in a test" kunit 1 2 0 < <(kunit_console "" | head -n 6)
 	tap "a console without results of KUnit" kunit 0 1 0 <<<"[    1.000000] EXT4-fs (vda): mounted filesystem"
 else
-	skip "KUnit's results" "there is no kunit.py: run 'make source'"
+	skip "KUnit's results" "kunit.py is missing; run 'make source'"
 fi
 
 while IFS= read -r line; do
-	tap "is a complaint: $line" complains yes "[   12.345678] $line"
+	tap "is a report of a bug: $line" complains yes "[   12.345678] $line"
 done <<'EOT'
 BUG: sleeping function called from invalid context at mm/shmem.c:1
 WARNING: CPU: 0 PID: 1 at mm/khugepaged.c:1 collapse_file+0x1/0x2
@@ -160,12 +160,12 @@ INFO: task collapse_file:100 blocked for more than 120 seconds.
 rust_kernel: panicked at mm/collapse_file.rs:1:1
 Oops: general protection fault, probably for non-canonical address
 EOT
-tap "QEMU's warning is none" complains no "WARNING: Image format was not specified"
+tap "QEMU's warning is not" complains no "WARNING: Image format was not specified"
 race=$'[    1.000000] BUG: KCSAN: data-race in a / b\n[    1.000000]  %s+0x1/0x2\n[    1.000000] ======='
-tap "a data race of a collapse is a complaint" complains yes "${race/\%s/rust_collapse_file}"
-tap "one of others is none" complains no "${race/\%s/shmem_fault}"
-tap "an ordinary line is none" complains no "[    1.000000] EXT4-fs (vda): mounted filesystem"
-tap "what kmemleak lists is memory lost" lost 2 < <(printf '%s\n' '#leaks' 'unreferenced object 0xffff (size 64):' \
+tap "a data race of a collapse is a report of a bug" complains yes "${race/\%s/rust_collapse_file}"
+tap "a data race of other code is not" complains no "${race/\%s/shmem_fault}"
+tap "an ordinary line is not" complains no "[    1.000000] EXT4-fs (vda): mounted filesystem"
+tap "objects in kmemleak's list are leaks" lost 2 < <(printf '%s\n' '#leaks' 'unreferenced object 0xffff (size 64):' \
 	'  comm "cp", pid 1' 'unreferenced object (percpu) 0xffff (size 8):' '#leaks-end')
-tap "an empty list is none" lost 0 < <(printf '%s\n' '#leaks' '#leaks-end' 'unreferenced object')
+tap "an empty list has no leaks" lost 0 < <(printf '%s\n' '#leaks' '#leaks-end' 'unreferenced object')
 tap_end

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# Every result of a collapse has a string in the trace event, and Rust's results
-# are C's: these lists have gone out of step before.
+# Every result of a collapse has a string in the trace event, and Rust's results are C's. These
+# lists have differed before.
 
 . "$(dirname "${BASH_SOURCE[0]}")/tap.sh"
 
@@ -18,7 +18,7 @@ has_string() { grep -qE "EMe?\( *$1,[[:space:]]*\"[a-z_]+\" *\)" "$trace"; }
 
 is_result() { echo "$results" | grep -qx "$1"; }
 
-tap "the enum has the values of the kernel's and of the fixes, in their order" \
+tap "the enum has the kernel's values and then those of the fixes" \
 	same_list "$in_pristine
 $in_fixes" "$results"
 for result in $results; do

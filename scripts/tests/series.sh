@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# The series as it is mailed, made of a copy of this repository for a tree of the files
-# that it touches. That it fits a whole kernel tree, and builds, is for `make
-# patches-check`.
+# Tests of the series in the form in which it is mailed. The tests use a copy of this repository,
+# and a tree of the files that the series touches. `make patches-check` applies the series to a
+# whole kernel tree and builds it.
 
 . "$(dirname "${BASH_SOURCE[0]}")/tap.sh"
 . "$TOP/scripts/series.sh"
@@ -52,8 +52,8 @@ tap "the patches are made" says 'patches and a cover letter are in' patches
 tap "one for each, and a cover letter" test "$(count)" -eq $((n + 1))
 tap "the same ones again" again_the_same
 tap "each is signed off" signed_off
-tap "nothing is left that is for us only" for_us_only
-tap "the cover letter tells what was not measured" cover_has 'random histories with C and with Rust: not run (make fuzz)'
+tap "they have no lines for this repository only" for_us_only
+tap "the cover letter lists what was not measured" cover_has 'random histories with C and with Rust: not run (make fuzz)'
 tap "a second version" says 'cover letter' env REROLL=2 "$repo/scripts/patches.sh"
 tap "says so" test -e "$repo/build/patches/v2-0000-cover-letter.patch"
 patches >/dev/null 2>&1
@@ -67,7 +67,7 @@ am() {
 tap "a tree of what the series touches" pristine_tree
 tap "make apply takes it" "$repo/scripts/apply.sh" "$tree" "$tap_dir/applied"
 tap "git am takes them" am
-tap "both come to the same" diff -r --exclude=.git "$tree" "$tap_dir/applied"
+tap "both trees are the same" diff -r --exclude=.git "$tree" "$tap_dir/applied"
 
 port="$repo/scripts/port-check.sh"
 rm -rf "$tree"
@@ -77,32 +77,32 @@ tap "all patches fit the tree they are for" says "all $n patches fit Linux $LINU
 sed -i 's/^PATCHLEVEL = .*/PATCHLEVEL = 99/' "$tree/Makefile"
 tap "another version may fit as well" says "all $n patches fit Linux [0-9]+\.99" "$port" "$tree"
 sed -i '/&alloc_sleep_millisecs_attr.attr,/d' "$tree/mm/khugepaged.c"
-tap "a hunk that does not is told" fails 1 '^    mm/khugepaged.c: Hunk #[0-9]+ FAILED' "$port" "$tree"
-tap "and how many patches" fails 1 "^error: 1 of $n patches do not fit Linux .*CONTRIBUTING.md" "$port" "$tree"
+tap "a hunk that does not fit is printed" fails 1 '^    mm/khugepaged.c: Hunk #[0-9]+ FAILED' "$port" "$tree"
+tap "and the number of patches" fails 1 "^error: 1 of $n patches do not fit Linux .*CONTRIBUTING.md" "$port" "$tree"
 touch "$tree/mm/khugepaged.h"
-tap "and a file that is in the way" fails 1 '^    mm/khugepaged.h: the kernel has a file of this name' "$port" "$tree"
+tap "and a file that exists already" fails 1 '^    mm/khugepaged.h: the kernel has a file with this name' "$port" "$tree"
 git -C "$tree" checkout -q . && rm "$tree/mm/khugepaged.h"
-tap "the tree is as it was" test "$(git -C "$tree" status --porcelain)" = "$before"
+tap "the tree is unchanged" test "$(git -C "$tree" status --porcelain)" = "$before"
 
 echo '// changed' >>"$repo/mm/collapse_file.rs"
-tap "uncommitted changes are told" says '^warning: .* not committed: mm/collapse_file.rs' patches
+tap "uncommitted changes give a warning" says '^warning: .* uncommitted changes: mm/collapse_file.rs' patches
 tap "in the cover letter, too" cover_has 'with uncommitted changes'
 touch "$repo/mm/stray.rs"
-tap "a file of no patch is told" fails 1 '^error: not in one patch each: mm/stray.rs' patches
+tap "a file of no patch is an error" fails 1 '^error: files are not in exactly one patch: mm/stray.rs' patches
 rm "$repo/mm/stray.rs"
 git -C "$repo" mv mm/khugepaged.h mm/gone.h
-tap "and one that is gone" fails 1 "^error: not in one patch each: mm/gone.h mm/khugepaged.h .which is not there." patches
+tap "and a file that is gone" fails 1 "^error: files are not in exactly one patch: mm/gone.h mm/khugepaged.h .which does not exist." patches
 git -C "$repo" reset -q --hard
 
-tap "REROLL is no number" fails 2 '^error: REROLL=x' env REROLL=x "$repo/scripts/patches.sh"
+tap "REROLL is not a number" fails 2 '^error: wrong version number .REROLL=x.; set' env REROLL=x "$repo/scripts/patches.sh"
 tap "arguments are not taken" fails 2 '^usage:' "$repo/scripts/patches.sh" x
 tap "nor by the check" fails 2 '^usage:' "$repo/scripts/patches-check.sh" x
-tap "BUILDS is no kernel" fails 2 '^error: BUILDS=nobody: there is no' env BUILDS=nobody "$repo/scripts/patches-check.sh"
+tap "BUILDS is not a kernel" fails 2 '^error: unknown kernel .BUILDS=none-such, ' env BUILDS=none-such "$repo/scripts/patches-check.sh"
 tap "no tree to check a port to" fails 2 '^usage:' "$port"
-tap "one that is none" fails 1 '^error: KSRC=.* is not a directory' "$port" "$tap_dir/none"
+tap "the tree does not exist" fails 1 '^error: no such directory .KSRC=.*; set' "$port" "$tap_dir/none"
 tap "no tree for checkpatch" fails 2 '^usage:' "$repo/scripts/checkpatch.sh" "$tap_dir"
 rm -rf "$repo/build/patches"
-tap "nothing to check" fails 1 "^error: build/patches has no patches: run 'make patches'" "$repo/scripts/patches-check.sh"
+tap "nothing to check" fails 1 "^error: build/patches has no patches; run 'make patches'" "$repo/scripts/patches-check.sh"
 git -C "$repo" config --unset user.name
-tap "nobody to sign off" fails 1 "^error: who signs the patches off" env GIT_CONFIG_GLOBAL=/dev/null "$repo/scripts/patches.sh"
+tap "no name for Signed-off-by" fails 1 "^error: git has no name or email for Signed-off-by; run" env GIT_CONFIG_GLOBAL=/dev/null "$repo/scripts/patches.sh"
 tap_end

@@ -1,13 +1,14 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# Rust uses no more than 512 bytes of stack in one frame beyond what C does. The
-# compiler's warning about large frames knows C only, so the code is looked at.
+# Rust's largest stack frame is at most 512 bytes larger than C's. The compiler's warning about
+# large frames covers only C, so the test reads the frame sizes from the object code.
 
 . "$(dirname "${BASH_SOURCE[0]}")/tap.sh"
 
 out=$BUILD/linux/build-debug
 
-# The largest frame, in bytes, of the functions in OBJECT whose name matches PATTERN.
+# largest_frame OBJECT PATTERN: print the largest frame, in bytes, of the functions in OBJECT whose
+# name matches PATTERN.
 largest_frame() {
 	objdump -d "$1" | perl -ne '
 		$in = $1 =~ /'"$2"'/ if /^[0-9a-f]+ <(.*)>:$/;

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash
-# KTAP for the tests that run on the host. To be sourced.
+# Functions that print KTAP, for the tests on the host. The tests source this file.
 
 . "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 set +e

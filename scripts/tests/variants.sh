@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# The option builds, without a warning, with the other options it has to do with
-# turned off. The debug kernel has them turned on. The sample, which is built into it,
-# builds as a module, too: of nothing but what the kernel exports.
+# The option builds without warnings if the options that affect it are off. The debug kernel has
+# them on. The sample is built into that kernel. It also builds as a module, and so uses only
+# symbols that the kernel exports.
 
 . "$(dirname "${BASH_SOURCE[0]}")/tap.sh"
 
@@ -28,10 +28,10 @@ has_none() {
 
 tap "builds without SMP, NUMA, MEMCG, USERFAULTFD and DEBUG_VM, helpers inlined, C by default" \
 	"$TOP/scripts/build-kernel.sh" small "${objects[@]}"
-tap "that was so" has_none small
-tap "the debug kernel has them all, and helpers that are called" has_all debug
+tap "the configuration is as expected" has_none small
+tap "the debug kernel has all of them, and helpers are not inlined" has_all debug
 
-# modpost's list of what is exported is made with all modules, of which there are none.
+# modpost writes the list of exported symbols when all modules are built. The kernel has none.
 sample_as_module() {
 	local module=$BUILD/sample-module
 	mkdir -p "$module"

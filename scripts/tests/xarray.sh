@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# lib/test_xarray.c, with our cases, in the harness of the kernel for it, which uses ASAN
-# and UBSAN. It needs make's own rules, which a make above this one may have turned off.
+# Run lib/test_xarray.c, with our cases, in the kernel's harness for it, which uses ASAN and UBSAN.
+# It needs make's built-in rules, which an outer make may have turned off.
 
 . "$(dirname "${BASH_SOURCE[0]}")/tap.sh"
 
