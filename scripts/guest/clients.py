@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Run programs that are not ours while their memory and their files are collapsed.
+"""Run Debian's programs while their memory and files are collapsed.
 
-Each program checks its own data, or it is checked here. Meanwhile khugepaged scans without rest, and
-MADV_COLLAPSE is called for the files of the program and, by process_madvise(), for its memory. A line
-"#client {...}" tells how a program went.
+Each program checks its data, or this script does. Concurrently khugepaged scans without a pause.
+This script calls MADV_COLLAPSE for the files of the program and, through process_madvise(), for
+its memory. A line "#client {...}" has the outcome of each run.
 """
 
 import argparse
@@ -51,17 +51,17 @@ libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 
 
 class Wrong(Exception):
-    """What a program found wrong with its data."""
+    """A program failed, or its data is wrong."""
 
 
 def write(path, text):
-    """Write a file of the kernel."""
+    """Writes to a kernel file."""
     with open(path, "w") as file:
         file.write(str(text))
 
 
 def read(path):
-    """Read a file."""
+    """Returns the content of a file."""
     with open(path) as file:
         return file.read()
 
@@ -75,7 +75,7 @@ class Vector(ctypes.Structure):
 
 
 def collapse_memory(pid):
-    """Collapse what a process maps of files."""
+    """Collapses the file mappings of a process."""
     with contextlib.suppress(OSError):
         pidfd = os.pidfd_open(pid)
         try:
@@ -91,7 +91,7 @@ def collapse_memory(pid):
 
 
 def collapse_path(path):
-    """Collapse a file, by a mapping of our own."""
+    """Collapses a file through a mapping in this process."""
     with contextlib.suppress(OSError):
         file = os.open(path, os.O_RDONLY)
         length = os.fstat(file).st_size // HUGE * HUGE
@@ -114,7 +114,7 @@ def collapse_memfds(pid):
 
 
 def collapse_all(directory):
-    """Collapse all that the program has, again and again."""
+    """Collapses all memory and files of the program in a loop."""
     while True:
         for pid in read(CGROUP + "/cgroup.procs").split():
             collapse_memory(int(pid))
@@ -126,7 +126,7 @@ def collapse_all(directory):
 
 
 def switch_all():
-    """Switch the implementation, again and again."""
+    """Switches the implementation in a loop."""
     while True:
         for impl in ("c", "rust"):
             write(IMPL, impl)
@@ -134,7 +134,7 @@ def switch_all():
 
 
 class Counter(threading.Thread):
-    """Counts the collapses that the kernel traces."""
+    """A thread that counts successful collapses in the trace."""
 
     def __init__(self):
         super().__init__(daemon=True)
@@ -157,7 +157,7 @@ class Counter(threading.Thread):
 
 @contextlib.contextmanager
 def disturbed(impl, directory):
-    """Collapse, and count the collapses, as long as the program runs."""
+    """Collapses in a loop and counts successful collapses while the program runs."""
     write(IMPL, "rust" if impl == "switched" else impl)
     counter = Counter()
     counter.start()
@@ -180,7 +180,7 @@ def disturbed(impl, directory):
 
 
 def start(command, directory, user=None, **options):
-    """Start a program whose memory is to be collapsed."""
+    """Starts a program in the cgroup whose memory is collapsed."""
     def enter():
         write(CGROUP + "/cgroup.procs", os.getpid())
         if user:
@@ -194,7 +194,7 @@ def start(command, directory, user=None, **options):
 
 
 def finish(process, directory, what=""):
-    """Wait for a program, which has to succeed. Returns its output, where that was asked for."""
+    """Waits for a program, which must succeed, and returns its stdout if that is a pipe."""
     try:
         output, _ = process.communicate(timeout=TIMEOUT)
     except subprocess.TimeoutExpired as timeout:
@@ -207,12 +207,12 @@ def finish(process, directory, what=""):
 
 
 def call(command, directory, **options):
-    """Run a program to its end."""
+    """Runs a program to its end and returns its stdout if that is a pipe."""
     return finish(start(command, directory, **options), directory)
 
 
 def until(condition, what, seconds=TIMEOUT):
-    """Wait for something."""
+    """Waits until a condition is true, and raises Wrong at the timeout."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
@@ -221,7 +221,7 @@ def until(condition, what, seconds=TIMEOUT):
 
 
 class Qemu:
-    """A virtual machine that counts in all its memory, and notices a page that is not as it was.
+    """A virtual machine that counts in all its memory and detects a page with wrong content.
 
     A file on tmpfs can be mapped where huge pages fit, but QEMU maps a memfd elsewhere.
     """
@@ -245,7 +245,7 @@ class Qemu:
         self.command("qmp_capabilities")
 
     def command(self, name, **arguments):
-        """Have QEMU do something."""
+        """Runs a QMP command and returns its result."""
         self.file.write(json.dumps({"execute": name, "arguments": arguments}) + "\n")
         self.file.flush()
         while True:
@@ -260,24 +260,24 @@ class Qemu:
                 return answer["return"]
 
     def enable(self, *capabilities):
-        """Choose a way of migration."""
+        """Enables migration capabilities."""
         self.command("migrate-set-capabilities",
                      capabilities=[{"capability": name, "state": True} for name in capabilities])
 
     def passes(self):
-        """How often it has gone through its memory."""
+        """Returns the number of passes of the guest over its memory."""
         text = read(self.serial)
         if "X" in text:
             raise Wrong(f"the guest of QEMU ({self.name}) lost a count in pass {len(text)}")
         return len(text)
 
     def goes_on(self, passes=5):
-        """See it go through its memory some times more."""
+        """Waits until the guest has made some more passes."""
         before = self.passes()
         until(lambda: self.passes() >= before + passes, f"the guest of QEMU ({self.name}) stands still")
 
     def migrated(self):
-        """Whether the migration is over, which must not fail."""
+        """Returns whether the migration has completed, and raises Wrong if it failed."""
         info = self.command("query-migrate")
         if info.get("status") in ("failed", "cancelled", "postcopy-paused"):
             raise Wrong(f"migration {info['status']}: " + info.get("error-desc", "") + " " + " / ".join(
@@ -285,13 +285,13 @@ class Qemu:
         return info.get("status") == "completed"
 
     def end(self):
-        """End it, however far it is."""
+        """Kills QEMU."""
         self.process.kill()
         self.process.wait()
 
 
 def qemu_postcopy(directory, args, *capabilities):
-    """Move a virtual machine, which runs on the other side before its memory is there."""
+    """Migrates a virtual machine by post-copy: the target runs before it has all memory."""
     source = Qemu(directory, "source", args.counters)
     target = Qemu(directory, "target", args.counters, "-incoming", "defer")
     try:
@@ -299,7 +299,7 @@ def qemu_postcopy(directory, args, *capabilities):
             side.enable("postcopy-ram", *capabilities)
         target.command("migrate-incoming", uri=f"unix:{directory}/migration")
         source.goes_on()
-        # Slow enough for collapses while pages are missing.
+        # The migration is slow enough for collapses while pages are missing.
         source.command("migrate-set-parameters", **{"max-bandwidth": 64 << 20, "max-postcopy-bandwidth": 12 << 20})
         source.command("migrate", uri=f"unix:{directory}/migration")
         until(lambda: source.command("query-migrate").get("ram", {}).get("transferred", 0) > 1 << 20, "no migration")
@@ -312,12 +312,12 @@ def qemu_postcopy(directory, args, *capabilities):
 
 
 def qemu_preempt(directory, args):
-    """The same with a channel of its own for pages that are waited for."""
+    """Migrates by post-copy with a separate channel for pages that the target waits for."""
     qemu_postcopy(directory, args, "postcopy-preempt")
 
 
 def qemu_snapshot(directory, args):
-    """Save a virtual machine while it runs, by write protection, and load what was saved."""
+    """Saves a running virtual machine, with write protection, and loads the snapshot."""
     source = Qemu(directory, "source", args.counters)
     try:
         source.goes_on()
@@ -339,12 +339,12 @@ FIO = ["fio", "--name=job", "--filename=data", "--size=16M", "--bs=4k", "--verif
 
 
 def fio_mmap(directory, _args):
-    """Write a file by mmap() and verify it."""
+    """Writes a file through mmap() and verifies it."""
     call(FIO + ["--ioengine=mmap", "--rw=randwrite", "--loops=8"], directory)
 
 
 def read_mapped(path):
-    """Read a file by mmap(), again and again."""
+    """Reads a file through mmap() in a loop."""
     with open(path, "rb") as file:
         view = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
         while True:
@@ -353,7 +353,7 @@ def read_mapped(path):
 
 
 def fio_direct(directory, _args):
-    """Write a file past the page cache while it is mapped elsewhere; both have to see the same."""
+    """Writes a file with O_DIRECT while another process maps it. Both must see the same data."""
     path = directory + "/data"
     with open(path, "wb") as file:
         file.write(bytes(16 << 20))
@@ -372,7 +372,7 @@ def fio_direct(directory, _args):
 
 
 def sqlite_work(directory, seconds):
-    """Move amounts between rows of a database of some megabytes. The sum stays."""
+    """Moves amounts between rows of a database of some megabytes. Their sum must not change."""
     base = sqlite3.connect(directory + "/base", timeout=60)
     base.execute("PRAGMA journal_mode=WAL")
     base.execute("PRAGMA mmap_size=67108864")
@@ -403,12 +403,12 @@ def sqlite_work(directory, seconds):
 
 
 def sqlite(directory, args):
-    """SQLite with a write-ahead log, which reads the database by mmap()."""
+    """Runs SQLite with a write-ahead log. It reads the database through mmap()."""
     call([sys.executable, os.path.abspath(__file__), "--work", "sqlite_work", directory, str(args.seconds)], directory)
 
 
 def lmdb_work(directory, seconds):
-    """Write a memory-mapped database and compare it with what was written."""
+    """Writes a memory-mapped database and compares its content with a copy."""
     import lmdb  # pylint: disable=import-outside-toplevel
     base = lmdb.open(directory + "/base", map_size=32 << 20, writemap=True, sync=False)
     model = {}
@@ -430,12 +430,15 @@ def lmdb_work(directory, seconds):
 
 
 def lmdb_client(directory, args):
-    """LMDB, which writes its database by mmap()."""
+    """Runs LMDB, which writes its database through mmap()."""
     call([sys.executable, os.path.abspath(__file__), "--work", "lmdb_work", directory, str(args.seconds)], directory)
 
 
 def postgres_template(args):
-    """PostgreSQL where another user may read it, and a cluster of databases, which takes long to make."""
+    """Returns the paths of PostgreSQL's programs and of a template cluster, which it makes once.
+
+    The copy of the programs is readable for the server's user.
+    """
     programs, template = "/run/work/postgresql", "/run/work/template"
     if not os.path.exists(template):
         shutil.copytree(args.postgresql, programs, symlinks=True)
@@ -447,7 +450,7 @@ def postgres_template(args):
 
 
 def postgresql(directory, args):
-    """PostgreSQL, whose buffers are in shared memory."""
+    """Runs PostgreSQL, whose buffers are in shared memory."""
     bin_, template = postgres_template(args)
     shutil.copytree(template, directory + "/data")
     for root, _, files in os.walk(directory):
@@ -480,7 +483,7 @@ def postgresql(directory, args):
 
 
 def stress_ng(directory, args):
-    """stress-ng's tests of memory, which verify what they wrote."""
+    """Runs stress-ng's memory tests, which verify their data."""
     call(["stress-ng", "--userfaultfd", "1", "--memfd", "1", "--memfd-bytes", "16M", "--shm", "1", "--shm-bytes", "8M",
           "--mremap", "1", "--mremap-bytes", "8M", "--vm-splice", "1", "--mmap", "1", "--mmap-file", "--mmap-bytes", "16M",
           "--verify", "--temp-path", directory, "--timeout", str(args.seconds)], directory)
@@ -490,7 +493,7 @@ HASH = "import hashlib\nd = b''\nfor i in range(%d): d = hashlib.sha256(d + repr
 
 
 def python_text(directory, args):
-    """A Python whose text is collapsed while it runs."""
+    """Runs a copy of Python while its text is collapsed."""
     shutil.copy(os.path.realpath(sys.executable), directory + "/python")
     digest = b""
     for i in range(2000):
@@ -499,11 +502,11 @@ def python_text(directory, args):
     while time.monotonic() < end:
         said = call([directory + "/python", "-S", "-c", HASH % 2000], directory, stdout=subprocess.PIPE).decode().strip()
         if said != digest.hex():
-            raise Wrong(f"python said {said} in place of {digest.hex()}")
+            raise Wrong(f"python printed {said} instead of {digest.hex()}")
 
 
 def compiler_text(directory, args):
-    """A compiler whose text is collapsed while it runs."""
+    """Runs a copy of a compiler while its text is collapsed."""
     shutil.copy(args.cc1, directory + "/cc1")
     with open(directory + "/source.c", "w") as file:
         for i in range(60):
@@ -517,7 +520,7 @@ def compiler_text(directory, args):
             raise Wrong("the compiler's output has changed")
 
 
-# The program, and where its files are.
+# For each client: its function, and the file systems that it runs on.
 CLIENTS = {
     "qemu-postcopy": (qemu_postcopy, ["memfd", "tmpfs"]),
     "qemu-preempt": (qemu_preempt, ["memfd", "tmpfs"]),
@@ -534,7 +537,7 @@ CLIENTS = {
 
 
 def run(name, impl, where, args):
-    """Run a program once. Returns what came of it."""
+    """Runs a program once and returns the outcome."""
     directory = f"/run/{'work' if where == 'memfd' else where}/client"
     shutil.rmtree(directory, ignore_errors=True)
     os.mkdir(directory)
@@ -558,7 +561,7 @@ def run(name, impl, where, args):
 
 
 def main():
-    """Run all programs that were asked for."""
+    """Runs all programs that the arguments name."""
     if sys.argv[1:2] == ["--work"]:
         globals()[sys.argv[2]](sys.argv[3], float(sys.argv[4]))
         return 0
@@ -566,7 +569,7 @@ def main():
     parser.add_argument("--counters", help="kernel of the virtual machines")
     parser.add_argument("--cc1", help="the compiler")
     parser.add_argument("--postgresql", help="PostgreSQL's directory")
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="that a program works")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="running time of a program in seconds")
     parser.add_argument("--impl", action="append", choices=["c", "rust", "switched"])
     parser.add_argument("names", nargs="*", metavar="CLIENT", choices=[[], *CLIENTS])
     args = parser.parse_args()

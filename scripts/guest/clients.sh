@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# Run clients.py in the guest. Debian's Python has Debian's modules.
+# Run clients.py in the guest, with Debian's Python, which has Debian's modules.
 #
 #   clients.sh OPTION... [CLIENT...]
 

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * A multiboot kernel that counts in its memory, and notices if a count is lost.
+ * A multiboot kernel that counts in its memory and detects a lost count.
  *
- * Each pass adds one to two words of each page, and writes a "." to the serial port. A word that is
- * not the number of the pass before it is a page whose content is lost or old: "X", and no more.
+ * Each pass adds one to two words of each page and writes a "." to the serial port. If a word is not
+ * the number of the previous pass, the content of its page is lost or old. The kernel then writes an
+ * "X" and stops.
  */
 	.code32
 	.set FIRST, 0x200000		/* above the kernel */
-	.set END, 0x3e00000		/* below what the BIOS has at the end of 64 MiB */
+	.set END, 0x3e00000		/* below the BIOS's memory at the end of 64 MiB */
 	.set LAST_WORD, 0xffc
 	.set SERIAL, 0x3f8
 

@@ -1,11 +1,11 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# Run the tests of collapse_file() in Rust, and print the kernel's addresses that
-# they have come by: lines "pc ADDRESS".
+# Run the tests of collapse_file() in Rust, and print the kernel addresses that they reached as
+# lines "pc ADDRESS".
 
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
-# Not in memory, where it would count as shmem.
+# The file is on disk, because on tmpfs it would count as shmem.
 export KCOV_OUT=/run/ext4/kcov
 
 echo rust >"$impl" || exit 1

@@ -1,13 +1,13 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# Run collapse_fuzz in the guest, a third of the cases each with files on ext4, on xfs, and
-# on xfs with blocks that are smaller than pages:
+# Run collapse_fuzz in the guest. The cases are split equally between files on ext4, on xfs, and on
+# xfs with blocks that are smaller than pages:
 #
 #   fuzz.sh CASES SEED
-#   fuzz.sh -- OPTION...	collapse_fuzz with these options, and no more
+#   fuzz.sh -- OPTION...	run only collapse_fuzz with these options
 #
-# What it prints stands between a line "#fuzz FS" and a line "#end FS STATUS"; "#leaks"
-# introduces memory that was lost.
+# The output of a run is between a line "#fuzz FS" and a line "#end FS STATUS". Leaks follow after
+# "#leaks".
 
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 

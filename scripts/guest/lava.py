@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Run the suites on a machine of a lab, as root, and tell LAVA of each test.
+"""Run the suites on a lab machine, as root, and report each test to LAVA.
 
     lava.py [-i IMPL] [SUITE...]
 
-The disks that the suites want are images in a directory of this machine ($WORK,
-/var/tmp). Without LAVA's programs the output is what tests.sh prints, and the exit
-status tells the rest.
+The suites use images in a directory of this machine ($WORK, default /var/tmp) as disks. If LAVA's
+programs are not installed, the script only prints the output of tests.sh and the sums. The exit
+status is 0 if all tests pass and the kernel reports no bug or leak.
 """
 
 import os
@@ -26,13 +26,13 @@ OUTCOMES = {"passed": "pass", "failed": "fail", "skipped": "skip"}
 
 
 def tell(program, *args):
-    """Call one of LAVA's programs, if this machine has them."""
+    """Calls one of LAVA's programs, if it is installed."""
     if shutil.which(program):
         subprocess.run([program, *args], check=False)
 
 
 def tell_suite(suite):
-    """All tests of a suite that has ended. What LAVA takes for a name has no blanks."""
+    """Reports all tests of a suite to LAVA. A name in LAVA must not have blanks."""
     def name(text):
         return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-")[:120] or "test"
     tell("lava-test-set", "start", name(f"{suite.name}-{suite.impl}"))
@@ -42,15 +42,15 @@ def tell_suite(suite):
 
 
 def kernel_log():
-    """What the kernel has said, line by line."""
+    """Returns the lines of the kernel's log."""
     return subprocess.run([vm.tool("dmesg")], check=True, stdout=subprocess.PIPE, text=True,
                           errors="replace").stdout.splitlines(keepends=True)
 
 
 def complaints(before, directory):
-    """What of the kernel's log since before tells of a bug."""
+    """Returns the lines in the kernel's log after `before` that report a bug."""
     said = kernel_log()
-    # The log is a ring, and may have lost what was last.
+    # The log is a ring buffer, and may have overwritten the last old line.
     if before and before[-1] in said:
         said = said[said.index(before[-1]) + 1:]
     path = os.path.join(directory, "dmesg")
@@ -60,7 +60,7 @@ def complaints(before, directory):
 
 
 def run(arguments, environment, directory):
-    """The suites. Returns the exit status."""
+    """Runs the suites, reports them to LAVA, and returns the exit status."""
     log = ktap.Run()
     before = kernel_log()
     with subprocess.Popen([os.path.join(HERE, "tests.sh")] + arguments, env=environment, stdin=subprocess.DEVNULL,
@@ -102,11 +102,11 @@ def main():
                 return run(sys.argv[1:], dict(os.environ, DISKS=" ".join(loops)), directory)
             finally:
                 for loop in loops:
-                    # Swapped to, as long as that lasts.
+                    # One of the devices is in use as swap.
                     subprocess.run([vm.tool("swapoff"), loop], check=False, stderr=subprocess.DEVNULL)
                     subprocess.run([vm.tool("losetup"), "--detach", loop], check=False)
     except (vm.Failed, OSError, subprocess.CalledProcessError) as failed:
-        sys.exit(f"error: {failed}; another place for the disks than /var/tmp can be given with WORK=")
+        sys.exit(f"error: the suites cannot run ({failed}); set WORK to a directory with space for the disks")
 
 
 if __name__ == "__main__":

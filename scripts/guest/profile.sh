@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# Collapse with C and with Rust, for scripts/profile.py.
+# Run one scenario of collapse_bench with C and with Rust, for scripts/profile.py.
 #
 #   profile.sh SCENARIO
 
@@ -9,7 +9,7 @@
 echo 3600000 >$thp/khugepaged/scan_sleep_millisecs
 echo never >$thp/shmem_enabled
 echo "profile: begin"
-# Until QEMU has been told.
+# Wait until profile.py has sent its commands to QEMU's monitor.
 sleep 10
 "$bin/collapse_bench" -n 1 "$@"
 status=$?

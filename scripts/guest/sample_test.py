@@ -50,11 +50,11 @@ tests, device = [], -1
 
 
 class Skip(Exception):
-    """Why a test cannot be made here."""
+    """The reason why a test cannot run."""
 
 
 def test(function):
-    """A test is a function; it fails by an exception."""
+    """Registers a function as a test, which fails if it raises an exception."""
     tests.append(function)
     return function
 
@@ -71,7 +71,7 @@ def same(have, want):
 # ---- the device
 
 def ask(number, fd, start=0, end=NR, capacity=4096, flags=0, buffer=None, reserved=0):
-    """One ioctl. Returns the answer's flags and start, and the elements."""
+    """Calls an ioctl once and returns the answer's flags and start, and the elements."""
     element = ENTRY if number == ENTRIES else VMA
     array = ctypes.create_string_buffer(element.size * capacity)
     request = bytearray(REQUEST.pack(fd, flags, start, end, ctypes.addressof(array) if buffer is None else buffer,
@@ -82,7 +82,7 @@ def ask(number, fd, start=0, end=NR, capacity=4096, flags=0, buffer=None, reserv
 
 
 def entries(fd, start=0, end=NR, capacity=4096):
-    """All of a range, with as many ioctls as it takes, and the parts of a hole as one."""
+    """Returns all entries of a range, with as many ioctls as needed, and joins parts of holes."""
     found = []
     while True:
         flags, after, some = ask(ENTRIES, fd, start, end, capacity)
@@ -99,14 +99,14 @@ def entries(fd, start=0, end=NR, capacity=4096):
 
 
 def fails(error, *args, **options):
-    """Both ioctls fail alike."""
+    """Checks that both ioctls fail with an error."""
     for number in (ENTRIES, VMAS):
         try:
             ask(number, *args, **options)
         except OSError as failure:
             same(errno.errorcode[failure.errno], errno.errorcode[error])
         else:
-            raise AssertionError(f"there is no {errno.errorcode[error]}")
+            raise AssertionError(f"the ioctl did not fail with {errno.errorcode[error]}")
 
 
 # ---- files
@@ -137,7 +137,7 @@ def file_on(directory, content=b""):
 
 @contextlib.contextmanager
 def mapped(fd, pages=NR, offset=0, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ | mmap.PROT_WRITE):
-    """Aligned, as a mapping has to be for a collapse."""
+    """Maps a file at an aligned address, which a collapse requires."""
     size = pages * PAGE
     area = libc.mmap(None, size + HUGE, 0, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
     base = (area + HUGE - 1) // HUGE * HUGE
@@ -149,7 +149,7 @@ def mapped(fd, pages=NR, offset=0, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ | 
 
 
 def cached(fd, first, pages):
-    """How many pages of a range are in the page cache, as cachestat() counts them."""
+    """Returns the number of pages of a range in the page cache, from cachestat()."""
     found = bytearray(40)
     within = bytearray(struct.pack("=QQ", first * PAGE, pages * PAGE))
     same(libc.syscall(451, fd, (ctypes.c_char * 16).from_buffer(within), (ctypes.c_char * 40).from_buffer(found), 0), 0)
@@ -157,8 +157,11 @@ def cached(fd, first, pages):
 
 
 def page_out(fd, base, first, pages):
-    """Only what is mapped can be had to be swapped out, and nothing that is not on the LRU: another CPU may
-    still have to put it there, which a collapse has it do, or compaction have it for a moment."""
+    """Swaps pages out.
+
+    Only mapped pages on the LRU can be swapped out. A page may still be in the LRU batch of another
+    CPU, which a collapse drains, or compaction may have isolated it.
+    """
     at = base + first * PAGE
     for _ in range(50):
         ctypes.string_at(at, pages * PAGE)
@@ -171,21 +174,21 @@ def page_out(fd, base, first, pages):
 
 
 def collapse(base):
-    """Another CPU may still have to put new folios on the LRU."""
+    """Collapses a range, and retries while new folios are still in the LRU batch of another CPU."""
     for _ in range(50):
         if libc.madvise(base, HUGE, MADV_COLLAPSE) == 0:
             return
         same(ctypes.get_errno(), errno.EAGAIN)
         time.sleep(0.1)
-    raise AssertionError("EAGAIN all the time")
+    raise AssertionError("each attempt failed with EAGAIN")
 
 
 @contextlib.contextmanager
 def parked(function, run):
-    """Have a thread run something, and wait before it calls function."""
+    """Runs something in a thread, which waits before it calls a function."""
     if not os.path.exists(INJECT):
         raise Skip("no collapse_file_inject in debugfs")
-    # The writer is the one who will be parked.
+    # The kernel parks the thread that writes to the file.
     def begin():
         with open(INJECT, "w") as inject:
             inject.write(f"{function} park")
@@ -200,7 +203,7 @@ def parked(function, run):
                     break
             time.sleep(0.01)
         else:
-            raise AssertionError(f"nobody waits before {function}")
+            raise AssertionError(f"no thread waits before {function}")
         yield
     finally:
         with open(INJECT, "w") as inject:
@@ -209,7 +212,7 @@ def parked(function, run):
 
 
 class Userfaultfd:
-    """A userfaultfd, registered for an area."""
+    """A userfaultfd that is registered for an area."""
 
     def __init__(self, base, pages, mode):
         features = {WP: 1 << 12, MINOR: 1 << 10}
@@ -226,7 +229,7 @@ class Userfaultfd:
         os.close(self.fd)
 
 
-# ---- what is in the page cache
+# ---- the content of the page cache
 
 @test
 def small_folios_and_holes():
@@ -272,7 +275,7 @@ def a_huge_folio_is_one_entry():
         collapse(base)
         huge = (0, NR, 0, FOLIO, 9, UPTODATE | DIRTY)
         same(entries(fd), [huge])
-        # As a whole, whatever the range.
+        # The entry always has the whole folio.
         same(entries(fd, 100, 101), [huge])
         same(entries(fd, 511, 514), [huge, (512, 1, 0, FOLIO, 0, UPTODATE | DIRTY), (513, 1, 0, HOLE, 0, 0)])
 
@@ -281,7 +284,7 @@ def a_huge_folio_is_one_entry():
 def a_locked_folio():
     with memfd(NR, range(NR)) as fd, mapped(fd) as base:
         same([e for e in entries(fd) if e[5] & LOCKED], [])
-        # By a collapse, which has locked the first batch of folios by then.
+        # At this point the collapse has locked its first batch of folios.
         with parked("filemap_release_folio", lambda: libc.madvise(base, HUGE, MADV_COLLAPSE)):
             locked = [e[0] for e in entries(fd) if e[5] & LOCKED]
         expect(locked and locked == list(range(len(locked))), locked)
@@ -362,7 +365,7 @@ def far_away():
         same(ask(VMAS, fd, LARGEST_FILE - 9, LARGEST_FILE)[2], [])
 
 
-# ---- who maps it
+# ---- mappings of the file
 
 @test
 def vmas_are_those_that_map_the_range():
@@ -424,7 +427,7 @@ def more_vmas_than_there_is_room_for():
             same((len(found), flags & MORE), (count, more))
         areas = [libc.mmap(None, PAGE, mmap.PROT_READ, mmap.MAP_PRIVATE, fd, 0) for _ in range(MAX_VMAS)]
         for area in areas[::2]:
-            # Neighbours are not to become one.
+            # Adjacent VMAs must not be merged.
             libc.mprotect(ctypes.c_void_p(area), ctypes.c_size_t(PAGE), 0)
         flags, _, found = ask(VMAS, fd, capacity=2 * MAX_VMAS)
         for area in areas:
@@ -490,11 +493,11 @@ def efault():
             for address in (None, 8, hidden, (1 << 64) - 16):
                 same(libc.ioctl(device, number, address), -1)
                 same(ctypes.get_errno(), errno.EFAULT)
-        # There is room for one element, and then there is no memory.
+        # The buffer has room for one element, and the following page is not mapped.
         with mapped(-1, 1, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as room:
             fails(errno.EFAULT, fd, buffer=room + PAGE - ENTRY.size)
             ask(ENTRIES, fd, 0, 1, buffer=room + PAGE - ENTRY.size)
-        # An answer that cannot be written.
+        # The ioctl can read the request, but cannot write the answer.
         request = REQUEST.pack(fd, 0, 0, 1, 0, 1, 0, 0, 0)
         with mapped(-1, 1, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as area:
             array = ctypes.create_string_buffer(ENTRY.size)
@@ -523,7 +526,7 @@ def enotty():
         same(ctypes.get_errno(), errno.ENOTTY)
 
 
-# ---- others at work
+# ---- concurrent changes
 
 @test
 def while_the_file_changes():
@@ -545,7 +548,7 @@ def while_the_file_changes():
         thread.start()
         kinds = set()
         begin = time.monotonic()
-        # As long as it takes on a slow machine.
+        # The loop ends after 10 s and four changes, or after 120 s on a slow machine.
         while time.monotonic() - begin < 10 or len(turns) < 4 and time.monotonic() - begin < 120:
             flags, after, found = ask(ENTRIES, fd, 0, 2 * NR, BATCH)
             expect(found[0][0] == 0, "a gap at the begin")
@@ -578,7 +581,7 @@ def while_vmas_come_and_go():
             seen |= {(v[2], (v[1] - v[0]) // PAGE) for v in found}
         stop.set()
         thread.join()
-        # And what there is for a moment while it is split.
+        # The last two exist only while munmap() splits the VMA.
         expect(seen <= {(8, 16), (8, 4), (16, 8), (12, 12), (12, 4)}, seen)
         expect(seen, "none was seen")
 
@@ -603,7 +606,7 @@ def many_at_once():
 # ---- pcmap
 
 def pcmap(fd, *options, status=0):
-    """Run it on an open file."""
+    """Runs pcmap on an open file and returns its stdout, or its stderr if it must fail."""
     done = subprocess.run([PCMAP, *options] + ([f"/proc/self/fd/{fd}"] if fd is not None else []),
                           pass_fds=[fd] if fd is not None else [], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                           text=True, timeout=30)
@@ -613,7 +616,7 @@ def pcmap(fd, *options, status=0):
 
 @contextlib.contextmanager
 def crafted():
-    """Two rows of small pages, holes, swapped and allocated ones, by eights; then a hole."""
+    """Makes a file with two rows of small, missing, swapped and allocated pages, by eights."""
     with memfd(NR) as fd, mapped(fd) as base:
         for page in range(128):
             if page // 8 % 4 in (0, 2):
@@ -663,7 +666,7 @@ def pcmap_draws():
         picture = xml.etree.ElementTree.fromstring(pcmap(fd, "--svg"))
         space = "{http://www.w3.org/2000/svg}"
         rects = [r.get("class") for r in picture.iter(space + "rect")]
-        # Of the first row two each, and one in the legend; the other rows look the same.
+        # The first row has two of each, and the legend one. The other row has the same content.
         same([rects.count(c) for c in "psf"], [3, 3, 3])
         texts = ["".join(t.itertext()) for t in picture.iter(space + "text")]
         expect(f"mapped at {base:x}-{base + HUGE:x} from page 0, userfaultfd: missing" in texts, texts)
@@ -698,7 +701,7 @@ def pcmap_with_wrong_arguments():
             expect("usage: pcmap FILE" in pcmap(fd, *options, status=2), options)
         expect("usage: pcmap FILE" in pcmap(None, status=2), "no usage")
         expect(pcmap(fd, "--help").startswith("usage: "), "no help")
-        # Beyond all files.
+        # The start is past the end of all files.
         same(pcmap(fd, "--start=18446744073709551615", "--pages=5").splitlines()[0], "0 pages")
         pcmap(fd, f"--start={LARGEST_FILE - 3}", "--pages=18446744073709551615")
     same(pcmap(None, "/nowhere", status=1), "error: /nowhere: No such file or directory\n")
@@ -729,7 +732,7 @@ def pcmap_of_a_file_whose_pages_are_elsewhere():
 @test
 def pcmap_without_the_right():
     with memfd(1) as fd:
-        # The device opens for root, and asks for the capability; for others it does not.
+        # Root can open the device, which then checks the capability. Other users cannot open it.
         for command, user in (["setpriv", "--bounding-set=-sys_admin"], None), ([], 65534):
             done = subprocess.run(command + [PCMAP, f"/proc/self/fd/{fd}"], pass_fds=[fd], user=user,
                                   stderr=subprocess.PIPE, text=True, check=False)

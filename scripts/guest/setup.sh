@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash disable=SC2034
-# What every guest script starts with. To be sourced, as root in the guest.
+# Mounts and variables for all guest scripts, which source this file as root in the guest.
 
 set -u
 export PATH=$PATH:/usr/sbin:/sbin
@@ -13,40 +13,40 @@ impl=$thp/khugepaged/collapse_file
 mount -t tracefs none /sys/kernel/tracing 2>/dev/null
 mountpoint -q /sys/fs/cgroup || mount -t cgroup2 none /sys/fs/cgroup
 mountpoint -q /sys/kernel/debug || mount -t debugfs none /sys/kernel/debug
-# The order in which the host attaches its images, or where else they are.
+# The images, in the order in which the host attaches them. DISKS names different devices.
 read -ra disks <<<"${DISKS:-/dev/vda /dev/vdb /dev/vdc /dev/vdd}"
 mkdir -p /run/ext4 /run/xfs /run/xfs-small-blocks /run/tmpfs /run/work
 mount -t ext4 "${disks[0]}" /run/ext4 && mount -t xfs "${disks[1]}" /run/xfs && swapon "${disks[2]}" &&
 	mount -t xfs "${disks[3]}" /run/xfs-small-blocks ||
-	{ echo "error: the disks are not there"; exit 1; }
+	{ echo "error: disks cannot be mounted (${disks[*]}); attach the images, or set DISKS"; exit 1; }
 mount -t tmpfs -o huge=advise none /run/tmpfs
-# Some tests make files where they are, and map them to be executed, which not every /run allows.
+# Some tests make files in the current directory and map them executable. /run may forbid that.
 mount -t tmpfs none /run/work
 
-# Not to have the scheduler's code patched each time that a test begins to trace. QEMU's emulation was
-# seen, once in some 60 guests, to deliver a breakpoint of the patching when that was long over.
+# record-cmd patches the scheduler's code whenever a test starts tracing. In about one of 60 guests,
+# QEMU's emulation delivered a breakpoint after the patching had ended.
 echo 0 >/sys/kernel/tracing/options/record-cmd
-# For collapse_file and collapse_file_results: files on disk.
+# collapse_file and collapse_file_results make their files here.
 export COLLAPSE_FILE_DIR=/run/xfs COLLAPSE_FILE_SMALL_BLOCKS_DIR=/run/xfs-small-blocks
-# What the tests inject comes and goes with kprobes, which wait for RCU each time.
+# Tests inject failures with kprobes. Each change of a kprobe waits for RCU.
 echo 1 >/sys/kernel/rcu_expedited
 cd /run/work || exit 1
 
 kmemleak=/sys/kernel/debug/kmemleak
 [ ! -e $kmemleak ] || echo clear >$kmemleak
 
-# What has been lost since, from a line "#leaks" on to "#leaks-end": objects that
-# kmemleak finds, and, with the files gone, folios that a collapse has allocated.
+# Print leaks between a line "#leaks" and a line "#leaks-end". They are objects that kmemleak finds,
+# and folios of collapses that still exist after all files are gone.
 leaks() {
 	local owners=/sys/kernel/debug/page_owner_stacks/show_stacks
 	echo "#leaks"
 	if [ -e $kmemleak ]; then
-		# Twice: what is on its way between two owners looks like a leak the first time.
+		# An object that moves between two owners looks like a leak in the first scan.
 		echo scan >$kmemleak
 		sleep 6
 		echo scan >$kmemleak
-		# kunit_attach_mm() has one reference too many to the mm that it makes. What was allocated
-		# before there was a process is of no test.
+		# kunit_attach_mm() leaks a reference to the mm that it makes. Objects from before the
+		# first process do not belong to a test.
 		awk 'function tell() { if (object !~ /kunit_attach_mm|comm "swapper\/0", pid 0,/) printf "%s", object; object = "" }
 			/^unreferenced/ { tell() }
 			{ object = object $0 "\n" }

@@ -1,10 +1,10 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# The interactive shell of a guest. Without ACPI a guest cannot power off, so it ends
-# by a reboot, which QEMU takes for its exit.
+# Run the interactive shell of a guest. Without ACPI a guest cannot power off. It reboots at the
+# end, and QEMU exits on a reboot.
 
 top=$PWD
-# Those of `make shell`, and not somebody's own.
+# `make shell` attaches its disks. Other callers of vng may not attach any.
 if [ -e /dev/vdd ]; then
 	. "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 	echo "disks: /run/ext4, /run/xfs; swap; programs: $(realpath "$bin")"

@@ -3,10 +3,10 @@
 # Run the test suites in the guest, with Rust and with C:
 #
 #   tests.sh [-i IMPL] [SUITE...]
-#   tests.sh -l		list the suites and their time limits, anywhere
+#   tests.sh -l		list the suites and their time limits, also outside a guest
 #
-# Each suite's output stands between a line "#suite NAME IMPL" and a line
-# "#end NAME IMPL STATUS"; "#leaks" introduces memory that was lost.
+# The output of a suite is between a line "#suite NAME IMPL" and a line "#end NAME IMPL STATUS".
+# Leaks follow after "#leaks".
 
 if [ "${1:-}" = -l ]; then
 	here=. bin=.
@@ -20,8 +20,9 @@ if [ "${1:-}" = -i ]; then
 	shift 2
 fi
 
-# Name, time limit in seconds, command. Functions of this file limit what they run
-# themselves. khugepaged maps at a fixed address, where the heap may be if that is anywhere.
+# Name, time limit in seconds, command. Functions of this file limit their commands themselves.
+# setarch -R disables address space randomization, because khugepaged maps at a fixed address, which
+# the heap could occupy.
 suites() {
 	cat <<-EOT
 		sysfs 60 sysfs_test
@@ -61,11 +62,11 @@ shmem_always() {
 	return $status
 }
 
-# Run a command with the classic LRU, where the kernel has the multi-gen one.
+# Run a command with the classic LRU, if the kernel uses the multi-gen LRU.
 classic_lru() {
 	local lru=/sys/kernel/mm/lru_gen/enabled before status
 	before=$(cat $lru 2>/dev/null)
-	((${before:-0} & 1)) || { echo "1..0 # SKIP the classic LRU is the only one, or in use anyway"; return 4; }
+	((${before:-0} & 1)) || { echo "1..0 # SKIP the kernel already uses the classic LRU"; return 4; }
 	echo 0 >$lru || return
 	timeout -k 10 300 "$@"
 	status=$?
@@ -73,9 +74,9 @@ classic_lru() {
 	return $status
 }
 
-# Run a command up to three times until it succeeds. split_huge_page_test takes it for a
-# failure if somebody else has a reference to its folio for a moment, as in one run of
-# five; a mistake of ours would show each time. That it took more than one try is told.
+# Run a command up to three times until it succeeds. split_huge_page_test fails if another task has
+# a transient reference to its folio, as in one of five runs. A bug in our code would fail each
+# time. "#again" marks each further try.
 again() {
 	local try
 	for try in 1 2 3; do
@@ -84,8 +85,8 @@ again() {
 	done
 }
 
-# The same for khugepaged's tests of files. They exit with 0 and say ok at the end even if a step has
-# failed, so the words of each step count.
+# Do the same for khugepaged's tests of files. They exit with 0 and print ok at the end even if a
+# step has failed, so the output of each step counts.
 khugepaged_again() {
 	local try status
 	for try in 1 2 3; do
@@ -98,17 +99,17 @@ khugepaged_again() {
 	return "$status"
 }
 
-# As a comment: it speaks KTAP itself.
+# Run collapse_fuzz. Its output is KTAP, so it is printed as comments.
 fuzz_once() {
 	timeout -k 10 400 "$bin/collapse_fuzz" "$@" 2>&1 | sed 's/^/# /'
 	return "${PIPESTATUS[0]}"
 }
 
-# Random histories, some of which are the same each time. They compare the two
-# implementations, so once is enough.
+# Compare both implementations on random histories, some of which are the same each time. The suite
+# runs only with the first implementation.
 fuzz() {
 	local n=1 bad=0 fresh=$((RANDOM * 32768 + RANDOM))
-	[ "$i" = "${impls[0]}" ] || { echo "1..0 # SKIP compares both implementations, which has been done"; return 4; }
+	[ "$i" = "${impls[0]}" ] || { echo "1..0 # SKIP the first run compares both implementations"; return 4; }
 	echo "TAP version 13"
 	echo "1..3"
 	tap "fixed histories: seed 1" "fuzz_once -c 200 -s 1 -d /run/ext4"
@@ -117,9 +118,9 @@ fuzz() {
 	return $bad
 }
 
-# Pictures of the page cache, for the report. It shows both implementations.
+# Run the demo, which prints maps of the page cache for the report, with both implementations.
 demo() {
-	[ "$i" = "${impls[0]}" ] || { echo "1..0 # SKIP shows both implementations, which has been done"; return 4; }
+	[ "$i" = "${impls[0]}" ] || { echo "1..0 # SKIP the first run shows both implementations"; return 4; }
 	timeout -k 10 300 "$bin/collapse_file_demo" /run/ext4
 }
 
@@ -145,8 +146,8 @@ collapses_while_switched() {
 		echo rust >"$impl"
 	done &
 	switcher=$!
-	# Switching waits for each CPU, so the first test, which stalls one, is left out. So are the
-	# tests of what only Rust does.
+	# Switching waits for each CPU, so the first of these tests, which stalls one, is left out. The
+	# other tests are left out because they pass only with Rust.
 	timeout 600 "$bin/collapse_file" -T uffd_registered_too_late_sees_no_holes \
 		-T uffd_registered_after_the_walk_is_noticed -T scan_drains_lru_batches \
 		-T swap_is_read_ahead 2>&1 | sed 's/^/# /'
@@ -156,7 +157,7 @@ collapses_while_switched() {
 	return "$status"
 }
 
-# The attribute that chooses the implementation, and switching under way.
+# Test the sysfs attribute that selects the implementation, and switching during collapses.
 sysfs_test() {
 	local n=1 bad=0
 	echo "TAP version 13"
@@ -171,7 +172,8 @@ sysfs_test() {
 	return $bad
 }
 
-# A suite that had no more time has tests that go on, as each has a process group of its own.
+# Kill the remaining tests of a suite that timed out. Each test has its own process group, so the
+# timeout did not kill them.
 end_all() {
 	local exe
 	for exe in /proc/[0-9]*/exe; do
