@@ -34,7 +34,7 @@ def build_counters():
 
 
 def options():
-    """Returns the options that tell the guest's script the paths of its files."""
+    """Returns the options for the guest's script with the paths of its files."""
     compiler = subprocess.run(["gcc", "-print-prog-name=cc1"], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
     return ["--counters", COUNTERS, "--cc1", compiler, "--postgresql", os.path.join(vm.CACHE, "postgresql")]
 

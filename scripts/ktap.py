@@ -72,7 +72,7 @@ class Suite:
             if result.group(1):
                 self.fail(result.group(2))
             elif self.hidden:
-                self.fail(f"{result.group(2)}: said ok after \"{self.hidden}\"")
+                self.fail(f"{result.group(2)}: printed ok after \"{self.hidden}\"")
             elif SKIP.search(text):
                 self.skipped += 1
                 name, why = SKIP.split(result.group(2), maxsplit=1)

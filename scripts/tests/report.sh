@@ -165,7 +165,7 @@ if [ -n "$oldest" ]; then
 	tap "a result has a commit" "$report" --results "$dir"
 	tap "the page names it, and that the sources have changed since" has "commit $oldest, of an earlier version"
 else
-	skip "a result has a commit" "this is no git repository"
+	skip "a result has a commit" "not a git repository"
 fi
 
 tap "wrong arguments" fails 2 '^usage: report.py' "$report" --wrong

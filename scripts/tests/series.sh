@@ -86,7 +86,7 @@ tap "the tree is unchanged" test "$(git -C "$tree" status --porcelain)" = "$befo
 
 echo '// changed' >>"$repo/mm/collapse_file.rs"
 tap "uncommitted changes give a warning" says '^warning: .* uncommitted changes: mm/collapse_file.rs' patches
-tap "in the cover letter, too" cover_has 'with uncommitted changes'
+tap "also in the cover letter" cover_has 'with uncommitted changes'
 touch "$repo/mm/stray.rs"
 tap "a file of no patch is an error" fails 1 '^error: files are not in exactly one patch: mm/stray.rs' patches
 rm "$repo/mm/stray.rs"
