@@ -122,4 +122,6 @@ check "the documentation's example is the sample" example_is_the_sample
 check "modules import from lower layers only" "$TOP/scripts/layers.py"
 check "the sample has the header's numbers" sample_has_the_headers_numbers
 check "no unsafe in the algorithm and the sample" no_unsafe
+check "words and line lengths of prose" "$TOP/scripts/prose.py"
+check "documents agree with the sources" "$TOP/scripts/facts.py"
 exit $failed
