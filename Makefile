@@ -37,7 +37,7 @@ export VNG = $(shell . scripts/lib.sh && echo "$$VNG")
 
 .DEFAULT_GOAL := help
 
-.PHONY: help setup source kernel kernel-debug run test test-all fuzz clients coverage mutants-vm mutants-host host-test litmus bench bench-locks bench-contention profile shell gdb vng job apply report results patches patches-check port-check rustdoc lint clean
+.PHONY: help setup source kernel kernel-debug run test test-all fuzz clients coverage mutants-vm mutants-host host-test litmus bench bench-locks bench-contention profile shell gdb vng job apply report results patches patches-check port-check rustdoc htmldocs lint clean
 
 help:
 	@echo 'collapse_file() of Linux in Rust'
@@ -75,6 +75,7 @@ help:
 	@echo '  make report    write build/results as HTML and JUnit XML (`make test` does this too)'
 	@echo '  make results   write docs/results.md from build/results'
 	@echo '  make rustdoc   build the documentation of the kernel crate, with warnings as errors'
+	@echo '  make htmldocs  the documents of the kernel tree by Sphinx, without a warning'
 	@echo '  make lint      run rustfmt, clippy, checkpatch and shellcheck'
 	@echo '  make setup     install the tools only'
 	@echo '  make clean     remove build/ (the cache stays)'
@@ -214,6 +215,10 @@ rustdoc: check-options kernel
 	@scripts/build-kernel.sh fast rustdoc
 	@if grep -A4 '^warning' $(BUILD)/logs/kernel-fast.log; then echo 'error: rustdoc printed warnings (see above); fix them' >&2; exit 1; fi
 	@echo '==> $(BUILD)/linux/build-fast/Documentation/output/rust/rustdoc/kernel/mm/index.html'
+
+htmldocs: source
+	@scripts/setup.sh docs
+	@scripts/htmldocs.sh
 
 lint: kernel-debug
 	@scripts/lint.sh

@@ -16,6 +16,7 @@ LLVM_MAJOR=22
 BINDGEN_VERSION=0.72.1
 VIRTME_NG_VERSION=1.42
 MATPLOTLIB_VERSION=3.11.2
+SPHINX_VERSION=9.0.4
 CARGO_MUTANTS_VERSION=27.1.0
 
 say() { printf '==> %s\n' "$*"; }
@@ -60,5 +61,7 @@ BINDGEN=${BINDGEN:-$CACHE/bindgen-$BINDGEN_VERSION/bin/bindgen}
 VNG=$CACHE/virtme-ng-$VIRTME_NG_VERSION/bin/vng
 # The Python with matplotlib, which draws the results of `make bench`.
 PLOT_PYTHON=$CACHE/matplotlib-$MATPLOTLIB_VERSION/bin/python
+# Renders the documents.
+SPHINX=$CACHE/sphinx-$SPHINX_VERSION/bin/sphinx-build
 # cargo-mutants generates the mutants of `make mutants-host` that are not patches.
 CARGO_MUTANTS=$CACHE/cargo-mutants-$CARGO_MUTANTS_VERSION/bin/cargo-mutants

@@ -2,12 +2,12 @@
 # SPDX-License-Identifier: GPL-2.0
 # Install the tools that a build and a boot need: Debian's packages, and bindgen and virtme-ng in
 # the cache. An argument installs more: "plot" matplotlib, "mutants" cargo-mutants, "gdb" gdb, and
-# "clients" the programs of `make clients`. ARCH=arm64 installs a cross compiler and an emulator. If
+# "clients" the programs of `make clients`, "docs" Sphinx. ARCH=arm64 installs a cross compiler and an emulator. If
 # all tools are installed, the script changes nothing.
 
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-[[ $# -eq 0 || $* =~ ^(plot|mutants|gdb|clients)$ ]] || usage "setup.sh [plot | mutants | gdb | clients]"
+[[ $# -eq 0 || $* =~ ^(plot|mutants|gdb|clients|docs)$ ]] || usage "setup.sh [plot | mutants | gdb | clients | docs]"
 
 # rustc-web and clang-22 use the same LLVM, so that C helpers can be inlined into Rust. A toolchain
 # of rustup is not used, because it has no core sources.
@@ -96,6 +96,15 @@ install_matplotlib() {
 	mv "$dir.part" "$dir"
 }
 
+install_sphinx() {
+	local dir=${SPHINX%/bin/*}
+	[ ! -x "$SPHINX" ] || return 0
+	say "installing Sphinx $SPHINX_VERSION"
+	rm -rf "$dir"
+	logged sphinx-venv python3 -m venv "$dir"
+	logged sphinx "$dir/bin/pip" install --disable-pip-version-check alabaster pyyaml "sphinx==$SPHINX_VERSION"
+}
+
 [ "${1:-}" != gdb ] || packages+=(gdb)
 if [ "${1:-}" = clients ]; then
 	packages+=(fio stress-ng python3-lmdb)
@@ -112,3 +121,4 @@ install_virtme_ng
 [ "${1:-}" != plot ] || install_matplotlib
 [ "${1:-}" != mutants ] || install_cargo_mutants
 [ "${1:-}" != clients ] || fetch_postgresql
+[ "${1:-}" != docs ] || install_sphinx

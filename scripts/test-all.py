@@ -40,6 +40,7 @@ PARTS = [
     ("mutants-vm", ["mutants-vm"], 240),
     ("patches-check", ["patches-check"], 60),
     ("rustdoc", ["rustdoc"], 10),
+    ("htmldocs", ["htmldocs"], 3),
 ]
 
 
