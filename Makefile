@@ -32,7 +32,7 @@ CASES ?= 2000
 
 # The scripts read these variables from the environment.
 export ACCEL MEM ARCH
-export $(foreach v,KSRC JOBS CACHE LLVM RUSTC BINDGEN,$(if $(filter-out undefined,$(origin $(v))),$(v)))
+export $(foreach v,KSRC JOBS CACHE LLVM RUSTC BINDGEN SERIES,$(if $(filter-out undefined,$(origin $(v))),$(v)))
 export VNG = $(shell . scripts/lib.sh && echo "$$VNG")
 
 .DEFAULT_GOAL := help
@@ -71,7 +71,8 @@ help:
 	@echo '                 git tree (DEST=build/applied)'
 	@echo '  make patches [REROLL=N]        write the series to build/patches, ready to be mailed'
 	@echo '  make patches-check [BUILDS=no] apply it patch by patch to a pristine tree, and build each step'
-	@echo '  make port-check KSRC=DIR       list the hunks that do not fit a kernel tree of another version'
+	@echo '  make port-check KSRC=DIR [SERIES=fixes]    list the hunks that do not fit a kernel tree of another'
+	@echo '                 version; SERIES=fixes checks the fixes of C only, and works with apply, too'
 	@echo '  make report    write build/results as HTML and JUnit XML (`make test` does this too)'
 	@echo '  make results   write docs/results.md from build/results'
 	@echo '  make rustdoc   build the documentation of the kernel crate, with warnings as errors'

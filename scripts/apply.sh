@@ -36,7 +36,8 @@ fi
 if [ -e "$part/.git" ]; then
 	commit_series "$part"
 else
-	for patch in "$TOP"/patches/*.patch; do
+	patches=$(series_patches "$(kernel_version "$part")") || exit 1
+	for patch in $patches; do
 		say "$(subject_of "$patch")"
 		(cd "$part" && apply_patch "$patch")
 		apply_overlay "$patch" "$part"

@@ -15,7 +15,8 @@ check_is_kernel_tree "$1"
 stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
 fit=0 misfit=0
-for patch in "$TOP"/patches/*.patch; do
+patches=$(series_patches "$(kernel_version "$1")") || exit 1
+for patch in $patches; do
 	for file in $(patched_by "$patch"); do
 		mkdir -p "$stage/$(dirname "$file")"
 		[ -e "$stage/$file" ] || [ ! -e "$1/$file" ] || cp "$1/$file" "$stage/$file"
@@ -41,4 +42,4 @@ for patch in "$TOP"/patches/*.patch; do
 done
 version=$(kernel_version "$1" full)
 [ $misfit -eq 0 ] || die "$misfit of $((fit + misfit)) patches do not fit Linux $version; refresh them, see CONTRIBUTING.md"
-say "all $fit patches fit Linux $version; run 'make test KSRC=$1' to build and test it"
+say "all $fit patches fit Linux $version; nothing was built"

@@ -18,6 +18,30 @@ fixes() {
 	done
 }
 
+# Print the patches for a kernel release: those of the posting SERIES in patches/postings, or all.
+# For another release, patches/ports/RELEASE has patches that replace ours, and the file left-out
+# names those that the release does not need.
+#   series_patches [RELEASE]
+series_patches() {
+	local port=$TOP/patches/ports/${1:-none} patch number first=0000 last=9999 other
+	if [ -n "${SERIES:-}" ]; then
+		read -r first last < <(sed -n "s/^$SERIES //p" "$TOP/patches/postings") ||
+			die "there is no such posting (SERIES=$SERIES); patches/postings has their names"
+	fi
+	for patch in "$TOP"/patches/*.patch; do
+		number=${patch##*/}
+		number=${number%%-*}
+		((10#$number >= 10#$first && 10#$number <= 10#$last)) || continue
+		if [ -d "$port" ]; then
+			! grep -q "^$number " "$port/left-out" || continue
+			for other in "$port/$number"-*.patch; do
+				[ ! -e "$other" ] || patch=$other
+			done
+		fi
+		echo "$patch"
+	done
+}
+
 patched_by() { sed -n 's,^--- a/\([^\t]*\).*,\1,p' "$1"; }
 
 subject_of() { sed -n 's/^Subject: \[PATCH\] //p' "$1"; }
@@ -65,7 +89,7 @@ check_kernel_tree() {
 	local version
 	check_is_kernel_tree "$1"
 	version=$(kernel_version "$1")
-	[ "$version" = "$LINUX_SERIES" ] ||
+	[ "$version" = "$LINUX_SERIES" ] || [ "${SERIES:-}" = fixes ] && [ -d "$TOP/patches/ports/$version" ] ||
 		die "wrong kernel version (KSRC=$1 is Linux $version); check out a v$LINUX_SERIES tag"
 	if [ -e "$1/.git" ] && [ -n "$(git -C "$1" status --porcelain --untracked-files=no | head -n 1)" ]; then
 		die "the tree has uncommitted changes (KSRC=$1); commit or stash them first"
@@ -101,9 +125,10 @@ apply_overlay() {
 # Commit the series, one commit for each patch, in the git tree DIR.
 #   commit_series DIR [OPTION OF GIT COMMIT...]
 commit_series() {
-	local dir=$1 patch file
+	local dir=$1 patch patches file
 	shift
-	for patch in "$TOP"/patches/*.patch; do
+	patches=$(series_patches "$(kernel_version "$dir")") || exit 1
+	for patch in $patches; do
 		say "$(subject_of "$patch")"
 		(cd "$dir" && apply_patch "$patch")
 		apply_overlay "$patch" "$dir"
