@@ -102,7 +102,7 @@ tests! {
     /// A task punches the whole range.
     punch_all: Mode::Bounded(4), "4.4", nothing, [punch: punch(START, LAST)];
     /// A task fills a hole and punches it again.
-    fill_and_punch: Mode::Bounded(4), "4.4", nothing, [
+    fill_and_punch: Mode::Dfs, "4.4", nothing, [
         other: {
             write(START + 1, 7);
             punch(START + 1, START + 1);
@@ -111,7 +111,7 @@ tests! {
     /// A task fills a hole and punches it again.
     ///
     /// This frees the node, and another node cannot be allocated.
-    fill_and_punch_without_memory: Mode::Bounded(3), "44.", nothing, [
+    fill_and_punch_without_memory: Mode::Dfs, "44.", nothing, [
         other: {
             write(LAST, 7);
             punch(LAST, LAST);
@@ -137,9 +137,9 @@ tests! {
     /// A task fills two holes with one folio.
     fill_two_holes: Mode::Dfs, "..4", nothing, [write: fill_large(START, 1)];
     /// A task fills two holes with one folio, before a page that the collapse swaps in.
-    fill_two_holes_at_swap: Mode::Bounded(4), "..s4", nothing, [write: fill_large(START, 1)];
+    fill_two_holes_at_swap: Mode::Dfs, "..s4", nothing, [write: fill_large(START, 1)];
     /// A task punches a hole and a page that the collapse swaps in, and fills both with one folio.
-    replaced_at_swap: Mode::Bounded(3), ".s.4", nothing, [
+    replaced_at_swap: Mode::Dfs, ".s.4", nothing, [
         other: {
             punch(START, START + 1);
             fill_large(START, 1);
