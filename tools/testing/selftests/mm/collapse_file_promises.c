@@ -188,6 +188,46 @@ TEST_F(promises, write_by_page_table_survives_reclaim)
 	}
 }
 
+/*
+ * Small folios that were first read are clean, too. A collapse that unmaps them and then fails must
+ * preserve the dirty bits of their page table entries.
+ */
+TEST_F(promises, write_by_page_table_survives_a_refused_collapse)
+{
+	const unsigned long written[] = { 7, 300 };
+	int uffd = uffd_with(0), err;
+	struct sight sight;
+
+	if (uffd < 0)
+		SKIP(return, "no userfaultfd");
+	if (read_number("/proc/meminfo", "SwapTotal:") <= 0)
+		SKIP(return, "no swap space");
+	/* The last page stays a hole. */
+	for (unsigned long page = 0; page < NR_PAGES - 1; page++)
+		FORCE_READ(self->base[page * PAGE]);
+	for (int i = 0; i < 2; i++)
+		write_page(self->base, written[i]);
+	ASSERT_EQ(register_all(uffd, self->other, UFFDIO_REGISTER_MODE_MISSING), 0);
+	err = madvise(self->base, HUGE, MADV_COLLAPSE) ? errno : 0;
+	EXPECT_EQ(err, EBUSY);
+	close(uffd);
+
+	for (int tries = 0; tries < 40; tries++) {
+		/* Only mapped pages are paged out. */
+		for (unsigned long page = 0; page < NR_PAGES - 1; page++)
+			FORCE_READ(self->base[page * PAGE]);
+		ASSERT_EQ(madvise(self->base, HUGE, MADV_PAGEOUT), 0);
+		look(self->fd, self->base, 0, &sight);
+		if (!sight.cached)
+			break;
+		usleep(50000);
+	}
+	for (int i = 0; i < 2; i++) {
+		EXPECT_TRUE(page_is(self->base, written[i], false))
+			TH_LOG("page %lu has lost its data", written[i]);
+	}
+}
+
 /* Give @other a page table without an entry for @page. */
 static void make_table(char *other, unsigned long page)
 {
@@ -457,6 +497,37 @@ TEST_F(promises, minor_fault_survives_collapse)
 		madvise(self->other, HUGE, MADV_COLLAPSE);
 	}
 	EXPECT_TRUE(content_is_right(self->base, false));
+	close(uffd);
+}
+
+/* A write to a page that is write protected in another mapping triggers an event. */
+TEST_F(promises, write_protection_survives_collapse_by_another_mapping)
+{
+	int uffd = uffd_with(UFFD_FEATURE_WP_HUGETLBFS_SHMEM);
+	struct uffdio_writeprotect all = {
+		.range = { .start = (uintptr_t)self->other, .len = HUGE },
+		.mode = UFFDIO_WRITEPROTECT_MODE_WP,
+	};
+	struct outcome outcome;
+
+	if (uffd < 0)
+		SKIP(return, "no userfaultfd that write protects shmem");
+	fill(self->base, false);
+	ASSERT_EQ(register_all(uffd, self->other, UFFDIO_REGISTER_MODE_WP), 0);
+	ASSERT_TRUE(content_is_right(self->other, false));
+	ASSERT_EQ(ioctl(uffd, UFFDIO_WRITEPROTECT, &all), 0);
+	outcome = collapse(self->base);
+	EXPECT_EQ(outcome.err, 0) TH_LOG("%s", outcome.result);
+	for (unsigned long page = 5; page < NR_PAGES; page += 100) {
+		char *at = self->other + page * PAGE;
+		struct uffdio_writeprotect one = {
+			.range = { .start = (uintptr_t)at, .len = PAGE },
+		};
+
+		EXPECT_TRUE(is_event(uffd, (struct access){ .at = at, .write = true },
+				     UFFDIO_WRITEPROTECT, &one))
+			TH_LOG("page %lu", page);
+	}
 	close(uffd);
 }
 
