@@ -89,7 +89,7 @@ check_kernel_tree() {
 	local version
 	check_is_kernel_tree "$1"
 	version=$(kernel_version "$1")
-	[ "$version" = "$LINUX_SERIES" ] || [ "${SERIES:-}" = fixes ] && [ -d "$TOP/patches/ports/$version" ] ||
+	[ "$version" = "$LINUX_SERIES" ] || { [ "${SERIES:-}" = fixes ] && [ -d "$TOP/patches/ports/$version" ]; } ||
 		die "wrong kernel version (KSRC=$1 is Linux $version); check out a v$LINUX_SERIES tag"
 	if [ -e "$1/.git" ] && [ -n "$(git -C "$1" status --porcelain --untracked-files=no | head -n 1)" ]; then
 		die "the tree has uncommitted changes (KSRC=$1); commit or stash them first"
