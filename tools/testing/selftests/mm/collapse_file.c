@@ -163,6 +163,23 @@ TEST_F(collapse_file, uffd_missing_on_another_mapping_is_busy)
 	EXPECT_COLLAPSE(self->base, true);
 }
 
+/* A collapse that fails leaves pages unmapped, and they must not count as mapped. */
+TEST_F(collapse_file, refused_pages_do_not_count_as_mapped)
+{
+	long before = read_number("/proc/meminfo", "Mapped:");
+	char *alias = map_range(self->fd, 0, PROT_READ | PROT_WRITE, MAP_SHARED);
+
+	ASSERT_NE(alias, NULL);
+	fill(self->base, false);
+	ASSERT_EQ(fallocate(self->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, HUGE - PAGE,
+			    PAGE), 0);
+	ASSERT_EQ(register_range(self->uffd, alias, HUGE, UFFDIO_REGISTER_MODE_MISSING), 0);
+	EXPECT_EQ(collapse(self->base).err, EBUSY);
+	/* Each CPU may have counts of some pages that it has not added yet. */
+	EXPECT_LT(read_number("/proc/meminfo", "Mapped:") - before, (long)(HUGE / 1024 / 2));
+	munmap(alias, HUGE);
+}
+
 TEST_F(collapse_file, uffd_missing_on_a_private_mapping_is_busy)
 {
 	char *alias = map_range(self->fd, 0, PROT_READ | PROT_WRITE, MAP_PRIVATE);
