@@ -89,7 +89,7 @@ tap "and no half-made copy is left" test ! -e "$tap_dir/dest" -a ! -e "$tap_dir/
 git_tree "$tap_dir/good"
 tap "the series applies to a git tree" "$apply" "$tap_dir/good" "$tap_dir/dest"
 commits() { git -C "$tap_dir/dest" log --oneline | wc -l; }
-tap "as one commit for each patch" test "$(commits)" -eq $(($(find "$TOP/patches" -name '*.patch' | wc -l) + 1))
+tap "as one commit for each patch" test "$(commits)" -eq $(($(find "$TOP/patches" -maxdepth 1 -name '*.patch' | wc -l) + 1))
 tap "the destination exists" refuses 'the destination exists .*; remove it' "$apply" "$tap_dir/good" "$tap_dir/dest"
 
 tap "IMPL is neither c nor rust" refuses 'unknown implementation .IMPL=go.; choose' "${make[@]}" shell IMPL=go

@@ -45,7 +45,7 @@ fails() {
 }
 says() { fails 0 "$@"; }
 
-n=$(find "$TOP/patches" -name '*.patch' | wc -l)
+n=$(find "$TOP/patches" -maxdepth 1 -name '*.patch' | wc -l)
 
 tap "a copy of this repository" copy_of_us
 tap "the patches are made" says 'patches and a cover letter are in' patches
