@@ -18,9 +18,6 @@ import ktap
 import results
 import vm
 
-# As in clients.py of the guest.
-CLIENTS = ["qemu-postcopy", "qemu-preempt", "qemu-snapshot", "fio-mmap", "fio-direct", "sqlite", "lmdb", "postgresql",
-           "stress-ng", "python-text", "compiler-text"]
 SCRIPT = os.path.join(vm.TOP, "scripts/guest/clients.sh")
 COUNTERS = os.path.join(vm.BUILD, "bin", "counters")
 BOOT = ["page_poison=1", "init_on_alloc=0", "oops=panic"]
@@ -31,6 +28,12 @@ def build_counters():
     os.makedirs(os.path.dirname(COUNTERS), exist_ok=True)
     subprocess.run(["gcc", "-m32", "-nostdlib", "-static", "-no-pie", "-Wl,-Ttext=0x100000,--build-id=none",
                     "-o", COUNTERS, os.path.join(vm.TOP, "scripts/guest/counters.S")], check=True)
+
+
+def clients():
+    """Returns the names of all programs."""
+    return subprocess.run([sys.executable, os.path.join(vm.TOP, "scripts/guest/clients.py"), "--list"], check=True,
+                          stdout=subprocess.PIPE, text=True).stdout.split()
 
 
 def options():
@@ -90,13 +93,14 @@ def main():
     parser.add_argument("names", nargs="*", metavar="CLIENT", help="run only these programs")
     args = parser.parse_args()
     vm.end_with_us()
+    known = clients()
+    unknown = set(args.names) - set(known)
+    if unknown:
+        parser.error(f"no program is called {', '.join(sorted(unknown))}: choose from {', '.join(known)}")
     build_counters()
     given = [*options(), *[word for impl in args.impl or [] for word in ("--impl", impl)]]
-    unknown = set(args.names) - set(CLIENTS)
-    if unknown:
-        parser.error(f"no program is called {', '.join(sorted(unknown))}: choose from {', '.join(CLIENTS)}")
     done, wrong = [], []
-    for name in args.names or CLIENTS:
+    for name in args.names or known:
         entries, faults, again = run(name, given, args)
         if again:
             print(f"==> QEMU's emulation may have failed: {name} runs once more", flush=True)

@@ -572,7 +572,11 @@ def main():
     parser.add_argument("--seconds", type=float, default=SECONDS, help="running time of a program in seconds")
     parser.add_argument("--impl", action="append", choices=["c", "rust", "switched"])
     parser.add_argument("names", nargs="*", metavar="CLIENT", choices=[[], *CLIENTS])
+    parser.add_argument("--list", action="store_true", help="print the names of the programs and do nothing")
     args = parser.parse_args()
+    if args.list:
+        print("\n".join(CLIENTS))
+        return 0
     os.makedirs(CGROUP, exist_ok=True)
     for name, value in EAGER.items():
         write(THP + name, value)

@@ -142,6 +142,40 @@ static bool is_event(int uffd, struct access access, unsigned long request, void
 	return came;
 }
 
+/* Pages that are written through a page table while their folios are clean. */
+static const unsigned long written[] = { 7, 300 };
+#define NR_WRITTEN 2
+
+/*
+ * Page the range out until the page cache has none of it, or give up. Only mapped pages are paged
+ * out, so the first @nr_mapped pages are mapped before each try. Return false if madvise() fails.
+ */
+static bool page_out(int fd, char *base, unsigned long nr_mapped)
+{
+	struct sight sight;
+
+	for (int tries = 0; tries < 40; tries++) {
+		for (unsigned long page = 0; page < nr_mapped; page++)
+			FORCE_READ(base[page * PAGE]);
+		if (madvise(base, HUGE, MADV_PAGEOUT))
+			return false;
+		look(fd, base, 0, &sight);
+		if (!sight.cached)
+			break;
+		usleep(50000);
+	}
+	return true;
+}
+
+/* Return the first of the written pages that has lost its data, or NR_PAGES. */
+static unsigned long lost_page(const char *base)
+{
+	for (int i = 0; i < NR_WRITTEN; i++)
+		if (!page_is(base, written[i], false))
+			return written[i];
+	return NR_PAGES;
+}
+
 /*
  * A huge shmem folio that was only read is clean. The page table entries that map it are
  * writable, so a write only sets the dirty bit of an entry. A collapse that replaces the
@@ -149,7 +183,6 @@ static bool is_event(int uffd, struct access access, unsigned long request, void
  */
 TEST_F(promises, write_by_page_table_survives_reclaim)
 {
-	const unsigned long written[] = { 7, 300 };
 	char before[16] = "never";
 	struct sight sight;
 	int err;
@@ -170,22 +203,13 @@ TEST_F(promises, write_by_page_table_survives_reclaim)
 	for (unsigned long page = 0; page < NR_PAGES; page++)
 		FORCE_READ(self->base[page * PAGE]);
 
-	for (int i = 0; i < 2; i++)
+	for (int i = 0; i < NR_WRITTEN; i++)
 		write_page(self->base, written[i]);
 	err = madvise(self->base, HUGE, MADV_COLLAPSE) ? errno : 0;
 	EXPECT_EQ(err, 0);
 
-	for (int tries = 0; tries < 40; tries++) {
-		ASSERT_EQ(madvise(self->base, HUGE, MADV_PAGEOUT), 0);
-		look(self->fd, self->base, 0, &sight);
-		if (!sight.cached)
-			break;
-		usleep(50000);
-	}
-	for (int i = 0; i < 2; i++) {
-		EXPECT_TRUE(page_is(self->base, written[i], false))
-			TH_LOG("page %lu has lost its data", written[i]);
-	}
+	ASSERT_TRUE(page_out(self->fd, self->base, 0));
+	EXPECT_EQ(lost_page(self->base), NR_PAGES);
 }
 
 /*
@@ -194,9 +218,7 @@ TEST_F(promises, write_by_page_table_survives_reclaim)
  */
 TEST_F(promises, write_by_page_table_survives_a_refused_collapse)
 {
-	const unsigned long written[] = { 7, 300 };
 	int uffd = uffd_with(0), err;
-	struct sight sight;
 
 	if (uffd < 0)
 		SKIP(return, "no userfaultfd");
@@ -205,27 +227,15 @@ TEST_F(promises, write_by_page_table_survives_a_refused_collapse)
 	/* The last page stays a hole. */
 	for (unsigned long page = 0; page < NR_PAGES - 1; page++)
 		FORCE_READ(self->base[page * PAGE]);
-	for (int i = 0; i < 2; i++)
+	for (int i = 0; i < NR_WRITTEN; i++)
 		write_page(self->base, written[i]);
 	ASSERT_EQ(register_all(uffd, self->other, UFFDIO_REGISTER_MODE_MISSING), 0);
 	err = madvise(self->base, HUGE, MADV_COLLAPSE) ? errno : 0;
 	EXPECT_EQ(err, EBUSY);
 	close(uffd);
 
-	for (int tries = 0; tries < 40; tries++) {
-		/* Only mapped pages are paged out. */
-		for (unsigned long page = 0; page < NR_PAGES - 1; page++)
-			FORCE_READ(self->base[page * PAGE]);
-		ASSERT_EQ(madvise(self->base, HUGE, MADV_PAGEOUT), 0);
-		look(self->fd, self->base, 0, &sight);
-		if (!sight.cached)
-			break;
-		usleep(50000);
-	}
-	for (int i = 0; i < 2; i++) {
-		EXPECT_TRUE(page_is(self->base, written[i], false))
-			TH_LOG("page %lu has lost its data", written[i]);
-	}
+	ASSERT_TRUE(page_out(self->fd, self->base, NR_PAGES - 1));
+	EXPECT_EQ(lost_page(self->base), NR_PAGES);
 }
 
 /* Give @other a page table without an entry for @page. */

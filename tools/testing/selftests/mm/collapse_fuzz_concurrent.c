@@ -32,7 +32,7 @@
 #define TAIL		(NR_PAGES * 3 / 4)
 #define TURN		8
 #define NR_WRITERS	3	/* each owns two pages of a turn */
-#define NOBODY		6	/* always a hole, or zeroes */
+#define NEVER_WRITTEN	6	/* always a hole, or zeroes */
 #define WATCHER		7	/* a hole while it is watched */
 
 struct worker {
@@ -232,7 +232,7 @@ static void truncate_and_grow(struct worker *worker)
 /* Create and remove mappings and processes. */
 static void map_and_fork(struct worker *worker)
 {
-	unsigned int page = below(TAIL / TURN) * TURN + NOBODY;
+	unsigned int page = below(TAIL / TURN) * TURN + NEVER_WRITTEN;
 	char *at = map_range(shared.fd, 0, PROT_READ | PROT_WRITE,
 			     chance(50) ? MAP_SHARED : MAP_PRIVATE);
 	pid_t child = chance(10) ? fork() : -1;
