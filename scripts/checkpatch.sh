@@ -1,15 +1,16 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# Run checkpatch --strict of the kernel tree TREE on the series in build/patches. patches/checkpatch
-# must explain each of its messages. The script prints how often each explanation was needed.
+# Run checkpatch --strict of the kernel tree TREE on build/patches, or on one posting in it.
+# patches/checkpatch must explain each of its messages. The script prints how often each explanation
+# was needed.
 #
-#   checkpatch.sh TREE
+#   [SERIES=NAME] checkpatch.sh TREE
 
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 [ $# -eq 1 ] && [ -f "${1:-}/scripts/checkpatch.pl" ] || usage "checkpatch.sh KERNEL-TREE"
 tree=$(cd "$1" && pwd)
-compgen -G "$BUILD/patches/*.patch" >/dev/null || die "build/patches has no patches; run 'make patches'"
+compgen -G "$BUILD/patches/${SERIES:-*}/*.patch" >/dev/null || die "build/patches has no patches; run 'make patches'"
 cd "$BUILD/patches"
 
 types=() globs=() reasons=() counts=()
@@ -35,7 +36,8 @@ explanation() {
 }
 
 bad=0
-for patch in *.patch; do
+mapfile -t patches < <(compgen -G "${SERIES:-*}/*.patch")
+for patch in "${patches[@]}"; do
 	[[ $patch != *0000-cover-letter.patch ]] || continue
 	subject=$(git mailinfo /dev/null /dev/null <"$patch" | sed -n 's/^Subject: //p')
 	while read -r line; do

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Print the cover letter of the series: patches/cover-letter with the results from build/results.
+"""Print the cover letter of a posting: patches/cover-letters/POSTING with results from build/results.
 
-    cover-letter.py LINUX-VERSION COMMIT
+    cover-letter.py POSTING LINUX-VERSION COMMIT
 """
 
 import os
@@ -11,65 +11,55 @@ import textwrap
 
 import results
 
+LETTERS = os.path.join(results.TOP, "patches", "cover-letters")
 WIDTH = 72
+# The results that a posting is about, by the names of results.LINES, and scenarios of `make bench`.
+RESULTS = {"fixes": [], "rfc": ["host", "fuzz", "clients"], "extras": ["results", "coverage", "mutants_vm"]}
+SCENARIOS = {"rfc": ["memfd, mapped", "memfd, one page", "ext4, mapped"]}
 
 
-def paragraph(title, result, words=None):
-    """Returns lines with the result of one command, or the statement that it was not run."""
-    return textwrap.wrap(f"{title}: {words or (result.why if not result else 'see below')} ({result.provenance()})", WIDTH,
-                         subsequent_indent="    ", break_on_hyphens=False)
+def line(title, result, words):
+    """Returns lines with a result, its command and its commit."""
+    words = words(result.data) if result else result.why
+    where = result.command + (f", {result.commit}" if result and result.commit else "")
+    return textwrap.wrap(f"- {title}: {words} ({where})", WIDTH, subsequent_indent="  ", break_on_hyphens=False)
 
 
-def table(head, rows):
-    """Returns the lines of a table: the first column aligned left, the others aligned right."""
-    rows = [head] + rows
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    return ["  " + "  ".join(cell.ljust(width) if not column else cell.rjust(width)
-                             for column, (cell, width) in enumerate(zip(row, widths))).rstrip() for row in rows]
+def suites(data):
+    """Returns the numbers of tests with each implementation."""
+    impls = {"c": "C", "rust": "Rust"}
+    return ", ".join(f"{impls[impl]}: " + "{} passed, {} failed, {} skipped".format(
+        *(sum(suite[key] for suite in data["suites"] if suite["impl"] == impl) for key in ("passed", "failed", "skipped")))
+        for impl in impls)
 
 
-def tests():
-    """Returns a line for each debug kernel, and a table of the suites of `make test`."""
-    lines = []
-    for name, command in results.TESTS.items():
-        result = results.Result(name, command)
-        lines += paragraph("tests", result, results.test_words(result.data) if result else None)
-        if result and name == "test":
-            impls, rows = results.suite_table(result.data["suites"])
-            lines += [""] + table(["suite"] + impls, rows)
-        lines.append("")
-    return lines
+def costs(posting):
+    """Returns a function that describes the scenarios of `make bench` for a posting."""
+    def words(data):
+        return "; ".join(f"{entry['scenario']}: {entry['c']:,} in C, {entry['rust']:,} in Rust"
+                         for entry in data if entry["scenario"] in SCENARIOS[posting])
+    return words
 
 
-def bench(name, command, title):
-    """Returns the lines for one benchmark."""
-    result = results.Result(name, command)
-    lines = paragraph(title, result)
-    if result:
-        lines += [""] + table(["scenario", "unit", "C", "Rust", "Rust/C"],
-                              [[line["scenario"], line["unit"], f"{line['c']:,}", f"{line['rust']:,}",
-                                "-" if line["ratio"] is None else f"{line['ratio']:.3f}"] for line in result.data])
-    return lines + [""]
-
-
-def measured():
-    """Returns all results, and names the commands that were not run."""
-    lines = tests()
+def measured(posting):
+    """Returns the results."""
+    lines = line("tests in a guest", results.Result("test", "make test"), suites)
     for name, title, command, words in results.LINES:
-        result = results.Result(name, command)
-        lines += paragraph(title, result, words(result.data) if result else None) + [""]
-    lines += bench("bench", "make bench", "cost of a collapse")
-    lines += bench("bench_locks", "make bench-locks", "lock acquisitions, and time with interrupts off")
-    return "\n".join(lines).rstrip("\n")
+        if name in RESULTS[posting]:
+            lines += line(title, results.Result(name, command), words)
+    if posting in SCENARIOS:
+        lines += line("instructions of a collapse", results.Result("bench", "make bench"), costs(posting))
+    return "\n".join(lines)
 
 
 def main():
-    if len(sys.argv) != 3 or sys.argv[1].startswith("-"):
-        sys.stderr.write("usage: cover-letter.py LINUX-VERSION COMMIT\n")
+    if len(sys.argv) != 4 or sys.argv[1] not in RESULTS:
+        sys.stderr.write(f"usage: cover-letter.py {'|'.join(RESULTS)} LINUX-VERSION COMMIT\n")
         sys.exit(2)
-    with open(os.path.join(results.TOP, "patches", "cover-letter")) as file:
+    posting, linux, commit = sys.argv[1:]
+    with open(os.path.join(LETTERS, posting)) as file:
         text = file.read()
-    for name, value in (("RESULTS", measured()), ("LINUX", sys.argv[1]), ("COMMIT", sys.argv[2])):
+    for name, value in (("RESULTS", measured(posting)), ("LINUX", linux), ("COMMIT", commit)):
         text = text.replace(f"@{name}@", value)
     print(text, end="")
 

@@ -11,7 +11,7 @@ TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *glob.glob("docs/*.md", root_dir=TOP)]
 # Documents that give the number of fixes, and how.
 FIXES = {"README.md": [r"\[(\d+) faults\]", r"first (\d+) patches"], "CHANGELOG.md": [r"- (\d+) fixes"],
-         "docs/faults.md": [r"first (\d+) patches"], "patches/cover-letter": [r"Patches 1-(\d+) fix"]}
+         "docs/faults.md": [r"first (\d+) patches"], "patches/cover-letters/fixes": [r"found (\d+) faults", r"of patches 1-(\d+) fixes"]}
 
 
 def read(path):
@@ -21,11 +21,11 @@ def read(path):
 
 
 def fixes():
-    """The numbers of the patches that fix C."""
+    """The numbers of the patches that fix C. The selftests are in the same posting."""
     with open(os.path.join(TOP, "patches", "postings")) as file:
         first, last = next(line.split()[1:] for line in file if line.startswith("fixes "))
-    numbers = [path[:4] for path in sorted(glob.glob("*.patch", root_dir=os.path.join(TOP, "patches")))]
-    return [number for number in numbers if first <= number <= last]
+    names = sorted(glob.glob("*.patch", root_dir=os.path.join(TOP, "patches")))
+    return [name[:4] for name in names if first <= name[:4] <= last and "-selftests-" not in name]
 
 
 def main():

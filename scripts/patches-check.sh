@@ -4,8 +4,9 @@
 # kernel tree, KSRC or Debian's, and builds the result. The last tree must be equal to the tree of
 # `make apply`. checkpatch --strict then checks the patches.
 #
-#   [KSRC=DIR] [BUILDS="fast plain"|no] patches-check.sh
+#   [SERIES=NAME] [KSRC=DIR] [BUILDS="fast plain"|no] patches-check.sh
 #
+# With SERIES, only that posting is built and checked. Earlier postings are applied before it.
 # BUILDS lists kernels of configs/. Of "plain", which has the option off, only the objects of the
 # files that the series changes are built. All files are in build/patches-check, and the result is
 # in build/results/series.json.
@@ -13,14 +14,20 @@
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 . "$(dirname "${BASH_SOURCE[0]}")/series.sh"
 
-[ $# -eq 0 ] || usage "[KSRC=DIR] [BUILDS='fast plain'|no] patches-check.sh"
+[ $# -eq 0 ] || usage "[SERIES=NAME] [KSRC=DIR] [BUILDS='fast plain'|no] patches-check.sh"
 read -ra builds <<<"${BUILDS:-fast plain}"
 [ "${builds[*]}" != no ] || builds=()
 for kernel in "${builds[@]}"; do
 	[ -f "$TOP/configs/$kernel.config" ] ||
 		{ echo "error: unknown kernel (BUILDS=${builds[*]}, no configs/$kernel.config); name kernels of configs/, or set BUILDS=no" >&2; exit 2; }
 done
-compgen -G "$BUILD/patches/*.patch" >/dev/null || die "build/patches has no patches; run 'make patches'"
+[ -z "${SERIES:-}" ] || posting >/dev/null
+dirs=()
+for name in $(postings); do
+	compgen -G "$BUILD/patches/$name/*.patch" >/dev/null || die "build/patches has no patches ($name); run 'make patches'"
+	dirs+=("$BUILD/patches/$name")
+	[ "$name" != "${SERIES:-}" ] || break
+done
 
 work=$BUILD/patches-check
 tree=$work/linux
@@ -76,16 +83,19 @@ build_step() {
 }
 
 steps=0
-for patch in "$BUILD"/patches/*.patch; do
-	[[ $patch != *0000-cover-letter.patch ]] || continue
-	say "git am ${patch##*/}"
-	if ! git -C "$tree" am -q "$patch" >"$LOGS/patches-check.log" 2>&1; then
-		cat "$LOGS/patches-check.log" >&2
-		git -C "$tree" am --abort
-		die "git am cannot apply ${patch##*/} (Linux $version); run 'make patches' with the same KSRC"
-	fi
-	steps=$((steps + 1))
-	build_step || die "the tree does not build after ${patch##*/} (in ${tree#"$TOP"/}); fix the patch"
+for dir in "${dirs[@]}"; do
+	for patch in "$dir"/*.patch; do
+		[[ $patch != *0000-cover-letter.patch ]] || continue
+		say "git am ${patch#"$BUILD/patches/"}"
+		if ! git -C "$tree" am -q "$patch" >"$LOGS/patches-check.log" 2>&1; then
+			cat "$LOGS/patches-check.log" >&2
+			git -C "$tree" am --abort
+			die "git am cannot apply ${patch#"$BUILD/patches/"} (Linux $version); run 'make patches' with the same KSRC"
+		fi
+		[ -z "${SERIES:-}" ] || [ "${dir##*/}" = "$SERIES" ] || continue
+		steps=$((steps + 1))
+		build_step || die "the tree does not build after ${patch##*/} (in ${tree#"$TOP"/}); fix the patch"
+	done
 done
 
 say "applying the series with make apply"
@@ -104,7 +114,7 @@ say "git am and make apply make the same tree, of Linux $version"
 "$TOP/scripts/checkpatch.sh" "$tree"
 
 mkdir -p "$BUILD/results"
-python3 - "$BUILD/results/series.json" "$version" "$steps" "${builds[@]}" <<'PYTHON'
+python3 - "$BUILD/results/series${SERIES:+-part}.json" "$version" "$steps" "${builds[@]}" <<'PYTHON'
 import json
 import sys
 

@@ -17,7 +17,7 @@ trap 'rm -rf "$stage"' EXIT
 fit=0 misfit=0
 patches=$(series_patches "$(kernel_version "$1")") || exit 1
 for patch in $patches; do
-	for file in $(patched_by "$patch"); do
+	for file in $(kernels_own "$patch"); do
 		mkdir -p "$stage/$(dirname "$file")"
 		[ -e "$stage/$file" ] || [ ! -e "$1/$file" ] || cp "$1/$file" "$stage/$file"
 	done
@@ -31,6 +31,8 @@ for patch in $patches; do
 		for file in $(overlay_of "$patch"); do
 			[ ! -e "$1/$(kernel_path "$file")" ] || echo "$(kernel_path "$file"): the kernel has a file with this name"
 		done
+		# Later patches may change these files.
+		apply_overlay "$patch" "$stage"
 	)
 	if [ -z "$wrong" ]; then
 		fit=$((fit + 1))

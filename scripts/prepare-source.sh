@@ -46,7 +46,7 @@ stage=$(mktemp -d "$BUILD/stage.XXXXXX")
 trap 'rm -rf "$stage"' EXIT
 
 for patch in "$TOP"/patches/*.patch; do
-	for file in $(patched_by "$patch"); do
+	for file in $(kernels_own "$patch"); do
 		if [ ! -e "$pristine/$file" ]; then
 			mkdir -p "$pristine/$(dirname "$file")"
 			cp "$linux/$file" "$pristine/$file"

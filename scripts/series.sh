@@ -3,35 +3,39 @@
 # Functions for the series: patches/*.patch, and the files that the "Overlay:" lines of each patch
 # name. Scripts source this file after lib.sh.
 
-# The directories with the files that "Overlay:" lines name.
+# The directories with the files that "Overlay:" lines name, and what of them stays in this
+# repository.
 OVERLAY_DIRS=(Documentation Kconfig mm rust samples tools)
+NOT_IN_KERNEL=(tools/mm/collapse_file_demo.c tools/testing/collapse_file)
 
 overlay_of() { sed -n 's/^Overlay: //p' "$1"; }
 
-# Print the patches that fix the kernel's own code and do not depend on the rest. They come first.
-# The other patches add files, or need a patch that does.
-fixes() {
-	local patch
-	for patch in "$TOP"/patches/*.patch; do
-		! grep -q '^Overlay: ' "$patch" || return 0
-		echo "$patch"
-	done
+# Print first and last number of the posting SERIES in patches/postings.
+posting() {
+	grep -E "^$SERIES [0-9]{4} [0-9]{4}$" "$TOP/patches/postings" | cut -d' ' -f2- | grep . ||
+		die "there is no such posting (SERIES=$SERIES); choose from $(postings | paste -sd' ')"
 }
 
-# Print the patches for a kernel release: those of the posting SERIES in patches/postings, or all.
-# For another release, patches/ports/RELEASE has patches that replace ours, and the file left-out
-# names those that the release does not need.
+postings() { sed -nE 's/^([a-z]+) [0-9]{4} [0-9]{4}$/\1/p' "$TOP/patches/postings"; }
+
+# Print the number of a patch.
+number_of() {
+	local number=${1##*/}
+	echo "${number%%-*}"
+}
+
+# Print the patches for a kernel release: those up to the end of the posting SERIES, or all. For
+# another release, patches/ports/RELEASE has patches that replace ours, and the file left-out names
+# those that the release does not need.
 #   series_patches [RELEASE]
 series_patches() {
-	local port=$TOP/patches/ports/${1:-none} patch number first=0000 last=9999 other
+	local port=$TOP/patches/ports/${1:-none} patch number range=9999 other
 	if [ -n "${SERIES:-}" ]; then
-		read -r first last < <(sed -n "s/^$SERIES //p" "$TOP/patches/postings") ||
-			die "there is no such posting (SERIES=$SERIES); patches/postings has their names"
+		range=$(posting) || return
 	fi
 	for patch in "$TOP"/patches/*.patch; do
-		number=${patch##*/}
-		number=${number%%-*}
-		((10#$number >= 10#$first && 10#$number <= 10#$last)) || continue
+		number=$(number_of "$patch")
+		((10#$number <= 10#${range##* })) || break
 		if [ -d "$port" ]; then
 			! grep -q "^$number " "$port/left-out" || continue
 			for other in "$port/$number"-*.patch; do
@@ -111,15 +115,33 @@ apply_patch() {
 	patch_text "$1" | patch -p1 -F2 --no-backup-if-mismatch --force --quiet
 }
 
-# Copy the files that PATCH names into the tree DEST.
+# Print the part of PATCH that changes FILE of the kernel tree.
+part_for() { awk -v file="a/$2" '/^diff --git / { on = $3 == file } on' "$1"; }
+
+# Copy the files that PATCH adds into the tree DEST. This repository has their last versions. If
+# later patches change a file, those changes are taken back.
 #   apply_overlay PATCH DEST
 apply_overlay() {
-	local file to
+	local file to patches later
 	for file in $(overlay_of "$1"); do
-		to=$2/$(kernel_path "$file")
-		mkdir -p "$(dirname "$to")"
-		cp "$TOP/$file" "$to"
+		to=$(kernel_path "$file")
+		mkdir -p "$(dirname "$2/$to")"
+		cp "$TOP/$file" "$2/$to"
+		mapfile -t patches < <(grep -lF "diff --git a/$to b/$to" "$TOP"/patches/*.patch | sort -r)
+		for later in "${patches[@]}"; do
+			part_for "$later" "$to" | (cd "$2" && patch -R -p1 --no-backup-if-mismatch --force --quiet) ||
+				die "${later#"$TOP"/} does not agree with $file; update its part for $to"
+		done
 	done
+}
+
+# Print the files of the kernel that PATCH changes, without those that the series adds.
+kernels_own() {
+	local patch file
+	comm -23 <(patched_by "$1" | sort) <(
+		for patch in "$TOP"/patches/*.patch; do overlay_of "$patch"; done |
+			while read -r file; do kernel_path "$file"; done | sort
+	)
 }
 
 # Commit the series, one commit for each patch, in the git tree DIR.
@@ -142,8 +164,8 @@ commit_series() {
 	done
 }
 
-# Check that each file belongs to exactly one patch. Other files do not get into a kernel tree.
+# Check that each file is added by exactly one patch. Other files do not get into a kernel tree.
 overlay_is_whole() {
-	diff <(cd "$TOP" && git ls-files -co --exclude-standard -- "${OVERLAY_DIRS[@]}" | sort) \
+	diff <(cd "$TOP" && git ls-files -co --exclude-standard -- "${OVERLAY_DIRS[@]}" "${NOT_IN_KERNEL[@]/#/:!}" | sort) \
 		<(sed -n 's/^Overlay: //p' "$TOP"/patches/*.patch | sort)
 }

@@ -11,7 +11,7 @@ out=$BUILD/linux/build-plain
 fix_pristine() {
 	local patch
 	cp -r "$BUILD/pristine/." "$tap_dir/"
-	for patch in $(fixes); do
+	for patch in $(SERIES=fixes series_patches); do
 		(cd "$tap_dir" && apply_patch "$patch") || return
 	done
 }

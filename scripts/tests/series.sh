@@ -13,9 +13,9 @@ tree=$tap_dir/tree
 as=(-c user.name=Tester -c user.email=tester@localhost)
 
 copy_of_us() {
-	mkdir -p "$repo/build/linux" &&
+	mkdir -p "$repo/build" && ln -s "$BUILD/linux" "$repo/build/linux" &&
 		(cd "$TOP" && git ls-files -co --exclude-standard -z) | rsync -a --from0 --files-from=- "$TOP/" "$repo/" &&
-		cp -r "$BUILD/pristine" "$repo/build/" && cp "$BUILD/linux/Makefile" "$repo/build/linux/" &&
+		cp -r "$BUILD/pristine" "$repo/build/" &&
 		git -C "$repo" init -q && git -C "$repo" config user.name Tester &&
 		git -C "$repo" config user.email tester@localhost &&
 		git -C "$repo" add -A && git -C "$repo" commit -q -m all
@@ -27,13 +27,28 @@ pristine_tree() {
 }
 
 patches() { "$repo/scripts/patches.sh"; }
-count() { find "$repo/build/patches" -name '*.patch' | wc -l; }
-again_the_same() {
-	cp -r "$repo/build/patches" "$tap_dir/first" && patches && diff -r "$tap_dir/first" "$repo/build/patches"
+some_patches() { SERIES=extras patches; }
+mails=$repo/build/patches
+count() { find "$mails/$1" -name '*.patch' ! -name '*0000-cover-letter.patch' | wc -l; }
+all_are_there() { [ $(($(count fixes) + $(count rfc) + $(count extras))) -eq "$n" ]; }
+again_the_same() { cp -r "$mails/extras" "$tap_dir/first" && some_patches && diff -r "$tap_dir/first" "$mails/extras"; }
+signed_off() { [ "$(grep -rl '^Signed-off-by: Tester <tester@localhost>$' "$mails" | wc -l)" -eq "$n" ]; }
+for_us_only() { ! grep -rq '^Overlay: ' "$mails" && ! grep -rqE '@[A-Z]+@' "$mails"; }
+cover_has() { grep -qF "$1" "$mails"/extras/*0000-cover-letter.patch; }
+# Letter, without the list of patches and files.
+short_letter() { [ "$(sed '/^Tester (/,$d' "$mails/$1/0000-cover-letter.patch" | wc -l)" -le 80 ]; }
+each_has_recipients() { [ "$(grep -rlE '^(To|Cc): .*@' "$mails" | wc -l)" -eq $((n + 3)) ]; }
+# Mails for security@kernel.org go to no list, and are meant for stable kernels.
+private() {
+	local number mail numbers
+	read -ra numbers < <(sed -n 's/^security //p' "$TOP/patches/postings")
+	for number in "${numbers[@]}"; do
+		mail=$(echo "$mails/fixes/$number"-*)
+		sed '/^$/q' "$mail" >"$tap_dir/head"
+		grep -q '^To: security@kernel.org' "$tap_dir/head" && ! grep -qE 'vger|linux-mm@' "$tap_dir/head" &&
+			grep -q '^Cc: stable@vger.kernel.org' "$mail" || { echo "$mail"; return 1; }
+	done
 }
-signed_off() { [ "$(grep -l '^Signed-off-by: Tester <tester@localhost>$' "$repo"/build/patches/*.patch | wc -l)" -eq "$n" ]; }
-for_us_only() { ! grep -rq '^Overlay: ' "$repo/build/patches" && ! grep -rqE '@[A-Z]+@' "$repo/build/patches"; }
-cover_has() { grep -qF "$1" "$repo"/build/patches/*0000-cover-letter.patch; }
 
 fails() {
 	local status=$1 pattern=$2 got
@@ -49,25 +64,34 @@ n=$(find "$TOP/patches" -maxdepth 1 -name '*.patch' | wc -l)
 
 tap "a copy of this repository" copy_of_us
 tap "the patches are made" says 'patches and a cover letter are in' patches
-tap "one for each, and a cover letter" test "$(count)" -eq $((n + 1))
-tap "the same ones again" again_the_same
+tap "each is in one posting" all_are_there
+tap "the RFC has at most 15" test "$(count rfc)" -le 15
 tap "each is signed off" signed_off
 tap "they have no lines for this repository only" for_us_only
-tap "the cover letter lists what was not measured" cover_has 'random histories with C and with Rust: not run (make fuzz)'
-tap "a second version" says 'cover letter' env REROLL=2 "$repo/scripts/patches.sh"
-tap "says so" test -e "$repo/build/patches/v2-0000-cover-letter.patch"
-patches >/dev/null 2>&1
+tap "each mail has recipients" each_has_recipients
+tap "fixes of leaks and lost data are private, and for stable" private
+for posting in fixes rfc extras; do tap "the letter of $posting is short" short_letter $posting; done
+tap "the same ones again" again_the_same
+tap "the cover letter lists what was not measured" cover_has 'tests cover: not run (make coverage)'
+tap "a second version" says 'cover letter' env REROLL=2 SERIES=extras "$repo/scripts/patches.sh"
+tap "says so" test -e "$mails/extras/v2-0000-cover-letter.patch"
+some_patches >/dev/null 2>&1
 
 am() {
 	local patch
-	for patch in "$repo"/build/patches/*.patch; do
+	for patch in "$mails/$1"/*.patch; do
 		[[ $patch == *0000-cover-letter.patch ]] || git -C "$tree" "${as[@]}" am -q "$patch" || return
 	done
 }
+same_tree() { diff -r --exclude=.git "$tree" "$tap_dir/$1"; }
 tap "a tree of what the series touches" pristine_tree
 tap "make apply takes it" "$repo/scripts/apply.sh" "$tree" "$tap_dir/applied"
-tap "git am takes them" am
-tap "both trees are the same" diff -r --exclude=.git "$tree" "$tap_dir/applied"
+tap "and a part of it" env SERIES=rfc "$repo/scripts/apply.sh" "$tree" "$tap_dir/applied-rfc"
+tap "git am takes the fixes" am fixes
+tap "git am takes the RFC" am rfc
+tap "both trees are the same" same_tree applied-rfc
+tap "git am takes the extras" am extras
+tap "both trees are still the same" same_tree applied
 
 port="$repo/scripts/port-check.sh"
 rm -rf "$tree"
@@ -85,16 +109,20 @@ git -C "$tree" checkout -q . && rm "$tree/mm/khugepaged.h"
 tap "the tree is unchanged" test "$(git -C "$tree" status --porcelain)" = "$before"
 
 echo '// changed' >>"$repo/mm/collapse_file.rs"
-tap "uncommitted changes give a warning" says '^warning: .* uncommitted changes: mm/collapse_file.rs' patches
+tap "uncommitted changes give a warning" says '^warning: .* uncommitted changes: mm/collapse_file.rs' some_patches
 tap "also in the cover letter" cover_has 'with uncommitted changes'
 touch "$repo/mm/stray.rs"
-tap "a file of no patch is an error" fails 1 '^error: files are not in exactly one patch: mm/stray.rs' patches
+tap "a file of no patch is an error" fails 1 '^error: files are not in exactly one patch: mm/stray.rs' some_patches
 rm "$repo/mm/stray.rs"
 git -C "$repo" mv mm/khugepaged.h mm/gone.h
-tap "and a file that is gone" fails 1 "^error: files are not in exactly one patch: mm/gone.h mm/khugepaged.h .which does not exist." patches
+tap "and a file that is gone" fails 1 "^error: files are not in exactly one patch: mm/gone.h mm/khugepaged.h .which does not exist." some_patches
+git -C "$repo" reset -q --hard
+sed -i 's/bool "Count what/bool "Count all that/' "$repo/Kconfig"
+tap "a file that differs from a patch of it" fails 1 '^error: patches/0044-.* does not agree with Kconfig; update its part' some_patches
 git -C "$repo" reset -q --hard
 
 tap "REROLL is not a number" fails 2 '^error: wrong version number .REROLL=x.; set' env REROLL=x "$repo/scripts/patches.sh"
+tap "SERIES is not a posting" fails 1 '^error: there is no such posting .SERIES=x.; choose from fixes rfc extras' env SERIES=x "$repo/scripts/patches.sh"
 tap "arguments are not taken" fails 2 '^usage:' "$repo/scripts/patches.sh" x
 tap "nor by the check" fails 2 '^usage:' "$repo/scripts/patches-check.sh" x
 tap "BUILDS is not a kernel" fails 2 '^error: unknown kernel .BUILDS=none-such, ' env BUILDS=none-such "$repo/scripts/patches-check.sh"
@@ -102,7 +130,7 @@ tap "no tree to check a port to" fails 2 '^usage:' "$port"
 tap "the tree does not exist" fails 1 '^error: no such directory .KSRC=.*; set' "$port" "$tap_dir/none"
 tap "no tree for checkpatch" fails 2 '^usage:' "$repo/scripts/checkpatch.sh" "$tap_dir"
 rm -rf "$repo/build/patches"
-tap "nothing to check" fails 1 "^error: build/patches has no patches; run 'make patches'" "$repo/scripts/patches-check.sh"
+tap "nothing to check" fails 1 "^error: build/patches has no patches .fixes.; run 'make patches'" "$repo/scripts/patches-check.sh"
 git -C "$repo" config --unset user.name
 tap "no name for Signed-off-by" fails 1 "^error: git has no name or email for Signed-off-by; run" env GIT_CONFIG_GLOBAL=/dev/null "$repo/scripts/patches.sh"
 tap_end
