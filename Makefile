@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# `make help` lists the targets. They call the scripts in scripts/. This is not the kernel's build
-# system: the files for the kernel are copied into build/linux and built there.
+# `make help` lists the targets. They call scripts in scripts/, which CONTRIBUTING.md lists. This is
+# not the kernel's build system: files for the kernel are copied into build/linux and built there.
 
 SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory --no-builtin-rules
@@ -33,7 +33,7 @@ CASES ?= 2000
 # The scripts read these variables from the environment.
 export ACCEL MEM ARCH
 export $(foreach v,KSRC JOBS CACHE LLVM RUSTC BINDGEN SERIES,$(if $(filter-out undefined,$(origin $(v))),$(v)))
-export VNG = $(shell . scripts/lib.sh && echo "$$VNG")
+export VNG = $(shell . scripts/lib/lib.sh && echo "$$VNG")
 
 .DEFAULT_GOAL := help
 
@@ -96,135 +96,135 @@ help:
 	@echo '  LLVM=-22 RUSTC=PATH BINDGEN=PATH    use these tools instead of the installed ones'
 
 setup:
-	@scripts/setup.sh
+	@scripts/build/setup.sh
 
 source: setup
-	@scripts/prepare-source.sh
+	@scripts/build/prepare-source.sh
 
 kernel: check-options source
-	@scripts/build-kernel.sh fast
+	@scripts/build/build-kernel.sh fast
 
 kernel-debug: check-options source
-	@scripts/build-kernel.sh debug
+	@scripts/build/build-kernel.sh debug
 
 run: check-options kernel
-	@scripts/build-userspace.sh
-	@scripts/vm.py --kernel $(call image,fast) --accel $(ACCEL) --memory $(MEM) --disks $(BUILD)/disks \
+	@scripts/build/build-userspace.sh
+	@scripts/lib/vm.py --kernel $(call image,fast) --accel $(ACCEL) --memory $(MEM) --disks $(BUILD)/disks \
 		--console $(BUILD)/logs/demo-console.log -- $(if $(FOREIGN),/opt/collapse_file,$(CURDIR))/scripts/guest/demo.sh
 
 test: check-options source
-	@scripts/build-kernel.sh $(KERNEL_DEBUG)
-	@scripts/build-userspace.sh tests
-	@scripts/run-tests.py --kernel $(call image,$(KERNEL_DEBUG)) \
+	@scripts/build/build-kernel.sh $(KERNEL_DEBUG)
+	@scripts/build/build-userspace.sh tests
+	@scripts/tests/run-tests.py --kernel $(call image,$(KERNEL_DEBUG)) \
 		--accel $(ACCEL) --memory $(MEM) --cpus $(CPUS) $(if $(filter-out lockdep,$(DEBUG))$(FOREIGN),--name $(subst $() $(),-,$(strip test $(filter-out lockdep,$(DEBUG)) $(FOREIGN))) --guest-only) \
 		$(if $(IMPL_GIVEN),--impl $(IMPL_GIVEN)) $(SUITES)
 
 fuzz: check-options source
-	@scripts/build-kernel.sh fuzz
-	@scripts/build-userspace.sh tests
-	@scripts/fuzz.py --kernel $(call image,fuzz) --accel $(ACCEL) --memory $(MEM) --cases $(CASES) \
+	@scripts/build/build-kernel.sh fuzz
+	@scripts/build/build-userspace.sh tests
+	@scripts/tests/fuzz.py --kernel $(call image,fuzz) --accel $(ACCEL) --memory $(MEM) --cases $(CASES) \
 		$(if $(SEED),--seed $(SEED)) $(if $(filter 1,$(LEDGER)),--ledger)
 
 clients: check-options kernel
-	@scripts/setup.sh clients
-	@scripts/clients.py --kernel $(call image,fast) --accel $(ACCEL) --memory $(MEM) \
+	@scripts/build/setup.sh clients
+	@scripts/tests/clients.py --kernel $(call image,fast) --accel $(ACCEL) --memory $(MEM) \
 		$(if $(IMPL_GIVEN),--impl $(IMPL_GIVEN)) $(CLIENTS)
 
 coverage: check-options source
-	@scripts/build-kernel.sh coverage
-	@scripts/build-userspace.sh tests
-	@scripts/coverage.py --kernel $(BUILD)/linux/build-coverage --accel $(ACCEL) --memory $(MEM)
+	@scripts/build/build-kernel.sh coverage
+	@scripts/build/build-userspace.sh tests
+	@scripts/tests/coverage.py --kernel $(BUILD)/linux/build-coverage --accel $(ACCEL) --memory $(MEM)
 
 mutants-vm: check-options source
-	@scripts/build-userspace.sh tests
-	@scripts/mutants-vm.py --accel $(ACCEL) --memory $(MEM) $(MUTANTS)
+	@scripts/build/build-userspace.sh tests
+	@scripts/mutants/mutants-vm.py --accel $(ACCEL) --memory $(MEM) $(MUTANTS)
 
 host-test: source
-	@LONG=$(LONG) scripts/host-test.py
+	@LONG=$(LONG) scripts/tests/host-test.py
 
 litmus: source
-	@scripts/litmus.py
+	@scripts/tests/litmus.py
 
 mutants-host: source
-	@scripts/setup.sh mutants
-	@. scripts/lib.sh && CARGO_MUTANTS="$$CARGO_MUTANTS" scripts/mutants-host.py $(MUTANTS)
+	@scripts/build/setup.sh mutants
+	@. scripts/lib/lib.sh && CARGO_MUTANTS="$$CARGO_MUTANTS" scripts/mutants/mutants-host.py $(MUTANTS)
 
 test-all:
-	@scripts/test-all.py $(if $(filter 1,$(LIST)),--list) $(PARTS)
+	@scripts/tests/test-all.py $(if $(filter 1,$(LIST)),--list) $(PARTS)
 
 bench: check-options kernel
-	@scripts/setup.sh plot
-	@scripts/build-userspace.sh tests
-	@scripts/build-kernel.sh one-by-one
-	@scripts/bench.py --kernel $(call image,fast) --one-by-one $(call image,one-by-one) \
+	@scripts/build/setup.sh plot
+	@scripts/build/build-userspace.sh tests
+	@scripts/build/build-kernel.sh one-by-one
+	@scripts/bench/bench.py --kernel $(call image,fast) --one-by-one $(call image,one-by-one) \
 		--accel $(ACCEL) --memory $(MEM) $(if $(ROUNDS),--rounds $(ROUNDS)) $(SCENARIOS)
-	@$(if $(SCENARIOS),:,. scripts/lib.sh && "$$PLOT_PYTHON" scripts/plot-bench.py $(BUILD)/results/bench.json $(BUILD)/results/bench.svg)
+	@$(if $(SCENARIOS),:,. scripts/lib/lib.sh && "$$PLOT_PYTHON" scripts/bench/plot-bench.py $(BUILD)/results/bench.json $(BUILD)/results/bench.svg)
 
 bench-locks: check-options source
-	@scripts/build-kernel.sh bench-locks
-	@scripts/build-userspace.sh tests
-	@scripts/bench.py --kernel $(call image,bench-locks) --accel $(ACCEL) --memory $(MEM) --locks \
+	@scripts/build/build-kernel.sh bench-locks
+	@scripts/build/build-userspace.sh tests
+	@scripts/bench/bench.py --kernel $(call image,bench-locks) --accel $(ACCEL) --memory $(MEM) --locks \
 		$(if $(ROUNDS),--rounds $(ROUNDS)) $(SCENARIOS)
 
 bench-contention: check-options kernel
-	@scripts/build-userspace.sh tests
-	@scripts/bench-contention.py --kernel $(call image,fast) --accel $(ACCEL) --memory $(MEM) \
+	@scripts/build/build-userspace.sh tests
+	@scripts/bench/bench-contention.py --kernel $(call image,fast) --accel $(ACCEL) --memory $(MEM) \
 		$(if $(TRIES),--tries $(TRIES)) $(if $(TRACE),--trace) $(MODES)
 
 profile: check-options kernel
-	@scripts/build-userspace.sh tests
-	@scripts/profile.py --kernel $(call image,fast) --memory $(MEM) $(SCENARIOS)
+	@scripts/build/build-userspace.sh tests
+	@scripts/bench/profile.py --kernel $(call image,fast) --memory $(MEM) $(SCENARIOS)
 
 # The socket at which gdb attaches to the shell's guest, and the kernel of the shell.
 GDB_SOCKET := $(BUILD)/gdb.sock
 SHELL_KERNEL := $(if $(filter 1,$(GDB)),gdb,fast)
 
 shell: check-options source
-	@scripts/build-kernel.sh $(SHELL_KERNEL)
-	@scripts/build-userspace.sh tests
-	@scripts/vm.py --kernel $(call image,$(SHELL_KERNEL)) --accel $(ACCEL) --memory $(MEM) \
+	@scripts/build/build-kernel.sh $(SHELL_KERNEL)
+	@scripts/build/build-userspace.sh tests
+	@scripts/lib/vm.py --kernel $(call image,$(SHELL_KERNEL)) --accel $(ACCEL) --memory $(MEM) \
 		--disks $(BUILD)/disks-shell --append thp_collapse_file=$(IMPL) $(if $(filter 1,$(GDB)),--gdb $(GDB_SOCKET) --append nokaslr)
 
 gdb:
-	@scripts/gdb.sh $(BUILD)/linux/build-gdb $(GDB_SOCKET)
+	@scripts/guest/gdb.sh $(BUILD)/linux/build-gdb $(GDB_SOCKET)
 
 vng:
-	@scripts/vm.py --kernel $(call image,fast) --accel $(ACCEL) --memory $(MEM) --append thp_collapse_file=$(IMPL) --show
+	@scripts/lib/vm.py --kernel $(call image,fast) --accel $(ACCEL) --memory $(MEM) --append thp_collapse_file=$(IMPL) --show
 
 job: check-options source
-	@scripts/build-kernel.sh lab
-	@scripts/build-userspace.sh tests
-	@scripts/job.py --kernel $(call image,lab) --rootfs '$(ROOTFS)' $(if $(URL),--url '$(URL)') $(SUITES)
+	@scripts/build/build-kernel.sh lab
+	@scripts/build/build-userspace.sh tests
+	@scripts/tests/job.py --kernel $(call image,lab) --rootfs '$(ROOTFS)' $(if $(URL),--url '$(URL)') $(SUITES)
 
 apply:
-	@scripts/apply.sh "$(KSRC)" "$(DEST)"
+	@scripts/series/apply.sh "$(KSRC)" "$(DEST)"
 
 patches: source
-	@REROLL=$(REROLL) scripts/patches.sh
+	@REROLL=$(REROLL) scripts/series/patches.sh
 
 patches-check: patches
-	@BUILDS='$(BUILDS)' scripts/patches-check.sh
+	@BUILDS='$(BUILDS)' scripts/series/patches-check.sh
 
 port-check:
-	@scripts/port-check.sh "$(KSRC)"
+	@scripts/series/port-check.sh "$(KSRC)"
 
 report:
-	@scripts/report.py
+	@scripts/tests/report.py
 
 results:
-	@scripts/results-page.py
+	@scripts/tests/results-page.py
 
 rustdoc: check-options kernel
-	@scripts/build-kernel.sh fast rustdoc
+	@scripts/build/build-kernel.sh fast rustdoc
 	@if grep -A4 '^warning' $(BUILD)/logs/kernel-fast.log; then echo 'error: rustdoc printed warnings (see above); fix them' >&2; exit 1; fi
 	@echo '==> $(BUILD)/linux/build-fast/Documentation/output/rust/rustdoc/kernel/mm/index.html'
 
 htmldocs: source
-	@scripts/setup.sh docs
-	@scripts/htmldocs.sh
+	@scripts/build/setup.sh docs
+	@scripts/build/htmldocs.sh
 
 lint: kernel-debug
-	@scripts/lint.sh
+	@scripts/lint/lint.sh
 
 .PHONY: check-options
 check-options:

@@ -1,0 +1,59 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""Check that the documents agree with the sources: numbers of fixes, names of tests, links."""
+
+import glob
+import os
+import re
+import sys
+
+TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *glob.glob("docs/*.md", root_dir=TOP)]
+# Documents that give the number of fixes, and how.
+FIXES = {"README.md": [r"\[(\d+) faults\]", r"first (\d+) patches"], "CHANGELOG.md": [r"- (\d+) fixes"],
+         "docs/faults.md": [r"first (\d+) patches"], "patches/cover-letters/fixes": [r"found (\d+) faults", r"of patches 1-(\d+) fixes"]}
+
+
+def read(path):
+    """The text of a file, with line breaks as spaces."""
+    with open(os.path.join(TOP, path)) as file:
+        return re.sub(r"\n *", " ", file.read())
+
+
+def fixes():
+    """The numbers of the patches that fix C. The selftests are in the same posting."""
+    with open(os.path.join(TOP, "patches", "postings")) as file:
+        first, last = next(line.split()[1:] for line in file if line.startswith("fixes "))
+    names = sorted(glob.glob("*.patch", root_dir=os.path.join(TOP, "patches")))
+    return [name[:4] for name in names if first <= name[:4] <= last and "-selftests-" not in name]
+
+
+def main():
+    if len(sys.argv) != 1:
+        sys.exit("usage: facts.py")
+    wrong, numbers = [], fixes()
+    for path, patterns in FIXES.items():
+        for pattern in patterns:
+            found = re.search(pattern, read(path))
+            if not found or int(found.group(1)) != len(numbers):
+                wrong.append(f"{path}: {found.group(0) if found else pattern}, but {len(numbers)} patches are fixes")
+    with open(os.path.join(TOP, "docs", "faults.md")) as file:
+        rows = [line.split("|") for line in file if re.match(r"\| \d{4} ", line)]
+    if [row[1].strip() for row in rows] != numbers:
+        wrong.append("docs/faults.md: the rows are not the patches that are fixes")
+    sources = "".join(read(path) for path in glob.glob("tools/testing/selftests/mm/collapse_file*.c", root_dir=TOP))
+    for row in rows:
+        for name in re.findall(r"`([a-z_.*]+)`", row[3]):
+            name = name.rsplit(".", 1)[-1]
+            if not re.search(rf"\b{name}\b", sources) and not glob.glob(f"tools/testing/selftests/mm/{name}.c", root_dir=TOP):
+                wrong.append(f"docs/faults.md: there is no test {name}")
+    for document in DOCUMENTS:
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", read(document)):
+            if not os.path.exists(os.path.join(TOP, os.path.dirname(document), link)):
+                wrong.append(f"{document}: the link {link} leads nowhere")
+    print("\n".join(wrong), end="\n" if wrong else "")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
