@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <sys/types.h>
 
 #include "kselftest.h"
@@ -34,10 +35,11 @@ enum { C, RUST };
 extern const char * const impls[];
 
 /*
- * collapse_fuzz.c: generates, plays, compares and minimises histories.
+ * collapse_fuzz.c: the cases, the machine and the options.
  */
 extern const char *disk;		/* directory for regular files, or NULL */
 extern char base_dir[], cgroup[];	/* "" if there is none */
+extern unsigned int have;		/* the requirements of operations that the machine meets */
 extern bool stop;
 extern bool sabotage;			/* make Rust fail, to test that this is detected */
 extern bool ask_for_trouble;		/* include operations that are known to fail in C too */
@@ -180,5 +182,71 @@ void end_twin(struct twin *twin);
 off_t size_of(struct twin *twin);
 /* Return how many of the @nr pages from @page on are below the end of the file. */
 unsigned int below_end(struct twin *twin, unsigned int page, unsigned int nr);
+
+/*
+ * collapse_fuzz_history.c: prints, parses and generates histories.
+ */
+void print_history(const struct history *history, FILE *out);
+char *history_text(const struct history *history);
+bool parse_history(struct history *history, const char *text);
+bool has_op(const struct history *history, const char *name);
+void generate(struct history *history, uint64_t seed);
+
+/*
+ * collapse_fuzz_observe.c: plays a history, and records the observable state.
+ */
+#define NR_VM		12
+#define NR_CGROUP	4
+
+#define VANISHES	1	/* returns to the value before the file existed */
+#define EACH_TRY	2	/* grows by one for each try of a collapse */
+
+extern const struct counter {
+	const char *name;
+	unsigned int flags;
+} vm_counters[NR_VM], cgroup_counters[NR_CGROUP];
+
+struct counts {
+	long vm[NR_VM], cgroup[NR_CGROUP];
+};
+
+struct cache_range {
+	uint64_t offset, len;
+};
+
+struct cache_stat {
+	uint64_t cached, dirty, writeback, evicted, recently_evicted;
+};
+
+struct observed {
+	int nr_collapses;
+	struct outcome outcomes[MAX_COLLAPSES];
+	int errs[MAX_OPS];		/* of the operations */
+	bool data[NR_PAGES];		/* SEEK_DATA */
+	unsigned char resident[NR_PAGES];	/* mincore() */
+	struct cache_stat cache;
+	long blocks, fs_free;
+	uint64_t flags[NR_PAGES];	/* KPF_ bits of the mapped pages */
+	struct counts added;
+	char wrong[128];		/* an error that needs no comparison */
+};
+
+void play(const struct history *history, int impl, struct observed *seen);
+/* Sample the counters with which nothing_leaked() compares. */
+void count_from_here(void);
+bool nothing_leaked(void);
+
+/*
+ * collapse_fuzz_compare.c: compares the two implementations, and minimises histories.
+ */
+#define DIFFERENCE_LEN	320
+extern char difference[DIFFERENCE_LEN];	/* the last one that was found, in a line */
+extern struct observed seen[2];		/* by play_both() */
+
+void print_outcome(char *text, size_t len, const struct outcome *outcome);
+/* Play a history with each implementation. Return whether there is a difference. */
+bool play_both(const struct history *history);
+bool is_by_chance(const struct history *history);
+void minimise(struct history *history);
 
 #endif
