@@ -21,7 +21,7 @@ LAYERS = [
     ["mm::page_cache"],
     ["mm::page_cache_map", "mm::collapse::control"],
     ["mm::collapse::new_folio", "mm::collapse::patience", "mm::collapse::missing", "mm::collapse::batch"],
-    ["mm::collapse::old_folios"],
+    ["mm::collapse::old_folios", "mm::collapse::checks"],
     ["mm::collapse::gather", "mm::collapse::replace"],
 ]
 # The modules that `mm::collapse` re-exports these names from.

@@ -93,6 +93,7 @@
 //! C files: `mm/khugepaged.c`, `mm/khugepaged.h`
 
 mod batch;
+mod checks;
 mod control;
 mod gather;
 mod missing;
