@@ -13,11 +13,10 @@ use crate::{
         Result as KernelResult, //
     },
     mm::{
-        folio::{Folio, HPAGE_PMD_NR, HPAGE_PMD_ORDER},
+        folio::{Folio, HPAGE_PMD_NR},
         kunit::{drain, mm, Control, ShmemFile},
         mapping::PmdRange,
         page_cache::{Cursor, Entry, Walk},
-        page_cache_map::{Content, Extent, FolioFlags},
     },
     sync::aref::ARef,
 };
@@ -91,18 +90,25 @@ fn gather_fails(range: PmdRange<'_>) -> KernelResult<Option<(usize, ScanResult)>
     Ok(failed)
 }
 
-/// The flags of a huge folio that is all that a file has.
-fn huge_flags(file: &ShmemFile) -> Option<FolioFlags> {
-    let mut extents = [Extent::default(); 2];
+/// Returns the huge folio that is all that a file has.
+fn huge_folio(file: &ShmemFile) -> KernelResult<ARef<Folio>> {
+    let folio = file.folio(0)?;
 
-    match file.mapping().snapshot(0..HPAGE_PMD_NR, &mut extents) {
-        [Extent {
-            start: 0,
-            order: HPAGE_PMD_ORDER,
-            content: Content::Folio(flags),
-            ..
-        }] => Some(*flags),
-        _ => None,
+    if folio.is_pmd_order() && file.pages() == HPAGE_PMD_NR {
+        Ok(folio)
+    } else {
+        Err(EIO)
+    }
+}
+
+/// Returns whether the first page of the range is in a huge folio that is locked.
+fn has_locked_huge_folio(range: PmdRange<'_>) -> bool {
+    let mut walk = range.walk();
+    let mut locked = Cursor::new(&mut walk).lock();
+
+    match locked.load(range.start()) {
+        Entry::Folio(folio) => folio.is_pmd_order() && folio.is_locked(),
+        _ => false,
     }
 }
 
@@ -508,7 +514,7 @@ mod kunit {
                 .expect_holes()?
                 .check_userfaultfd()?
                 .commit()?;
-            let locked = huge_flags(&file).map(|flags| flags.locked);
+            let locked = has_locked_huge_folio(file.mapping().pmd_range(0));
             huge.retract_page_tables();
             huge.unlock();
             replaced.release();
@@ -516,10 +522,11 @@ mod kunit {
         })?;
         let (was, locked) = was?;
 
-        assert_eq!(locked, Some(true));
-        let flags = huge_flags(&file).ok_or(EIO)?;
-        assert!(!flags.locked && flags.uptodate && flags.dirty && !flags.writeback);
-        assert_eq!(file.pages(), HPAGE_PMD_NR);
+        assert!(locked);
+        let folio = huge_folio(&file)?;
+        assert!(!folio.is_locked() && folio.is_uptodate());
+        assert!(folio.is_dirty() && !folio.is_under_writeback());
+        drop(folio);
         for index in [0, 1, LAST] {
             assert_eq!(file.content(index)?, ShmemFile::byte(index));
         }
@@ -551,8 +558,8 @@ mod kunit {
             Ok::<(), crate::error::Error>(())
         })??;
 
-        assert!(huge_flags(&file).is_some_and(|flags| !flags.locked && flags.uptodate));
-        assert_eq!(file.pages(), HPAGE_PMD_NR);
+        let folio = huge_folio(&file)?;
+        assert!(!folio.is_locked() && folio.is_uptodate());
         for index in 0..HPAGE_PMD_NR {
             assert_eq!(file.content(index)?, ShmemFile::byte(index));
         }
