@@ -24,59 +24,25 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
-#include <limits.h>
 #include <pthread.h>
 #include <sched.h>
 #include <semaphore.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/param.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
-#include <linux/userfaultfd.h>
-#ifdef __x86_64__
-#include <cpuid.h>
-#endif
 
+#include "collapse_bench.h"
 #include "collapse_file_util.h"
-#include "vm_util.h"
 
-#define ORDER_SETTING	"/sys/kernel/mm/transparent_hugepage/hugepages-%lukB/shmem_enabled"
 #define LOCK_STAT	"/proc/lock_stat"
 #define LOCK_STAT_ON	"/proc/sys/kernel/lock_stat"
 #define TRACING		"/sys/kernel/tracing/instances/collapse_bench"
 
-#define NR_IMPLS	2
-#define MAX_OTHERS	63
 #define MANY_VMAS	30000
-#define TRIES		20
-#define STEPS		2000000L
-#define MAX_SAMPLES	1000000UL
-
-static const char * const impls[NR_IMPLS] = { "c", "rust" };
-
-struct scenario {
-	const char *name;
-	/* Every @step-th page from @first on is present. */
-	unsigned long first, step;
-	unsigned int order;
-	unsigned int others;	/* number of other processes that map the range */
-	unsigned int vmas;	/* number of other VMAs of this process that map it */
-	bool on_disk, unmapped, swapped;
-	bool uffd;		/* a userfaultfd waits for the holes */
-	bool filled;		/* another thread fills a hole while pages are copied */
-	const char *only;	/* the only WHAT to measure, or NULL for all */
-	int err;
-	const char *result;
-};
 
 #define SUCCESS	"pte_mapped_hugepage"
 
@@ -99,334 +65,9 @@ static const struct scenario scenarios[] = {
 	{ .name = "not-mapped", .step = 1, .on_disk = true, .unmapped = true, .result = SUCCESS },
 };
 
-/* The range that is collapsed, and its other users. */
-struct range {
-	int fd, uffd;
-	char *base;
-	char *aliases;		/* address of the other VMAs */
-	pid_t others[MAX_OTHERS];
-};
+const char *dir;
 
-static const char *what = "time", *dir, *trace_clock = "mono";
-
-static void __noreturn __printf(1, 2) die(const char *format, ...)
-{
-	va_list args;
-
-	fflush(stdout);
-	fputs("error: ", stderr);
-	va_start(args, format);
-	vfprintf(stderr, format, args);
-	va_end(args);
-	fputc('\n', stderr);
-	exit(1);
-}
-
-static void set(const char *path, const char *text)
-{
-	int err = write_text(path, text);
-
-	if (err)
-		die("%s: %s", path, strerror(err));
-}
-
-static long now(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1000000000L + ts.tv_nsec;
-}
-
-/* Wait for a tick, so that the time until the next one is as long as possible. */
-static void wait_for_tick(void)
-{
-	struct timespec before, ts;
-
-	clock_gettime(CLOCK_MONOTONIC_COARSE, &before);
-	do {
-		clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
-	} while (ts.tv_nsec == before.tv_nsec);
-}
-
-static void run_on(int cpu)
-{
-	cpu_set_t cpus;
-
-	CPU_ZERO(&cpus);
-	CPU_SET(cpu, &cpus);
-	if (sched_setaffinity(0, sizeof(cpus), &cpus))
-		die("cannot run on CPU %d; use a machine with two CPUs", cpu);
-}
-
-static const char *name_of(const struct scenario *s)
-{
-	static char name[64];
-	char path[256];
-
-	if (!s->on_disk)
-		return s->name;
-	snprintf(path, sizeof(path), "%s", dir);
-	snprintf(name, sizeof(name), "%s-%s", basename(path), s->name);
-	return name;
-}
-
-static bool is_there(const struct scenario *s, unsigned long page)
-{
-	return page >= s->first && !((page - s->first) % s->step);
-}
-
-/*
- * The floor: copy and clear the same pages, with the same instructions as the kernel.
- */
-static bool fast_strings;
-
-static void find_fast_strings(void)
-{
-#ifdef __x86_64__
-	unsigned int eax, ebx, ecx, edx;
-
-	fast_strings = __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && ebx >> 9 & 1;
-#endif
-}
-
-static void copy(char *to, const char *from, unsigned long len)
-{
-#ifdef __x86_64__
-	if (fast_strings) {
-		asm volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(len) : : "memory");
-		return;
-	}
-#endif
-	memcpy(to, from, len);
-}
-
-static void clear(char *at, unsigned long len)
-{
-#ifdef __x86_64__
-	if (fast_strings) {
-		asm volatile("rep stosb" : "+D"(at), "+c"(len) : "a"(0) : "memory");
-		return;
-	}
-#endif
-	memset(at, 0, len);
-}
-
-static char *huge_buffer(void)
-{
-	char *at = map_range(-1, 0, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS);
-
-	if (!at)
-		die("no memory");
-	madvise(at, HUGE, MADV_HUGEPAGE);
-	memset(at, 1, HUGE);
-	return at;
-}
-
-static long measure_floor(const struct scenario *s)
-{
-	static char *from, *to;
-	unsigned long ends[NR_PAGES], parts = 0, page = 0;
-	bool there = is_there(s, 0);
-	long begun;
-
-	if (!from) {
-		from = huge_buffer();
-		to = huge_buffer();
-	}
-	/* A part is a sequence of pages, or of holes. */
-	for (unsigned long end = 1; end <= NR_PAGES; end++)
-		if (end == NR_PAGES || is_there(s, end) != is_there(s, end - 1))
-			ends[parts++] = end;
-
-	wait_for_tick();
-	begun = now();
-	for (unsigned long part = 0; part < parts; part++, there = !there) {
-		unsigned long len = (ends[part] - page) * PAGE;
-
-		if (there)
-			copy(to + page * PAGE, from + page * PAGE, len);
-		else
-			clear(to + page * PAGE, len);
-		page = ends[part];
-	}
-	return now() - begun;
-}
-
-/* Print the time of STEPS instructions: the shortest one, which no interrupt has extended. */
-static void print_clock(void)
-{
-#ifdef __x86_64__
-	long shortest = LONG_MAX;
-
-	for (int try = 0; try < TRIES; try++) {
-		long left = STEPS / 2, begun;
-
-		wait_for_tick();
-		begun = now();
-		asm volatile("1: dec %0; jnz 1b" : "+r"(left) : : "cc");
-		begun = now() - begun;
-		if (begun < shortest)
-			shortest = begun;
-	}
-	printf("clock %ld %ld\n", STEPS, shortest);
-#endif
-}
-
-static void set_order(unsigned int order, const char *setting)
-{
-	char path[128];
-
-	snprintf(path, sizeof(path), ORDER_SETTING, PAGE / 1024 << order);
-	set(path, setting);
-}
-
-static void write_pages(const struct scenario *s, struct range *r)
-{
-	static char content[PAGE];
-
-	for (unsigned long page = 0; page < NR_PAGES; page++) {
-		if (!is_there(s, page))
-			continue;
-		content[0] = page % 255 + 1;
-		if (!s->on_disk && !s->unmapped)
-			r->base[page * PAGE] = content[0];
-		else if (pwrite(r->fd, content, PAGE, page * PAGE) != PAGE)
-			die("%s: write: %s", name_of(s), strerror(errno));
-	}
-}
-
-static bool is_right(const struct scenario *s, const struct range *r)
-{
-	for (unsigned long page = 0; page < NR_PAGES; page++) {
-		char byte = is_there(s, page) ? page % 255 + 1 : 0;
-
-		if (r->base[page * PAGE] != byte)
-			return false;
-	}
-	return true;
-}
-
-static void swap_out(const struct range *r)
-{
-	unsigned char resident[NR_PAGES];
-
-	/* The next attempt frees the pages that this one writes to swap. */
-	for (int try = 0; try < TRIES; try++) {
-		madvise(r->base, HUGE, MADV_PAGEOUT);
-		if (!mincore(r->base, HUGE, resident) && !memchr(resident, 1, NR_PAGES))
-			return;
-		usleep(10000);
-	}
-	die("the pages cannot be swapped out; add swap space");
-}
-
-/* Map the range in adjacent VMAs. They have no page tables. */
-static void map_often(const struct scenario *s, struct range *r)
-{
-	size_t len = (size_t)s->vmas * HUGE;
-
-	if (!s->vmas)
-		return;
-	r->aliases = mmap(NULL, len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (r->aliases == MAP_FAILED)
-		die("%s: mmap: %s", name_of(s), strerror(errno));
-	for (char *at = r->aliases; at < r->aliases + len; at += HUGE)
-		if (mmap(at, HUGE, PROT_READ, MAP_SHARED | MAP_FIXED, r->fd, 0) == MAP_FAILED)
-			die("%s: mmap: %s", name_of(s), strerror(errno));
-}
-
-/* Fork processes that map every page. They stay until release() kills them. */
-static void fork_others(const struct scenario *s, struct range *r)
-{
-	int ready[2];
-	char byte;
-
-	if (pipe(ready))
-		die("pipe: %s", strerror(errno));
-	for (unsigned int i = 0; i < s->others; i++) {
-		r->others[i] = fork();
-		if (r->others[i] < 0)
-			die("fork: %s", strerror(errno));
-		if (!r->others[i]) {
-			prctl(PR_SET_PDEATHSIG, SIGKILL);
-			byte = !is_right(s, r);
-			if (write(ready[1], &byte, 1) != 1)
-				_exit(1);
-			pause();
-			_exit(0);
-		}
-	}
-	for (unsigned int i = 0; i < s->others; i++)
-		if (read(ready[0], &byte, 1) != 1 || byte)
-			die("%s: a process does not see the pages", name_of(s));
-	close(ready[0]);
-	close(ready[1]);
-}
-
-static void prepare(const struct scenario *s, struct range *r)
-{
-	char path[256], *empty;
-
-	memset(r, 0, sizeof(*r));
-	r->uffd = -1;
-	if (s->on_disk) {
-		snprintf(path, sizeof(path), "%s/collapse_bench", dir);
-		r->fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-		unlink(path);
-	} else {
-		r->fd = memfd_create("collapse_bench", MFD_CLOEXEC);
-	}
-	if (r->fd < 0 || ftruncate(r->fd, HUGE))
-		die("%s: no file: %s", name_of(s), strerror(errno));
-	r->base = map_range(r->fd, 0, PROT_READ | PROT_WRITE, MAP_SHARED);
-	if (!r->base)
-		die("%s: mmap: %s", name_of(s), strerror(errno));
-
-	if (s->order)
-		set_order(s->order, "always");
-	write_pages(s, r);
-	if (s->order)
-		set_order(s->order, "never");
-	if (s->on_disk && fsync(r->fd))
-		die("%s: fsync: %s", name_of(s), strerror(errno));
-	if (s->on_disk && !s->unmapped && !is_right(s, r))
-		die("%s: not what was written", name_of(s));
-	if (s->swapped)
-		swap_out(r);
-	fork_others(s, r);
-	map_often(s, r);
-	if (s->uffd) {
-		struct uffdio_register reg = {
-			.range = { .start = (uintptr_t)r->base, .len = HUGE },
-			.mode = UFFDIO_REGISTER_MODE_MISSING,
-		};
-
-		r->uffd = open_uffd();
-		if (r->uffd < 0 || ioctl(r->uffd, UFFDIO_REGISTER, &reg))
-			die("%s: userfaultfd: %s", name_of(s), strerror(errno));
-	}
-
-	/* Drain the LRU batches, and wait until freed memory is gone. */
-	empty = map_range(-1, 0, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS);
-	madvise(empty, HUGE, MADV_COLLAPSE);
-	munmap(empty, HUGE);
-	usleep(20000);
-}
-
-static void release(const struct scenario *s, struct range *r)
-{
-	for (unsigned int i = 0; i < s->others; i++) {
-		kill(r->others[i], SIGKILL);
-		waitpid(r->others[i], NULL, 0);
-	}
-	if (r->uffd >= 0)
-		close(r->uffd);
-	if (s->vmas)
-		munmap(r->aliases, (size_t)s->vmas * HUGE);
-	munmap(r->base, HUGE);
-	close(r->fd);
-}
+static const char *what = "time", *trace_clock = "mono";
 
 /*
  * A thread that fills the first page at a given time. It runs on the CPU that collapses, with
@@ -467,11 +108,6 @@ static void start_filler(void)
 	sem_init(&filler.end, 0, 0);
 	if (pthread_create(&thread, NULL, fill_first, NULL))
 		die("cannot create a thread");
-}
-
-static int advise(const struct range *r)
-{
-	return madvise(r->base, HUGE, MADV_COLLAPSE) ? errno : 0;
 }
 
 /* Return the time of a collapse. If @fill_after is not 0, a hole is filled that much later. */
@@ -607,12 +243,6 @@ static void end_irqs_off(void)
 	rmdir(TRACING);
 }
 
-static void use(const char *impl)
-{
-	if (!choose_implementation(impl))
-		die("cannot select an implementation; run as root");
-}
-
 /* Check once, with a trace, that a collapse has the expected result. */
 static void check(const struct scenario *s, const char *impl, long fill_after)
 {
@@ -696,127 +326,6 @@ static void run(const struct scenario *s, long rounds)
 	}
 }
 
-/*
- * The bystander runs on the other CPU. During a collapse it touches and reads all pages in a
- * scattered order. It uses each page only once: a second read would activate the page, an LRU
- * batch would hold a reference, and the collapse would fail. At a locked page the bystander
- * waits until the collapse has ended. The sample of a collapse is therefore the longest time.
- */
-static struct {
-	char *alias;
-	int fd;
-	unsigned long collapse;	/* 0, or attempts * NR_IMPLS + implementation */
-	bool stop;
-	unsigned int count[NR_IMPLS];	/* collapses during which it used a page */
-	long *longest[2][NR_IMPLS];	/* longest time to touch or read a page, for each of them */
-} bystander;
-
-static const char * const bystander_names[2] = { "touch", "read" };
-
-static void look_at_page(unsigned long page, int impl)
-{
-	char *at = bystander.alias + page * PAGE, byte;
-	long times[3];
-
-	madvise(at, PAGE, MADV_DONTNEED);
-	times[0] = now();
-	FORCE_READ(*at);
-	times[1] = now();
-	if (pread(bystander.fd, &byte, 1, page * PAGE) != 1)
-		die("read: %s", strerror(errno));
-	times[2] = now();
-	for (int i = 0; i < 2; i++) {
-		long *longest = &bystander.longest[i][impl][bystander.count[impl] - 1];
-
-		*longest = MAX(*longest, times[i + 1] - times[i]);
-	}
-}
-
-static void *stand_by(void *unused)
-{
-	unsigned long seen = 0, page = 0;
-
-	run_on(1);
-	while (!__atomic_load_n(&bystander.stop, __ATOMIC_ACQUIRE)) {
-		unsigned long collapse = __atomic_load_n(&bystander.collapse, __ATOMIC_ACQUIRE);
-		int impl = collapse % NR_IMPLS;
-
-		if (collapse != seen)
-			page = 0;
-		seen = collapse;
-		if (!collapse || page == NR_PAGES)
-			continue;
-		if (!page && bystander.count[impl] < MAX_SAMPLES)
-			bystander.count[impl]++;
-		look_at_page(page++ * 197 % NR_PAGES, impl);
-	}
-	return unused;
-}
-
-static void collapse_beside(const struct scenario *s, struct range *r, int impl)
-{
-	static unsigned long attempts;
-	int err = EAGAIN;
-
-	use(impls[impl]);
-	/* A collapse fails while the bystander holds a reference, so retry. */
-	for (int try = 0; try < 100 && err == EAGAIN; try++) {
-		fallocate(r->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, HUGE);
-		write_pages(s, r);
-		usleep(5000);
-		attempts++;
-		__atomic_store_n(&bystander.collapse, attempts * NR_IMPLS + impl,
-				 __ATOMIC_RELEASE);
-		err = advise(r);
-		__atomic_store_n(&bystander.collapse, 0, __ATOMIC_RELEASE);
-	}
-	if (err)
-		die("bystander, %s: %s", impls[impl], strerror(err));
-}
-
-static int compare(const void *a, const void *b)
-{
-	long x = *(const long *)a, y = *(const long *)b;
-
-	return (x > y) - (x < y);
-}
-
-static void run_bystander(long rounds)
-{
-	const struct scenario *s = &scenarios[0];
-	pthread_t thread;
-	struct range r;
-
-	prepare(s, &r);
-	bystander.fd = r.fd;
-	bystander.alias = map_range(r.fd, 0, PROT_READ, MAP_SHARED);
-	/* With MADV_RANDOM, an unmapped page does not count as accessed. */
-	if (!bystander.alias || madvise(bystander.alias, HUGE, MADV_RANDOM))
-		die("mmap: %s", strerror(errno));
-	for (int i = 0; i < 2 * NR_IMPLS; i++)
-		bystander.longest[i / NR_IMPLS][i % NR_IMPLS] = calloc(MAX_SAMPLES, sizeof(long));
-	if (pthread_create(&thread, NULL, stand_by, NULL))
-		die("cannot create a thread");
-	for (long round = 0; round < rounds; round++)
-		for (int i = 0; i < NR_IMPLS; i++)
-			collapse_beside(s, &r, (i + round) % NR_IMPLS);
-	__atomic_store_n(&bystander.stop, true, __ATOMIC_RELEASE);
-	pthread_join(thread, NULL);
-
-	for (int i = 0; i < 2 * NR_IMPLS; i++) {
-		unsigned int count = bystander.count[i % NR_IMPLS];
-		long *samples = bystander.longest[i / NR_IMPLS][i % NR_IMPLS];
-
-		if (!count)
-			die("the bystander saw no collapse");
-		qsort(samples, count, sizeof(*samples), compare);
-		printf("bystander %s %s %ld %ld %ld %u\n", bystander_names[i / NR_IMPLS],
-		       impls[i % NR_IMPLS], samples[count / 2], samples[count * 99 / 100],
-		       samples[count - 1], count);
-	}
-	release(s, &r);
-}
-
 static bool wanted(const struct scenario *s, char **names)
 {
 	if (s->on_disk != !!dir)
@@ -874,7 +383,7 @@ int main(int argc, char **argv)
 	find_fast_strings();
 	print_clock();
 	if (!strcmp(what, "bystander")) {
-		run_bystander(rounds);
+		run_bystander(&scenarios[0], rounds);
 	} else {
 		/* Pause the trace instead of ending it, because the end delays later collapses. */
 		if (!trace_begin())

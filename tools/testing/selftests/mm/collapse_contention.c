@@ -26,10 +26,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <sched.h>
-#include <semaphore.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,263 +34,22 @@
 #include <sys/param.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
-#include <sys/uio.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "collapse_contention.h"
 #include "collapse_file_util.h"
 #include "vm_util.h"
 
 #define TRACING		"/sys/kernel/tracing/instances/collapse_contention"
 #define EVENTS		TRACING "/events/huge_memory"
 
-#define NR_IMPLS	2
 #define DEFAULT_TRIES	1500
 #define FEW_TRIES	60	/* in modes with processes */
 #define BLOCK		25	/* tries in a row with one implementation */
-#define MAX_USERS	2
-#define MAX_OPS		4
 #define MAX_WORDS	32
-#define ROUND		8	/* operations between two rests */
-#define REST_US		200
 #define NR_MAPPERS	255	/* 256 with the one that collapses */
-
-static const char * const impls[NR_IMPLS] = { "c", "rust" };
-
-/* The file, its mapping that is collapsed, and the mapping of the users. */
-static struct {
-	int fd;
-	char *base, *alias;
-} range;
-
-static pid_t main_pid;
-
-static void __noreturn __printf(1, 2) die(const char *format, ...)
-{
-	va_list args;
-
-	fflush(stdout);
-	fputs("error: ", stderr);
-	va_start(args, format);
-	vfprintf(stderr, format, args);
-	va_end(args);
-	fputc('\n', stderr);
-	if (getpid() != main_pid)
-		kill(main_pid, SIGKILL);
-	exit(1);
-}
-
-static void set(const char *path, const char *text)
-{
-	int err = write_text(path, text);
-
-	if (err)
-		die("%s: %s", path, strerror(err));
-}
-
-static long now(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1000000000L + ts.tv_nsec;
-}
-
-static void run_on(int cpu)
-{
-	cpu_set_t cpus;
-
-	CPU_ZERO(&cpus);
-	CPU_SET(cpu, &cpus);
-	if (sched_setaffinity(0, sizeof(cpus), &cpus))
-		die("cannot run on CPU %d; use a machine with two CPUs", cpu);
-}
-
-/* Shared by the task that collapses and the users, which may be processes. */
-static struct shared {
-	sem_t begin, end;
-	/*
-	 * Users work unless the phase is REST. An operation overlaps with the try unless the
-	 * phase is READY at its beginning and at its end.
-	 */
-	enum { REST, READY, TRY } phase;
-	int working;
-	bool stop;
-	long longest[MAX_USERS][MAX_OPS];
-} *shared;
-
-/* The operations of the users. */
-
-static void use_pread(int op, unsigned long page)
-{
-	static __thread char content[PAGE];
-
-	if (pread(range.fd, content, PAGE, page * PAGE) != PAGE)
-		die("pread: %s", strerror(errno));
-}
-
-static void use_pwrite(int op, unsigned long page)
-{
-	static char content[PAGE];
-
-	if (pwrite(range.fd, content, PAGE, page * PAGE) != PAGE)
-		die("pwrite: %s", strerror(errno));
-}
-
-static void use_touch(int op, unsigned long page)
-{
-	FORCE_READ(range.alias[page * PAGE]);
-}
-
-static void use_read_fault(int op, unsigned long page)
-{
-	madvise(range.alias + page * PAGE, PAGE, MADV_DONTNEED);
-	FORCE_READ(range.alias[page * PAGE]);
-}
-
-static void use_write_fault(int op, unsigned long page)
-{
-	madvise(range.alias + page * PAGE, PAGE, MADV_DONTNEED);
-	__atomic_store_n(range.alias + page * PAGE, 1, __ATOMIC_RELAXED);
-}
-
-/* The two collapses begin at the same time. */
-static void use_collapse(int op, unsigned long page)
-{
-	if (__atomic_load_n(&shared->phase, __ATOMIC_ACQUIRE) == TRY)
-		madvise(range.alias, HUGE, MADV_COLLAPSE);
-}
-
-static void use_vmsplice(int op, unsigned long page)
-{
-	static char content[PAGE];
-	static int ends[2];
-	struct iovec iov = { .iov_base = range.alias + page * PAGE, .iov_len = PAGE };
-
-	if (!ends[1] && pipe(ends))
-		die("pipe: %s", strerror(errno));
-	if (vmsplice(ends[1], &iov, 1, 0) != PAGE || read(ends[0], content, PAGE) != PAGE)
-		die("vmsplice: %s", strerror(errno));
-}
-
-/* Use the only mapping, because MADV_PAGEOUT skips a page that is mapped twice. */
-static void use_pageout(int op, unsigned long page)
-{
-	madvise(range.base + page * PAGE, PAGE, MADV_PAGEOUT);
-}
-
-/* Each of these operations adds or removes a mapping of the file. */
-static void use_i_mmap(int op, unsigned long page)
-{
-	static char *at;
-	static pid_t child;
-
-	switch (op) {
-	case 0:
-		child = fork();
-		if (child < 0)
-			die("fork: %s", strerror(errno));
-		if (!child)
-			_exit(0);
-		break;
-	case 1:
-		waitpid(child, NULL, 0);
-		break;
-	case 2:
-		at = mmap(NULL, HUGE, PROT_READ, MAP_SHARED, range.fd, 0);
-		if (at == MAP_FAILED)
-			die("mmap: %s", strerror(errno));
-		break;
-	case 3:
-		munmap(at, HUGE);
-		break;
-	}
-}
-
-struct mode {
-	const char *name;
-	void (*use)(int op, unsigned long page);
-	const char *ops[MAX_OPS];	/* operations by turns; if none, one with the mode's name */
-	int users;
-	bool rests;		/* the users pause after each ROUND operations */
-	bool alias;		/* the users have a separate mapping */
-	bool collapses;		/* the users collapse the range */
-	bool processes;		/* 256 processes map the file, and the user is a process */
-};
-
-static const struct mode modes[] = {
-	{ .name = "alone" },
-	{ .name = "pread", .use = use_pread, .users = 1 },
-	{ .name = "pread-rests", .use = use_pread, .users = 1, .rests = true },
-	{ .name = "two-preaders", .use = use_pread, .users = 2 },
-	{ .name = "pwrite", .use = use_pwrite, .users = 1 },
-	{ .name = "pwrite-rests", .use = use_pwrite, .users = 1, .rests = true },
-	{ .name = "touch", .use = use_touch, .users = 1, .alias = true },
-	{ .name = "read-fault", .use = use_read_fault, .users = 1, .alias = true },
-	{ .name = "read-fault-rests", .use = use_read_fault, .users = 1, .alias = true,
-	  .rests = true },
-	{ .name = "write-fault", .use = use_write_fault, .users = 1, .alias = true },
-	{ .name = "write-fault-rests", .use = use_write_fault, .users = 1, .alias = true,
-	  .rests = true },
-	{ .name = "second-collapser", .use = use_collapse, .users = 1, .alias = true,
-	  .collapses = true },
-	{ .name = "vmsplice", .use = use_vmsplice, .users = 1, .alias = true },
-	{ .name = "pageout", .use = use_pageout, .users = 1, .rests = true },
-	{ .name = "wait-i-mmap", .use = use_i_mmap, .users = 1, .processes = true,
-	  .ops = { "fork", "exit", "mmap", "munmap" } },
-};
-
-static const struct mode *mode;
-
-static int nr_ops(void)
-{
-	int nr = 1;
-
-	while (nr < MAX_OPS && mode->ops[nr])
-		nr++;
-	return nr;
-}
-
-static void work(int user)
-{
-	static __thread unsigned long seed, count;
-	bool begun = false;
-
-	for (;;) {
-		int phase = __atomic_load_n(&shared->phase, __ATOMIC_ACQUIRE);
-		int op = count % nr_ops();
-		long time;
-
-		if (phase == REST)
-			return;
-		if (!begun)
-			__atomic_add_fetch(&shared->working, 1, __ATOMIC_ACQ_REL);
-		begun = true;
-		seed = seed * 6364136223846793005UL + 1442695040888963407UL + user;
-		time = now();
-		mode->use(op, (seed >> 33) % NR_PAGES);
-		time = now() - time;
-		count++;
-		if ((phase == TRY || __atomic_load_n(&shared->phase, __ATOMIC_ACQUIRE) != READY) &&
-		    time > shared->longest[user][op])
-			shared->longest[user][op] = time;
-		if (mode->rests && !(count % ROUND))
-			usleep(REST_US);
-	}
-}
-
-static void *stand_by(void *user)
-{
-	run_on(1);
-	for (;;) {
-		sem_wait(&shared->begin);
-		if (shared->stop)
-			return NULL;
-		work((intptr_t)user);
-		sem_post(&shared->end);
-	}
-}
 
 static pid_t fork_child(void)
 {
@@ -423,12 +179,6 @@ static void count_trace(struct tally *tally)
 			called = !scan;
 		}
 	}
-}
-
-static void use(const char *impl)
-{
-	if (!choose_implementation(impl))
-		die("cannot select an implementation; run as root");
 }
 
 /*
