@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Check that the documents agree with the sources: numbers of fixes, names of tests, links."""
+"""Check that the documents agree with the sources: numbers of patches and of uses of unsafe, names of tests, links."""
 
 import glob
 import os
@@ -12,6 +12,9 @@ DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *glob.glob("docs/*.
 # Documents that give the number of fixes, and how.
 FIXES = {"README.md": [r"\[(\d+) faults\]", r"first (\d+) patches"], "CHANGELOG.md": [r"- (\d+) fixes"],
          "docs/faults.md": [r"first (\d+) patches"], "patches/cover-letters/fixes": [r"found (\d+) faults", r"of patches 1-(\d+) fixes"]}
+# Documents that give the number of uses of unsafe, and by how much that may be wrong.
+UNSAFE = {"README.md": r"about (\d+) uses of `unsafe`", "patches/cover-letters/rfc": r"about (\d+) uses of unsafe"}
+UNSAFE_SLACK = 0.1
 
 
 def read(path):
@@ -28,6 +31,24 @@ def fixes():
     return [name[:4] for name in names if first <= name[:4] <= last and "-selftests-" not in name]
 
 
+def uses_of_unsafe():
+    """The number of uses of unsafe in the abstractions, without comments and tests."""
+    uses = 0
+    for path in glob.glob("rust/kernel/**/*.rs", root_dir=TOP, recursive=True):
+        if os.path.basename(path) in ("kunit.rs", "tests.rs"):
+            continue
+        with open(os.path.join(TOP, path)) as file:
+            code = re.sub(r"//.*", "", file.read().split("#[macros::kunit_tests")[0])
+        uses += len(re.findall(r"\bunsafe\b", code))
+    return uses
+
+
+def properties():
+    """The names of the properties that each execution of the host tests is checked for."""
+    with open(os.path.join(TOP, "tools/testing/collapse_file/src/properties.rs")) as file:
+        return set(re.findall(r"\bfn (\w+)", file.read()))
+
+
 def main():
     if len(sys.argv) != 1:
         sys.exit("usage: facts.py")
@@ -37,6 +58,16 @@ def main():
             found = re.search(pattern, read(path))
             if not found or int(found.group(1)) != len(numbers):
                 wrong.append(f"{path}: {found.group(0) if found else pattern}, but {len(numbers)} patches are fixes")
+    patches = len(glob.glob("patches/*.patch", root_dir=TOP))
+    if f"series of {patches} patches" not in read("README.md"):
+        wrong.append(f"README.md: it does not say that the series has {patches} patches")
+    for path, pattern in UNSAFE.items():
+        found, uses = re.search(pattern, read(path)), uses_of_unsafe()
+        if not found or abs(int(found.group(1)) - uses) > UNSAFE_SLACK * uses:
+            wrong.append(f"{path}: {found.group(0) if found else pattern}, but there are {uses}")
+    for name in re.findall(r"\| `(\w+)` \| [^|]* \| ", read("docs/testing.md").split("| property |")[1].split("Small")[0]):
+        if name not in properties():
+            wrong.append(f"docs/testing.md: there is no property {name}")
     with open(os.path.join(TOP, "docs", "faults.md")) as file:
         rows = [line.split("|") for line in file if re.match(r"\| \d{4} ", line)]
     if [row[1].strip() for row in rows] != numbers:
