@@ -72,7 +72,8 @@ write_posting() {
 			last=${commits[i]}
 		fi
 	done
-	[ "$1" != rfc ] || prefix="RFC PATCH"
+	# The extras need the RFC.
+	[ "$1" = fixes ] || prefix="RFC PATCH"
 	[ "${REROLL:-1}" -eq 1 ] || reroll=("--reroll-count=$REROLL")
 	"$TOP/scripts/series/cover-letter.py" "$1" "$linux" "$commit" >"$part/cover-letter"
 	git -C "$tree" config branch.series.description "$(cat "$part/cover-letter")"

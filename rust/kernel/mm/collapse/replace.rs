@@ -27,8 +27,8 @@
 //!
 //! The two sides hold different locks, so each needs a full barrier: here between steps 2 and 4,
 //! and in `userfaultfd_register()` after the flags and the number were written. Otherwise the
-//! collapse could read the old number while the user still observes the hole. The litmus tests in
-//! `tools/testing/collapse_file/litmus/` show that.
+//! collapse could read the old number while the user still observes the hole. The kernel's memory
+//! model allows that.
 
 use super::{Copied, HugeFolio, OldFolios, ReplacedFolios};
 use crate::{
