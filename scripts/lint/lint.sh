@@ -37,7 +37,7 @@ checkpatch=(perl "$linux/scripts/checkpatch.pl" "--root=$linux" --strict --no-su
 #   PARENTHESIS_ALIGNMENT  if a first line changes, the kernel's following lines stay the same
 #   EMBEDDED_FILENAME  it takes the path in mm/Kconfig's "source" for the file's own name
 #   COMMIT_LOG_LONG_LINE  the paths of some files are long; see messages_fit()
-#   FILE_PATH_CHANGES  the last patch names all files in MAINTAINERS
+#   FILE_PATH_CHANGES  a later patch names the files in MAINTAINERS
 #   UNKNOWN_COMMIT_ID  this repository does not have the kernel's history
 #   MISSING_FIXES_TAG  the commit that added the fault is not known
 #   UNCOMMENTED_DEFINITION  it takes a pointer to a lock for the definition of a lock

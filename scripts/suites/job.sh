@@ -30,14 +30,6 @@ job_is_valid() {
 again_the_same() {
 	cp -r "$lab/build/job" "$tap_dir/first" && job --rootfs file:///rootfs.ext4.xz --url http://lab && diff -r "$tap_dir/first" "$lab/build/job"
 }
-fails() {
-	local status=$1 pattern=$2 got
-	shift 2
-	"$@" >"$tap_dir/out" 2>&1 </dev/null
-	got=$?
-	cat "$tap_dir/out"
-	[ "$got" -eq "$status" ] && grep -qE -- "$pattern" "$tap_dir/out"
-}
 
 suites=$("$TOP/scripts/guest/tests.sh" -l | cut -d ' ' -f 1)
 tap "a job is written" job --rootfs file:///rootfs.ext4.xz --url http://lab

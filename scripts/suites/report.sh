@@ -85,14 +85,6 @@ PYTHON
 
 has() { grep -qF -- "$1" "$page"; }
 has_not() { ! has "$1"; }
-fails() {
-	local status=$1 pattern=$2 got
-	shift 2
-	"$@" >"$tap_dir/out" 2>&1 </dev/null
-	got=$?
-	cat "$tap_dir/out"
-	[ "$got" -eq "$status" ] && grep -qE "$pattern" "$tap_dir/out"
-}
 
 tap "nothing was run" "$report" --results "$dir"
 tap "the page says so" has 'not run: <code>make bench</code>'

@@ -49,15 +49,6 @@ private() {
 			grep -q '^Cc: stable@vger.kernel.org' "$mail" || { echo "$mail"; return 1; }
 	done
 }
-
-fails() {
-	local status=$1 pattern=$2 got
-	shift 2
-	"$@" >"$tap_dir/out" 2>&1 </dev/null
-	got=$?
-	cat "$tap_dir/out"
-	[ "$got" -eq "$status" ] && grep -qE "$pattern" "$tap_dir/out"
-}
 says() { fails 0 "$@"; }
 
 n=$(find "$TOP/patches" -maxdepth 1 -name '*.patch' | wc -l)

@@ -31,6 +31,18 @@ skip() {
 	echo "ok $tap_count $1 # SKIP $2"
 }
 
+# Run a command without input, and print its output. Succeed if it ends with STATUS and its output
+# matches PATTERN.
+#   fails STATUS PATTERN COMMAND...
+fails() {
+	local status=$1 pattern=$2 got
+	shift 2
+	"$@" >"$tap_dir/out" 2>&1 </dev/null
+	got=$?
+	cat "$tap_dir/out"
+	[ "$got" -eq "$status" ] && grep -qE -- "$pattern" "$tap_dir/out"
+}
+
 tap_end() {
 	echo "1..$tap_count"
 	exit $tap_failed

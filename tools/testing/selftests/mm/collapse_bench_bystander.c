@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
+/* Measure the accesses of another CPU during a collapse, for collapse_bench. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
+/* What the benchmarks of collapse_file() share. */
 #define _GNU_SOURCE
 #include <sched.h>
 #include <signal.h>

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
+/* What the tests of collapse_file() share, except fault injection. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
