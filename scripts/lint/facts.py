@@ -1,6 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Check that the documents agree with the sources: numbers of patches and of uses of unsafe, names of tests, links."""
+"""Check that the documents agree with the sources: numbers of patches and of uses of unsafe, names of tests, links.
+
+The figures of the README's results must also be in the documents that have all results.
+"""
 
 import glob
 import os
@@ -43,6 +46,24 @@ def uses_of_unsafe():
     return uses
 
 
+def unproven():
+    """The figures in the README's table of results that neither of the documents with all results has."""
+    known = read("docs/results.md") + read("docs/performance.md")
+    suites = re.findall(r"^\| [\w-]+ \| (.*?) \| (.*?) \| .* \|$", known_lines("docs/results.md", "## Suites"), re.MULTILINE)
+    totals = [sum(int(cell.split()[0]) for cell in column if " ok" in cell) for column in zip(*suites)]
+    known += " ".join(str(total) for total in totals)
+    rows = [line.split("|") for line in known_lines("README.md", "## Results").splitlines() if line.startswith("| ")]
+    known += " ".join(row[4] for row in rows)
+    figures = [figure for row in rows[1:] for cell in row[2:4] for figure in re.findall(r"\d[\d,.]*\d{2}(?![ \d]*%)", cell)]
+    return [figure for figure in figures if not re.search(rf"(?<![\d,.]){figure}(?![\d,])", known)]
+
+
+def known_lines(path, heading):
+    """The lines of a document below a heading."""
+    with open(os.path.join(TOP, path)) as file:
+        return re.split(r"^## ", file.read().split(heading, 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
+
+
 def properties():
     """The names of the properties that each execution of the host tests is checked for."""
     with open(os.path.join(TOP, "tools/testing/collapse_file/src/properties.rs")) as file:
@@ -65,6 +86,7 @@ def main():
         found, uses = re.search(pattern, read(path)), uses_of_unsafe()
         if not found or abs(int(found.group(1)) - uses) > UNSAFE_SLACK * uses:
             wrong.append(f"{path}: {found.group(0) if found else pattern}, but there are {uses}")
+    wrong += [f"README.md: neither docs/results.md nor docs/performance.md has {figure}" for figure in unproven()]
     for name in re.findall(r"\| `(\w+)` \| [^|]* \| ", read("docs/testing.md").split("| property |")[1].split("Small")[0]):
         if name not in properties():
             wrong.append(f"docs/testing.md: there is no property {name}")
