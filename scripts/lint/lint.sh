@@ -86,6 +86,19 @@ spdx() {
 	return "$bad"
 }
 
+# Lists of tests, of operations and of cases may be longer. In Rust, the tests in a file do not count.
+files_are_short() {
+	local file lines bad=0
+	for file in $(files '*.c' '*.h' '*.rs' '*.sh' '*.py' '*.md' '*.rst' Makefile \
+		':!*/tests.rs' ':!*/tests/sequential.rs' ':!scripts/guest/sample_test.py' \
+		':!tools/testing/selftests/mm/collapse_file.c' ':!tools/testing/selftests/mm/collapse_file_[fpr]*.c' \
+		':!tools/testing/selftests/mm/collapse_fuzz_ops.c'); do
+		lines=$(awk '/^#\[macros::kunit_tests/ { exit } { lines++ } END { print lines + 0 }' "$file")
+		[ "$lines" -le 500 ] || { echo "$file has $lines lines; split it (at most 500)"; bad=1; }
+	done
+	return "$bad"
+}
+
 # The code in the documentation must match the sample, line by line.
 example_is_the_sample() {
 	python3 - Documentation/rust/page-cache.rst samples/rust/rust_page_cache_map.rs <<-'PYTHON'
@@ -118,6 +131,7 @@ python_compiles() { files '*.py' | xargs python3 -m py_compile; }
 check shellcheck shellcheck_scripts
 check python python_compiles
 check "SPDX lines" spdx
+check "files are short" files_are_short
 check "every file belongs to a patch" overlay_is_whole
 check "the documentation's example is the sample" example_is_the_sample
 check "modules import from lower layers only" "$TOP/scripts/lint/layers.py"
