@@ -8,11 +8,13 @@
 use bindings::{
     drain,
     event::{Seen, Slot, What},
-    folio, folio_lock, folio_mark_uptodate, folio_put, folio_unlock,
-    mapping::{self, folio_of, lookup, new_folio, remove_folio, remove_value, Cursor},
+    filemap::{lock_folio, new_folio},
+    folio, folio_lock, folio_mark_uptodate, folio_of, folio_put, folio_unlock,
+    page_cache::{self, lookup, remove_folio, remove_value},
     rmap, shmem,
     world::{self, log, point, with, Wait},
     xa::mk_value,
+    xa_store::Cursor,
     Lru,
 };
 
@@ -271,7 +273,7 @@ pub fn reclaim(index: usize) {
     if folio.lru_state.get() == Lru::Listed && folio.order == 0 {
         folio.lru_state.set(Lru::Isolated(me));
         folio.take_off_list();
-        mapping::get(found);
+        page_cache::get(found);
         log(What::Isolate(id, true));
         point();
         // SAFETY: `found` is a folio of this world, with the references of this function.
@@ -289,7 +291,7 @@ pub fn reclaim(index: usize) {
                         w.swap.len() - 1
                     });
                     cursor.store(mk_value(value));
-                    mapping::uncount(folio);
+                    page_cache::uncount(folio);
                     true
                 });
                 if removed {
@@ -344,7 +346,7 @@ pub fn pin(index: usize) {
 pub fn write_pinned(vma: usize, index: usize, content: u64) {
     point();
     if let Some(folio) = rmap::mapped(vma, index) {
-        mapping::get(folio);
+        page_cache::get(folio);
         log(What::Get(this(folio).id));
         point();
         write_page(folio, index, content);
@@ -355,7 +357,7 @@ pub fn write_pinned(vma: usize, index: usize, content: u64) {
 
 /// Holds the lock of a page for a moment.
 pub fn lock_for_a_while(index: usize) {
-    if let Some(folio) = mapping::lock_folio(index) {
+    if let Some(folio) = lock_folio(index) {
         point();
         unlock_and_put(folio);
     }

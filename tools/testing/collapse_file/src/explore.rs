@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Explores the interleavings of the tasks of a scenario.
+//! Explores the interleavings of the tasks of a scenario, and reports what it found.
 //!
-//! `shuttle` selects the next task. This module hides waiting tasks from it and can bound the
-//! number of preemptions. After a violation, the task of the test ends the execution, because the
-//! stacks of the other tasks must not be unwound.
+//! After a violation, the task of the test ends the execution, because the stacks of the other
+//! tasks must not be unwound.
 //!
 //! The environment has:
 //!
@@ -17,22 +16,25 @@
 //! - `LONG`: 1 to explore more.
 //! - `HOST_TEST_REPORT`: a directory for reports of the executions and of the results seen.
 
-use crate::properties;
+use crate::{
+    properties,
+    scheduler::{decode, encode, Replay, Shared},
+};
 use bindings::{
     event::What,
+    timeline::timeline,
     world::{self, with, TaskState, Wait},
 };
 use shuttle::{
-    scheduler::{DfsScheduler, PctScheduler, RandomScheduler, Schedule, Scheduler, Task, TaskId},
+    scheduler::{DfsScheduler, PctScheduler, RandomScheduler, Scheduler},
     Config, FailurePersistence, MaxSteps, Runner,
 };
 use std::{
-    cell::Cell,
     collections::BTreeSet,
     env, fs,
     panic::{self, AssertUnwindSafe},
     path::Path,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex},
 };
 
 /// A task of a scenario.
@@ -74,158 +76,6 @@ fn limit() -> usize {
 /// Returns whether to explore more.
 pub fn long() -> bool {
     env::var_os("LONG").is_some_and(|long| long == "1")
-}
-
-thread_local! {
-    static SEED: Cell<u64> = const { Cell::new(0) };
-}
-
-/// Returns the seed of this execution.
-pub fn seed() -> u64 {
-    SEED.get()
-}
-
-struct Inner {
-    scheduler: Box<dyn Scheduler + Send>,
-    bound: Option<usize>,
-    preemptions: usize,
-    executions: usize,
-    cut: Option<usize>,
-    steps: Vec<usize>,
-    seed: u64,
-    exhausted: bool,
-}
-
-#[derive(Clone)]
-struct Shared(Arc<Mutex<Inner>>);
-
-impl Shared {
-    fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(|e| e.into_inner())
-    }
-}
-
-impl Scheduler for Shared {
-    fn new_execution(&mut self) -> Option<Schedule> {
-        let mut inner = self.inner();
-        if inner.cut.is_some_and(|cut| inner.executions >= cut) {
-            return None;
-        }
-        let Some(schedule) = inner.scheduler.new_execution() else {
-            inner.exhausted = true;
-            return None;
-        };
-        if inner.executions > 0 {
-            inner.seed += 1;
-        }
-        inner.executions += 1;
-        inner.preemptions = 0;
-        inner.steps.clear();
-        SEED.set(inner.seed);
-        // `can_run()` must not ask the world of the last execution.
-        world::forget();
-        Some(schedule)
-    }
-
-    fn next_task(
-        &mut self,
-        runnable: &[&Task],
-        current: Option<TaskId>,
-        _is_yielding: bool,
-    ) -> Option<TaskId> {
-        let test = runnable
-            .iter()
-            .find(|t| usize::from(t.id()) == 0)
-            .map(|t| t.id());
-        let mut can: Vec<&Task> = runnable
-            .iter()
-            .filter(|t| world::can_run(t.id().into()))
-            .copied()
-            .collect();
-        if can.is_empty() {
-            world::violation(format!("deadlock: {}", waiting()));
-        }
-        if world::found().is_some() {
-            return test;
-        }
-        let mut inner = self.inner();
-        let goes_on = current.filter(|&c| can.iter().any(|t| t.id() == c));
-        if let (Some(bound), Some(current)) = (inner.bound, goes_on) {
-            if inner.preemptions >= bound {
-                can.retain(|t| t.id() == current);
-            }
-        }
-        let next = inner.scheduler.next_task(&can, current, false)?;
-        if goes_on.is_some_and(|c| c != next) {
-            inner.preemptions += 1;
-        }
-        inner.steps.push(next.into());
-        Some(next)
-    }
-
-    fn next_u64(&mut self) -> u64 {
-        0
-    }
-}
-
-fn waiting() -> String {
-    with(|w| {
-        w.tasks
-            .iter()
-            .filter_map(|t| t.wait.map(|wait| format!("{} waits for {wait:?}", t.name)))
-            .collect::<Vec<_>>()
-            .join(", ")
-    })
-}
-
-/// Follows a recorded execution.
-struct Replay {
-    steps: Vec<usize>,
-    at: usize,
-    started: bool,
-}
-
-impl Scheduler for Replay {
-    fn new_execution(&mut self) -> Option<Schedule> {
-        (!std::mem::replace(&mut self.started, true)).then(|| Schedule::new(0))
-    }
-
-    fn next_task(&mut self, runnable: &[&Task], _: Option<TaskId>, _: bool) -> Option<TaskId> {
-        let wanted = self.steps.get(self.at).copied();
-        self.at += 1;
-        // The first task runs if the record has ended or the program has changed.
-        let found = runnable
-            .iter()
-            .find(|t| Some(usize::from(t.id())) == wanted);
-        found.or(runnable.first()).map(|t| t.id())
-    }
-
-    fn next_u64(&mut self) -> u64 {
-        0
-    }
-}
-
-/// Formats an execution as `name@seed:task*steps.task*steps...`.
-fn encode(name: &str, seed: u64, steps: &[usize]) -> String {
-    let runs: Vec<String> = steps
-        .chunk_by(|a, b| a == b)
-        .map(|run| format!("{}*{}", run[0], run.len()))
-        .collect();
-    format!("{name}@{seed}:{}", runs.join("."))
-}
-
-fn decode(text: &str) -> Option<(&str, u64, Vec<usize>)> {
-    let (name, rest) = text.rsplit_once('@')?;
-    let (seed, runs) = rest.split_once(':')?;
-    let mut steps = Vec::new();
-    for run in runs.split('.') {
-        let (task, times) = run.split_once('*')?;
-        steps.extend(std::iter::repeat_n(
-            task.parse::<usize>().ok()?,
-            times.parse().ok()?,
-        ));
-    }
-    Some((name, seed.parse().ok()?, steps))
 }
 
 struct Failure {
@@ -306,13 +156,9 @@ pub fn explore(name: &str, mode: Mode, scenario: impl Fn() -> Vec<Actor> + Send 
     if let Ok(record) = env::var("REPLAY") {
         let (wanted, seed, steps) = decode(&record).expect("REPLAY has the text of a failure");
         if wanted == name {
-            let replay = Replay {
-                steps,
-                at: 0,
-                started: false,
-            };
-            judge(name, search(name, mode, Some(replay), seed, 1, &scenario));
-            println!("{}", world::timeline());
+            let replay = Some(Replay::new(steps));
+            judge(name, search(name, mode, replay, seed, 1, &scenario));
+            println!("{}", timeline());
         }
         return;
     }
@@ -377,16 +223,7 @@ fn search(
         }
         (None, Mode::Random(n)) => Box::new(RandomScheduler::new_from_seed(seed, n * effort())),
     };
-    let shared = Shared(Arc::new(Mutex::new(Inner {
-        scheduler,
-        bound,
-        preemptions: 0,
-        executions: 0,
-        cut: dfs.then(limit),
-        steps: Vec::new(),
-        seed,
-        exhausted: false,
-    })));
+    let shared = Shared::new(scheduler, bound, dfs.then(limit), seed);
     note_assertions(name, &shared);
     let results = Arc::new(Mutex::new(BTreeSet::new()));
     let mut failures = 0;
@@ -418,7 +255,7 @@ fn search(
             switches: inner.steps.windows(2).filter(|w| w[0] != w[1]).count(),
             events: with(|w| w.events.len()),
             replay: encode(name, inner.seed, &inner.steps),
-            timeline: world::timeline(),
+            timeline: timeline(),
         };
         if best
             .as_ref()
@@ -477,7 +314,7 @@ fn note_assertions(name: &str, shared: &Shared) {
             encode(&name, inner.seed, &inner.steps)
         );
         if replayed {
-            eprintln!("{}", world::timeline());
+            eprintln!("{}", timeline());
         }
     }));
 }
@@ -521,7 +358,7 @@ pub fn checked() -> Vec<(u32, usize)> {
         properties::check();
     }
     if let Some(found) = world::found() {
-        panic!("{found}\n\n{}", world::timeline());
+        panic!("{found}\n\n{}", timeline());
     }
     with(|w| {
         w.events

@@ -10,6 +10,7 @@ pub mod actors;
 pub mod explore;
 pub mod properties;
 pub mod scenario;
+mod scheduler;
 pub mod spec;
 
 // It exports `rust_collapse_file()`, which the simulated C code calls.

@@ -26,10 +26,12 @@
 use crate::{scenario::START, spec};
 use bindings::{
     event::{Event, Seen, Slot, What},
-    mapping::{cached, Cursor},
+    folio_of,
+    page_cache::{cached, evict},
     scan_result_SCAN_COPY_MC, scan_result_SCAN_PTE_MAPPED_HUGEPAGE, scan_result_SCAN_SUCCEED,
     world::{violation, with},
-    xa::{evict, slot},
+    xa::slot,
+    xa_store::Cursor,
     Lru, HPAGE_PMD_NR, HPAGE_PMD_ORDER, LRUVECS,
 };
 
@@ -329,8 +331,7 @@ fn content_is_right(history: &History) {
             }
             Slot::Value(value) => with(|w| w.swap.get(value).copied()),
             Slot::Folio(id) => {
-                let there = cached(index)
-                    .is_some_and(|f| core::ptr::eq(f, bindings::mapping::folio_of(id)));
+                let there = cached(index).is_some_and(|f| core::ptr::eq(f, folio_of(id)));
                 if !there {
                     violation(format!("folio {id} is at {index}, which is not its index"));
                 }

@@ -2,10 +2,12 @@
 
 //! The file at the beginning of a scenario.
 
+use crate::scheduler;
 use bindings::{
     event::What,
+    filemap::new_folio,
     folio_mark_uptodate, folio_put, folio_unlock,
-    mapping::{add_value, new_folio},
+    page_cache::add_value,
     rmap::{self, vm_area_struct},
     world::{log, with, World},
     HPAGE_PMD_NR,
@@ -36,7 +38,7 @@ pub fn content(index: usize) -> u64 {
 ///
 /// The last page of the previous range and the first page of the next range are present.
 pub fn file(is_shmem: bool, pages: &str) {
-    World::reset(is_shmem, crate::explore::seed());
+    World::reset(is_shmem, scheduler::seed());
     with(|w| {
         w.tasks[0].name = "test";
         w.disk = (0..w.inode.size).map(content).collect();

@@ -8,6 +8,7 @@
 use bindings::{
     event::What,
     rmap::vm_area_struct,
+    timeline::timeline,
     world::{self, with},
     *,
 };
@@ -103,7 +104,7 @@ fn compare(cases: &mut Cases, is_shmem: bool, pages: &str, prepare: Prepare, cle
             (name(result), index),
             (name(expected), at),
             "{pages}\n{}",
-            world::timeline()
+            timeline()
         );
         cases.seen.insert(result);
         cases.count += 1;
@@ -185,7 +186,7 @@ fn no_large_folios() {
 }
 
 fn page(index: usize) -> &'static folio {
-    let folio = mapping::cached(index).expect("there is a page");
+    let folio = page_cache::cached(index).expect("there is a page");
     // SAFETY: Folios stay allocated until the next world.
     unsafe { &*folio }
 }
@@ -257,17 +258,17 @@ fn without_a_race(cases: &mut Cases) {
     });
     let private: Prepare = |model| {
         page(START + 2).private.set(true);
-        mapping::get(mapping::cached(START + 2).expect("there is a page"));
+        page_cache::get(page_cache::cached(START + 2).expect("there is a page"));
         fail("filemap_release_folio");
         model.pages[2] = Page::Private;
     };
     shmem("4.4", private, nothing);
     let pinned: Prepare = |model| {
-        mapping::get(mapping::cached(START + 2).expect("there is a page"));
+        page_cache::get(page_cache::cached(START + 2).expect("there is a page"));
         model.pages[2] = Page::Used;
     };
     // SAFETY: The reference is the one taken before.
-    let unpin = || unsafe { folio_put(mapping::cached(START + 2).expect("there is a page")) };
+    let unpin = || unsafe { folio_put(page_cache::cached(START + 2).expect("there is a page")) };
     shmem("4.4", pinned, unpin);
     let stays_mapped: Prepare = |model| {
         fail("try_to_unmap_file_run");
@@ -339,7 +340,7 @@ fn with_a_race(cases: &mut Cases) {
             name(result),
             name(expected),
             "{pages} {call}\n{}",
-            world::timeline()
+            timeline()
         );
         assert!(with(|w| w.at_call.is_empty()), "{pages} {call}");
     };
@@ -881,7 +882,7 @@ fn unmapped_folios_stay_locked_until_the_flush() {
     let mut locked = Cursor::new(&mut walk).lock();
     old.find(&mut locked, |_| true);
     let cursor = locked.unlock();
-    mapping::get(mapping::cached(START + 2).expect("there is a page"));
+    page_cache::get(page_cache::cached(START + 2).expect("there is a page"));
     let taken = old.take(&cursor, &mut patience());
     assert_eq!(taken, Err((START + 2, ScanResult::PageCount)));
     assert!(page(START).mapcount.get() == 0);
@@ -890,7 +891,7 @@ fn unmapped_folios_stay_locked_until_the_flush() {
     old.find(&mut locked, |_| true);
     drop((locked, old));
     // SAFETY: The reference is the one taken above.
-    unsafe { folio_put(mapping::cached(START + 2).expect("there is a page")) };
+    unsafe { folio_put(page_cache::cached(START + 2).expect("there is a page")) };
     checked();
 }
 
@@ -972,9 +973,9 @@ fn steps_in_wrong_order() {
 /// If the folio begins before the next index of the collapse, the next index is traced.
 #[test]
 fn where_a_batch_fails() {
-    let used = |index| mapping::get(mapping::cached(index).expect("there is a page"));
+    let used = |index| page_cache::get(page_cache::cached(index).expect("there is a page"));
     // SAFETY: The reference is one taken above.
-    let unused = |index| unsafe { folio_put(mapping::cached(index).expect("there is a page")) };
+    let unused = |index| unsafe { folio_put(page_cache::cached(index).expect("there is a page")) };
 
     for (first, refused, unread, expected) in [
         (
@@ -1046,9 +1047,9 @@ fn what_is_waited_for() {
     let mut cases = Cases::default();
     let others: [(fn(), fn(), u32); 3] = [
         (
-            || mapping::get(mapping::cached(START + 2).expect("there is a page")),
+            || page_cache::get(page_cache::cached(START + 2).expect("there is a page")),
             // SAFETY: The reference is the one taken above.
-            || unsafe { folio_put(mapping::cached(START + 2).expect("there is a page")) },
+            || unsafe { folio_put(page_cache::cached(START + 2).expect("there is a page")) },
             scan_result_SCAN_PAGE_COUNT,
         ),
         (
@@ -1170,7 +1171,7 @@ fn retry_entry_is_no_folio() {
     file(true, "4.4");
     // SAFETY: No preconditions.
     let retry = unsafe { xa_retry_entry() };
-    mapping::Cursor::new(START + 1, 0).locked(|cursor| cursor.store(retry));
+    xa_store::Cursor::new(START + 1, 0).locked(|cursor| cursor.store(retry));
     let mut walk = range_at(START).walk();
     let mut locked = Cursor::new(&mut walk).lock();
     assert!(matches!(locked.load(START + 1), Entry::Empty));
@@ -1215,7 +1216,7 @@ fn folio_that_is_not_ours() {
     let folio = folio.try_lock().expect("no task has it locked");
     drop(locked);
     assert!(folio.is_locked() && address_space().contains(&folio));
-    mapping::remove_folio(folio.as_raw(), event::Slot::Hole);
+    page_cache::remove_folio(folio.as_raw(), event::Slot::Hole);
     assert!(!address_space().contains(&folio));
 }
 

@@ -6,7 +6,7 @@
  * execution. It reports an access to such a node.
  */
 #define XA_DEBUG
-/* Without it, xa_state.c has a helper for irqs_disabled(), as src/xa.rs has. */
+/* Without it, xa_state.c has a helper for irqs_disabled(), as xa_lock.rs has. */
 #define CONFIG_SMP
 
 #include <linux/bug.h>

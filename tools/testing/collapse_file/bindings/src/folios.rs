@@ -1,30 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Folios: references, the folio lock, flags, the LRU, content.
+//! Folios: references, the folio lock, flags, content.
 //!
 //! A freed folio keeps its memory until the end of the execution, so that each later use of it is
-//! noticed. A small folio is added to the LRU through a batch of the CPU, which holds a reference.
-//! No task can isolate the folio before the batch is drained.
+//! noticed.
 
 use crate::{
     event::What,
-    mapping::{
-        address_space, lruvec_stat_mod_folio, node_stat_item_NR_FILE_PAGES, node_stat_item_NR_SHMEM,
-    },
+    list::list_head,
+    mapping::address_space,
     world::{self, check, fails, log, might_sleep, point, stop, violation, with, Task, Wait},
 };
 use std::{
     cell::Cell,
     ffi::c_int, //
 };
-
-/// `struct list_head`.
-#[repr(C)]
-#[derive(Debug)]
-pub struct list_head {
-    pub next: *mut list_head,
-    pub prev: *mut list_head,
-}
 
 /// The state of a folio with respect to the LRU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +49,7 @@ pub const GARBAGE: u64 = u64::MAX;
 #[derive(Debug)]
 pub struct folio {
     // The first field, because `lru_folio()` casts its address.
-    lru: list_head,
+    pub(crate) lru: list_head,
     pub id: usize,
     pub order: u32,
     /// The number of its node and memory cgroup.
@@ -150,19 +140,6 @@ impl folio {
         1 << self.order
     }
 
-    /// Returns whether the multi-gen LRU has it in a generation, so that `lru` is on no list.
-    fn has_generation(&self) -> bool {
-        self.id % 5 == 4
-    }
-
-    /// Removes it from its LRU list, if it is on one.
-    pub fn take_off_list(&self) {
-        if !self.lru.next.is_null() {
-            // SAFETY: `lru` is on a list, because its `next` is set.
-            unsafe { list_del((&raw const self.lru).cast_mut()) };
-        }
-    }
-
     /// Returns a number that no other folio has.
     pub fn pfn(&self) -> usize {
         self.id << 10
@@ -173,6 +150,11 @@ impl folio {
         self.pages[page].content.set(content);
         log(What::Content(self.id, page, content));
     }
+}
+
+/// Returns the folio with a number.
+pub fn folio_of(id: usize) -> *mut folio {
+    with(|w| &raw mut *w.folios[id])
 }
 
 /// Returns a reference to a folio, after a check that it is not freed.
@@ -197,7 +179,7 @@ pub unsafe fn live<'a>(folio: *const folio, call: &str) -> &'a folio {
 /// # Safety
 ///
 /// As for [`live`].
-unsafe fn locked<'a>(folio: *const folio, call: &str) -> &'a folio {
+pub(crate) unsafe fn locked<'a>(folio: *const folio, call: &str) -> &'a folio {
     // SAFETY: By the safety requirements of this function.
     let folio = unsafe { live(folio, call) };
     if folio.locked.get() != Some(with(|w| w.current)) {
@@ -317,11 +299,6 @@ folio_fns! {
     }
     /// Returns `&folio->lru`.
     fn folio_lru(folio) -> *mut list_head { (&raw const folio.lru).cast_mut() }
-    /// Adds a new folio to the LRU.
-    fn folio_add_lru(folio) {
-        check(folio.lru_state.get() == Lru::Unborn, "folio_add_lru() of a folio that is on an LRU");
-        add_lru(folio);
-    }
 }
 
 /// The number of folios in a batch: so small that a small range has more than one.
@@ -333,7 +310,8 @@ fn acquired(folio: &folio) {
     log(What::FolioLock(folio.id));
 }
 
-fn put(folio: &folio, refs: c_int) {
+/// Drops references, and frees the folio if none is left.
+pub(crate) fn put(folio: &folio, refs: c_int) {
     let left = folio.refs.get() - refs;
 
     folio.refs.set(left);
@@ -374,55 +352,6 @@ fn put(folio: &folio, refs: c_int) {
     );
     folio.lru_state.set(Lru::Unborn);
     with(|w| w.memcg -= folio.nr() as isize);
-}
-
-fn listed(folio: &folio) {
-    folio.lru_state.set(Lru::Listed);
-    if !folio.has_generation() && !folio.unevictable.get() {
-        let entry = (&raw const folio.lru).cast_mut();
-        // SAFETY: The entry belongs to the folio, which stays allocated until the next world.
-        unsafe { INIT_LIST_HEAD(entry) };
-    }
-}
-
-fn add_lru(folio: &folio) {
-    if folio.order > 0 {
-        listed(folio);
-        return;
-    }
-    folio.refs.set(folio.refs.get() + 1);
-    with(|w| {
-        folio.lru_state.set(Lru::Batch(w.current));
-        w.me().lru_batch.push((&raw const *folio).cast_mut());
-    });
-}
-
-/// Drains the LRU batch of a task's CPU.
-pub fn drain(task: Task) {
-    let batch = with(|w| std::mem::take(&mut w.tasks[task].lru_batch));
-    for ptr in batch {
-        // SAFETY: A batch has folios of this world.
-        let folio = unsafe { live(ptr, "lru_add_drain") };
-        listed(folio);
-        put(folio, 1);
-    }
-}
-
-/// Drains the LRU batches of all CPUs.
-///
-/// # Safety
-///
-/// There are no requirements.
-pub unsafe fn lru_add_drain_all() {
-    might_sleep("lru_add_drain_all");
-    (0..with(|w| w.tasks.len())).for_each(drain);
-}
-
-/// # Safety
-///
-/// There are no requirements.
-pub unsafe fn lru_add_drain() {
-    drain(with(|w| w.current));
 }
 
 /// # Safety
@@ -472,118 +401,6 @@ pub unsafe fn folio_lock(folio: *mut folio) {
     acquired(this);
 }
 
-/// Isolates folios up to the first that is not on the LRU, and adds them to `list`.
-///
-/// Returns the number of isolated folios.
-///
-/// # Safety
-///
-/// `folios` must have `nr` folios of this world, and `list` must be a valid list.
-pub unsafe fn folios_isolate_lru(folios: *mut *mut folio, nr: u32, list: *mut list_head) -> u32 {
-    // SAFETY: `folios` has `nr` folios by the safety requirements of this function.
-    let folios = unsafe { core::slice::from_raw_parts(folios, nr as usize) };
-
-    for (n, &ptr) in folios.iter().enumerate() {
-        point();
-        let refuse = fails("folios_isolate_lru");
-        // SAFETY: By the safety requirements of this function.
-        let folio = unsafe { live(ptr, "folios_isolate_lru") };
-        let isolated = !refuse && folio.lru_state.get() == Lru::Listed;
-        log(What::Isolate(folio.id, isolated));
-        if !isolated {
-            return n as u32;
-        }
-        folio.lru_state.set(Lru::Isolated(with(|w| w.current)));
-        folio.refs.set(folio.refs.get() + 1);
-        folio.take_off_list();
-        // SAFETY: By the safety requirements of this function.
-        unsafe { list_add_tail(folio_lru(ptr), list) };
-    }
-    nr
-}
-
-/// Frees folios that another folio has replaced in the page cache.
-///
-/// # Safety
-///
-/// `list` must be a valid list of folios of this world.
-pub unsafe fn filemap_free_replaced(list: *mut list_head) {
-    might_sleep("filemap_free_replaced");
-    loop {
-        // SAFETY: By the safety requirements of this function.
-        let next = unsafe { (*list).next };
-        if next == list {
-            return;
-        }
-        // SAFETY: By the safety requirements of this function.
-        let folio = unsafe { locked(lru_folio(next), "filemap_free_replaced") };
-
-        check(
-            !folio.cached.get(),
-            "filemap_free_replaced() of a folio in the page cache",
-        );
-        if folio.lru_state.get() != Lru::Isolated(with(|w| w.current)) {
-            violation(format!(
-                "folio {} is freed by a task that has not isolated it",
-                folio.id
-            ));
-        }
-        let pages = folio.nr() as c_int;
-        // SAFETY: By the safety requirements of this function.
-        unsafe {
-            lruvec_stat_mod_folio(lru_folio(next), node_stat_item_NR_FILE_PAGES, -pages);
-            if folio.swapbacked.get() {
-                lruvec_stat_mod_folio(lru_folio(next), node_stat_item_NR_SHMEM, -pages);
-            }
-        }
-        folio.mapping.set(core::ptr::null_mut());
-        folio.active.set(false);
-        folio.unevictable.set(false);
-        // SAFETY: By the safety requirements of this function.
-        unsafe {
-            list_del(next);
-            folio_unlock(lru_folio(next));
-        }
-        put(folio, 2 + folio.nr() as c_int);
-    }
-}
-
-/// # Safety
-///
-/// The folio must be one of this world.
-pub unsafe fn folio_putback_lru(folio: *mut folio) {
-    check(
-        with(|w| w.me().irqs_disabled == 0),
-        "folio_putback_lru() with interrupts off",
-    );
-    // SAFETY: By the safety requirements of this function.
-    let folio = unsafe { live(folio, "folio_putback_lru") };
-    if folio.lru_state.get() != Lru::Isolated(with(|w| w.current)) {
-        violation(format!(
-            "folio {} is put back by a task that has not isolated it",
-            folio.id
-        ));
-    }
-    log(What::Putback(folio.id));
-    add_lru(folio);
-    put(folio, 1);
-}
-
-/// # Safety
-///
-/// The folio must be one of this world.
-pub unsafe fn filemap_release_folio(folio: *mut folio, _gfp: u32) -> bool {
-    might_sleep("filemap_release_folio");
-    // SAFETY: By the safety requirements of this function.
-    let folio = unsafe { locked(folio, "filemap_release_folio") };
-    let refuse = folio.private.get() && fails("filemap_release_folio");
-    if !refuse && folio.private.take() {
-        // The private data has a reference.
-        put(folio, 1);
-    }
-    !refuse
-}
-
 /// # Safety
 ///
 /// The folio must be one of this world.
@@ -591,67 +408,6 @@ pub unsafe fn folio_mark_dirty(folio: *mut folio) {
     // SAFETY: By the safety requirements of this function.
     let folio = unsafe { locked(folio, "folio_mark_dirty") };
     folio.dirty.set(true);
-}
-
-/// # Safety
-///
-/// `entry` must be valid.
-unsafe fn check_unlisted(entry: *mut list_head) {
-    // SAFETY: By the safety requirements of this function.
-    check(
-        unsafe { (*entry).next.is_null() },
-        "an entry on a list is added to another list",
-    );
-}
-
-/// # Safety
-///
-/// `entry` must be valid.
-pub unsafe fn INIT_LIST_HEAD(entry: *mut list_head) {
-    // SAFETY: By the safety requirements of this function.
-    unsafe {
-        check_unlisted(entry);
-        (*entry).next = entry;
-        (*entry).prev = entry;
-    }
-}
-
-/// # Safety
-///
-/// As for the C function.
-pub unsafe fn list_add_tail(new: *mut list_head, head: *mut list_head) {
-    // SAFETY: By the safety requirements of this function.
-    unsafe {
-        check_unlisted(new);
-        let prev = (*head).prev;
-        (*new).next = head;
-        (*new).prev = prev;
-        (*prev).next = new;
-        (*head).prev = new;
-    }
-}
-
-/// # Safety
-///
-/// As for the C function.
-pub unsafe fn list_del(entry: *mut list_head) {
-    // SAFETY: By the safety requirements of this function.
-    unsafe {
-        if (*entry).next.is_null() {
-            stop("list_del() of an entry that is on no list");
-        }
-        (*(*entry).next).prev = (*entry).prev;
-        (*(*entry).prev).next = (*entry).next;
-        (*entry).next = core::ptr::null_mut();
-        (*entry).prev = core::ptr::null_mut();
-    }
-}
-
-/// # Safety
-///
-/// `lru` must be the field of a folio.
-pub unsafe fn lru_folio(lru: *mut list_head) -> *mut folio {
-    lru.cast()
 }
 
 /// Checks that a page belongs to a folio that is not in the page cache.

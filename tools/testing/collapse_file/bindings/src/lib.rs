@@ -12,21 +12,35 @@
 #![allow(clippy::not_unsafe_ptr_arg_deref)]
 
 pub mod event;
-pub mod folios;
+pub mod filemap;
+mod folios;
 pub mod khugepaged;
-pub mod mapping;
+mod list;
+mod lru;
+mod mapping;
+pub mod page_cache;
 pub mod rmap;
+mod sched;
 pub mod shmem;
+pub mod timeline;
 pub mod world;
 pub mod xa;
+mod xa_lock;
+mod xa_nodes;
+pub mod xa_store;
 
+pub use filemap::*;
 pub use folios::*;
 pub use khugepaged::*;
+pub use list::*;
+pub use lru::*;
 pub use mapping::*;
 pub use rmap::*;
+pub use sched::*;
 pub use shmem::*;
-pub use world::{cond_resched, cpu_relax, fatal_signal_pending, get_current, ktime_get};
 pub use xa::*;
+pub use xa_lock::*;
+pub use xa_store::*;
 
 include!(concat!(env!("OUT_DIR"), "/sizes.rs"));
 

@@ -5,10 +5,12 @@
 use crate::{
     event::{Slot, What},
     folios::{
-        __folio_set_locked, folio, folio_add_lru, folio_lock, folio_mark_uptodate, folio_put,
+        __folio_set_locked, folio, folio_lock, folio_mark_uptodate, folio_of, folio_put,
         folio_unlock,
     },
-    mapping::{self, address_space, inode, lookup, Store},
+    lru::folio_add_lru,
+    mapping::{address_space, inode},
+    page_cache::{self, lookup, Store},
     world::{check, fails, log, might_sleep, point, with},
 };
 use std::ffi::c_int;
@@ -40,7 +42,7 @@ pub unsafe fn shmem_charge(_inode: *mut inode, pages: isize) -> bool {
     let pages = pages as usize;
     let charged = !refused && with(|w| w.inode.blocks + pages <= w.room);
     if charged {
-        mapping::locked(|| with(|w| w.mapping.nrpages += pages));
+        page_cache::locked(|| with(|w| w.mapping.nrpages += pages));
         account(pages);
     }
     log(What::Charge(pages, charged));
@@ -117,7 +119,7 @@ pub fn get_folio(index: usize) -> Result<*mut folio, c_int> {
         match lookup(index) {
             Slot::Hole | Slot::Retry => return Err(ENOENT),
             Slot::Folio(id) => {
-                let found = mapping::folio_of(id);
+                let found = folio_of(id);
                 // SAFETY: A folio of this world, with the reference that `lookup()` took.
                 unsafe { folio_lock(found) };
                 // SAFETY: Folios stay allocated until the next world.
@@ -150,7 +152,7 @@ pub fn get_folio(index: usize) -> Result<*mut folio, c_int> {
                     folio_mark_uptodate(new);
                     (*new).dirty.set(true);
                 }
-                if mapping::add_folio(index, new, Store::Over(Slot::Value(value))) {
+                if page_cache::add_folio(index, new, Store::Over(Slot::Value(value))) {
                     with(|w| w.inode.swapped -= 1);
                     recalc();
                     // SAFETY: `new` is a folio of this world.

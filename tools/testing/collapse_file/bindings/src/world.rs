@@ -25,15 +25,15 @@
 //! order. Under the page-cache lock, interrupts are disabled and no function may sleep.
 
 use crate::{
-    event::{place, Event, Slot, What},
+    event::{Event, What},
     folios::{folio, LRUVECS},
     mapping::{address_space, file, file_ra_state, inode},
     rmap::vm_area_struct,
-    xa::Nodes,
+    xa_nodes::Nodes,
 };
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{HashMap, VecDeque},
     ffi::c_int,
 };
 
@@ -395,54 +395,6 @@ pub fn might_sleep(call: &str) {
     }
 }
 
-/// Returns the time in ns.
-///
-/// # Safety
-///
-/// There are no requirements.
-pub unsafe fn ktime_get() -> i64 {
-    with(|w| w.clock)
-}
-
-/// Executes one turn of a loop that waits: advances the clock and lets other tasks run.
-///
-/// # Safety
-///
-/// There are no requirements.
-pub unsafe fn cpu_relax() {
-    check(
-        with(|w| !w.i_mmap_readers.contains(&w.current)),
-        "a task waits for another one with i_mmap_rwsem held",
-    );
-    with(|w| w.clock += w.turn);
-    called("cpu_relax");
-    point();
-}
-
-/// # Safety
-///
-/// There are no requirements.
-pub unsafe fn cond_resched() {
-    might_sleep("cond_resched");
-}
-
-/// `struct task_struct`.
-pub struct task_struct(());
-
-/// # Safety
-///
-/// There are no requirements.
-pub unsafe fn get_current() -> *mut task_struct {
-    core::ptr::null_mut()
-}
-
-/// # Safety
-///
-/// There are no requirements.
-pub unsafe fn fatal_signal_pending(_task: *mut task_struct) -> bool {
-    with(|w| w.killed)
-}
-
 /// Returns whether this call fails, after the action that a test has set for it.
 pub fn fails(call: &'static str) -> bool {
     called(call);
@@ -506,65 +458,6 @@ pub fn random(n: usize) -> usize {
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         ((z ^ (z >> 31)) % n as u64) as usize
     })
-}
-
-/// Returns the timeline: the file at the beginning, then a line for each event in a column for each
-/// task.
-pub fn timeline() -> String {
-    with(|w| {
-        const WIDTH: usize = 30;
-        let begin = w.events.iter().position(|e| e.task != 0).unwrap_or(0);
-        let (before, events) = w.events.split_at(begin);
-        let tasks: BTreeSet<Task> = events.iter().map(|e| e.task).collect();
-        let column = |task: Task| tasks.range(..task).count() * WIDTH;
-        let mut text = contents(before);
-        for &task in &tasks {
-            text.push_str(&format!("{:WIDTH$}", w.tasks[task].name));
-        }
-        text.truncate(text.trim_end().len());
-        text.push('\n');
-        let mut rest = events.iter().peekable();
-        while let Some(event) = rest.next() {
-            let next = rest.peek().filter(|e| e.task == event.task);
-            let (line, both) = match (event.what, next.map(|e| e.what)) {
-                (What::Store(..), Some(What::Stored)) => (event.what.to_string(), true),
-                (What::Store(..), _) => (format!("{} ...", event.what), false),
-                (What::Lock, Some(What::Unlock)) => ("lock and unlock page cache".into(), true),
-                (What::IMmapRead, Some(What::IMmapUnlock)) => {
-                    ("lock and unlock i_mmap".into(), true)
-                }
-                _ => (event.what.to_string(), false),
-            };
-            if both {
-                rest.next();
-            }
-            text.push_str(&" ".repeat(column(event.task)));
-            text.push_str(&line);
-            text.push('\n');
-        }
-        if let Some(violation) = &w.violation {
-            text.push_str(&format!("=> {violation}\n"));
-        }
-        text
-    })
-}
-
-/// Returns a line with the entries of the file after `events`, without the holes.
-fn contents(events: &[Event]) -> String {
-    let mut slots = BTreeMap::new();
-    for event in events {
-        if let What::Store(index, order, slot) = event.what {
-            slots.insert((index, order), slot);
-        }
-    }
-    let pages: Vec<String> = slots
-        .into_iter()
-        .filter(|(_, slot)| *slot != Slot::Hole)
-        .map(|((index, order), slot)| format!("{} {slot}", place(index, order)))
-        .collect();
-    let shown = pages.len().min(16);
-    let more = if shown < pages.len() { ", ..." } else { "" };
-    format!("file: {}{more}\n", pages[..shown].join(", "))
 }
 
 /// Returns whether a task can run, for the scheduler.
