@@ -79,7 +79,7 @@ def collapse_path(path):
 
 
 def collapse_memfds(pid):
-    """Collapse the memfds of a process, by mappings of our own."""
+    """Collapses the memfds of a process through mappings in this process."""
     for path in glob.glob(f"/proc/{pid}/fd/*"):
         with contextlib.suppress(OSError):
             if os.readlink(path).startswith("/memfd:"):

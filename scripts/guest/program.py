@@ -29,15 +29,15 @@ def start(command, directory, user=None, **options):
                                 stderr=output, preexec_fn=enter, start_new_session=True, **options)
 
 
-def finish(process, directory, what=""):
+def finish(process, directory):
     """Waits for a program, which must succeed, and returns its stdout if that is a pipe."""
     try:
         output, _ = process.communicate(timeout=TIMEOUT)
     except subprocess.TimeoutExpired as timeout:
         os.killpg(process.pid, signal.SIGKILL)
-        raise Wrong(f"{what or process.args[0]} did not end in {TIMEOUT} s") from timeout
+        raise Wrong(f"{process.args[0]} did not end in {TIMEOUT} s") from timeout
     if process.returncode:
-        raise Wrong(f"{what or process.args[0]} ended with status {process.returncode}: " +
+        raise Wrong(f"{process.args[0]} ended with status {process.returncode}: " +
                     " / ".join(open(directory + "/output", errors="replace").read().strip().splitlines()[-4:]))
     return output
 

@@ -49,17 +49,17 @@ def uses_of_unsafe():
 def unproven():
     """The figures in the README's table of results that neither of the documents with all results has."""
     known = read("docs/results.md") + read("docs/performance.md")
-    suites = re.findall(r"^\| [\w-]+ \| (.*?) \| (.*?) \| .* \|$", known_lines("docs/results.md", "## Suites"), re.MULTILINE)
+    suites = re.findall(r"^\| [\w-]+ \| (.*?) \| (.*?) \| .* \|$", section("docs/results.md", "## Suites"), re.MULTILINE)
     totals = [sum(int(cell.split()[0]) for cell in column if " ok" in cell) for column in zip(*suites)]
     known += " ".join(str(total) for total in totals)
-    rows = [line.split("|") for line in known_lines("README.md", "## Results").splitlines() if line.startswith("| ")]
+    rows = [line.split("|") for line in section("README.md", "## Results").splitlines() if line.startswith("| ")]
     known += " ".join(row[4] for row in rows)
     figures = [figure for row in rows[1:] for cell in row[2:4] for figure in re.findall(r"\d[\d,.]*\d{2}(?![ \d]*%)", cell)]
-    return [figure for figure in figures if not re.search(rf"(?<![\d,.]){figure}(?![\d,])", known)]
+    return [figure for figure in figures if not re.search(rf"(?<![\d,.]){re.escape(figure)}(?![\d,])", known)]
 
 
-def known_lines(path, heading):
-    """The lines of a document below a heading."""
+def section(path, heading):
+    """The section of a document with a heading."""
     with open(os.path.join(TOP, path)) as file:
         return re.split(r"^## ", file.read().split(heading, 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
 

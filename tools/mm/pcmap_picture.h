@@ -2,8 +2,8 @@
 /*
  * The rows of pcmap's picture: what is in each page of a file.
  */
-#ifndef __PCMAP_PICTURE_H
-#define __PCMAP_PICTURE_H
+#ifndef PCMAP_PICTURE_H
+#define PCMAP_PICTURE_H
 
 #include <stdlib.h>
 #include <string.h>
