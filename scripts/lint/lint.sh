@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# Run rustfmt, checkpatch --strict and shellcheck, and compile the Python files. Clippy runs when
-# the kernel is built, where its warnings are errors.
+# Run rustfmt, clippy, checkpatch --strict and shellcheck, and compile the Python files. Clippy
+# checks the host tests here, and with them the abstractions and the algorithm. A kernel build runs
+# it on all Rust code.
 
 . "$(dirname "${BASH_SOURCE[0]}")/../lib/lib.sh"
 . "$(dirname "${BASH_SOURCE[0]}")/../series/series.sh"
@@ -28,6 +29,15 @@ check() {
 
 rustfmt_check() {
 	files '*.rs' | xargs "$(dirname "$RUSTC")/rustfmt" --check --edition 2021 --config-path "$linux/.rustfmt.toml"
+}
+
+# cargo clippy runs the clippy-driver of PATH, which must have the compiler's version.
+host_clippy() {
+	(
+		cd tools/testing/collapse_file
+		PATH=$(dirname "$RUSTC"):$PATH KSRC=$linux RUSTC=$RUSTC CARGO_TARGET_DIR=$BUILD/host \
+			cargo clippy --quiet --workspace --all-targets -- -D warnings
+	)
 }
 
 checkpatch=(perl "$linux/scripts/checkpatch.pl" "--root=$linux" --strict --no-summary --terse --quiet)
@@ -121,6 +131,7 @@ sample_has_the_headers_numbers() {
 }
 
 check rustfmt rustfmt_check
+check "clippy (host tests)" host_clippy
 check "checkpatch (patches)" checkpatch_patches
 check "checkpatch (files)" checkpatch_files
 check "messages of the patches" messages_fit

@@ -1041,11 +1041,14 @@ fn where_a_batch_fails() {
 /// The duration of one turn of a loop that waits, in ns: a tenth of the budget of `madvise()`.
 const TURN: i64 = 100_000;
 
+/// How another task begins and ends to use a folio, and the result of a collapse in between.
+type Use = (fn(), fn(), u32);
+
 /// A collapse fails only if another task uses a folio for longer than the collapse waits.
 #[test]
 fn what_is_waited_for() {
     let mut cases = Cases::default();
-    let others: [(fn(), fn(), u32); 3] = [
+    let others: [Use; 3] = [
         (
             || page_cache::get(page_cache::cached(START + 2).expect("there is a page")),
             // SAFETY: The reference is the one taken above.

@@ -5,9 +5,6 @@
 //! The tested modules are included by path. The other types have the interface of the originals and
 //! only the functions that the tested modules call.
 
-// The kernel supports compilers that have no `is_multiple_of()`.
-#![allow(clippy::manual_is_multiple_of)]
-
 pub extern crate bindings;
 
 pub mod xarray;
