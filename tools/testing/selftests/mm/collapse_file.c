@@ -755,32 +755,90 @@ static void *keep_counting(void *arg)
 	return NULL;
 }
 
-/* A CPU may write to an unmapped page until the TLBs are flushed. */
-TEST_F(collapse_file, writes_before_the_flush_are_copied)
+/*
+ * Let automatic NUMA balancing protect all pages of a range of a memfd. The next access to
+ * each page faults. Return NULL, or the reason why that is not possible.
+ */
+static const char *protect_for_numa_balancing(char *base)
 {
-	struct writer writer;
+	static const char setting[] = "/proc/sys/kernel/numa_balancing";
+	static const char counter[] = "numa_pte_updates";
+	const int bind_and_balance = 2 | (1 << 13); /* MPOL_BIND | MPOL_F_NUMA_BALANCING */
+	unsigned long nodes = 3;
+	const char *why = NULL;
+	long before;
+
+	if (access(setting, F_OK))
+		return "no CONFIG_NUMA_BALANCING";
+	if (syscall(__NR_mbind, base, HUGE, bind_and_balance, &nodes, sizeof(nodes) * 8, 0))
+		return "there is one node only";
+	for (unsigned long page = 0; page < NR_PAGES; page++)
+		FORCE_READ(base[page * PAGE]);
+	before = read_number("/proc/vmstat", counter);
+	if (write_text(setting, "1"))
+		return "NUMA balancing cannot be enabled";
+	/* The kernel scans a task that uses a CPU. Reading the counter does that. */
+	for (int reads = 0; read_number("/proc/vmstat", counter) < before + (long)NR_PAGES; reads++)
+		if (reads == 1000000) {
+			why = "NUMA balancing protects no pages";
+			break;
+		}
+	write_text(setting, "0");
+	return why;
+}
+
+/*
+ * Collapse while another thread counts in the first page. A CPU may write to an unmapped
+ * page until the TLBs are flushed.
+ */
+static void collapse_while_counting(struct __test_metadata *_metadata, char *base,
+				    bool numa_balancing)
+{
+	struct writer writer = { .at = (unsigned long *)base };
+	const char *why = NULL;
 	struct parked *parked;
 	int err = EAGAIN;
 	pthread_t thread;
 
-	if (!inject_available())
-		SKIP(return, "no collapse_file_inject in debugfs");
-	fill(self->base, false);
-	writer = (struct writer) { .at = (unsigned long *)self->base };
+	fill(base, false);
 	ASSERT_EQ(pthread_create(&thread, NULL, keep_counting, &writer), 0);
 	/* The collapse fails with EAGAIN if the writer faults and holds a reference. */
 	for (int tries = 0; tries < 20 && err == EAGAIN; tries++) {
+		if (numa_balancing)
+			why = protect_for_numa_balancing(base);
+		if (why)
+			break;
 		usleep(50000);
-		parked = collapse_parked(self->base, "try_to_unmap_flush", "park", 1);
+		parked = collapse_parked(base, "try_to_unmap_flush", "park", 1);
 		ASSERT_NE(parked, NULL);
 		usleep(50000);
 		err = collapse_resume(parked).err;
 	}
-	EXPECT_EQ(err, 0);
 	__atomic_store_n(&writer.stop, true, __ATOMIC_RELEASE);
 	pthread_join(thread, NULL);
+	if (why)
+		SKIP(return, "%s", why);
+	EXPECT_EQ(err, 0);
 	EXPECT_EQ(*writer.at, writer.count);
-	EXPECT_TRUE(is_huge(self->base));
+	EXPECT_TRUE(is_huge(base));
+}
+
+TEST_F(collapse_file, writes_before_the_flush_are_copied)
+{
+	if (!inject_available())
+		SKIP(return, "no collapse_file_inject in debugfs");
+	collapse_while_counting(_metadata, self->base, false);
+}
+
+/*
+ * No CPU can have the protected entries in its TLB. The flush is needed all the same, for
+ * the page that the thread writes to.
+ */
+TEST_F(collapse_file, writes_next_to_numa_balancing_are_copied)
+{
+	if (!inject_available())
+		SKIP(return, "no collapse_file_inject in debugfs");
+	collapse_while_counting(_metadata, self->base, true);
 }
 
 static void *count_copies(void *arg)
