@@ -55,7 +55,7 @@ help:
 	@echo '  make host-test [LONG=1]        explore interleavings of the Rust sources on the host'
 	@echo '  make litmus    check the memory ordering with herd7 and the kernel'"'"'s memory model'
 	@echo '  make test-all [LIST=1] [PARTS="NAME ..."]    run all tests, checks and benchmarks (a day), except'
-	@echo '                 parts that passed on this commit; LIST=1 prints the parts'
+	@echo '                 parts that passed with the same sources; LIST=1 prints the parts'
 	@echo '  make bench [ROUNDS=N] [SCENARIOS="NAME ..."]   measure the cost of a collapse in C and in Rust'
 	@echo '  make bench-locks [...]         count lock acquisitions, and measure the time with interrupts off'
 	@echo '  make bench-contention [TRIES=N] [TRACE=1] [MODES="NAME ..."]    measure how often a collapse'

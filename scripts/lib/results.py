@@ -15,7 +15,7 @@ TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))
 RESULTS = os.path.join(TOP, "build", "results")
 LEDGER = os.path.join(TOP, "scripts", "tests", "fuzz-ledger.tsv")
 # A result is old if a file below these paths has changed since.
-SOURCES = ["Documentation", "Kconfig", "mm", "rust", "samples", "tools", "patches"]
+SOURCES = ["Documentation", "Kconfig", "configs", "mm", "rust", "samples", "tools", "patches"]
 IMPLS = ("rust", "c", "host")
 TESTS = {"test": "make test"} | {f"test-{kernel}": f"make test DEBUG={kernel}"
                                  for kernel in ("kasan", "kcsan", "two-cpus", "up")}
@@ -33,6 +33,11 @@ def commit():
     name = (git("describe", "--always", "--abbrev=12") or "unknown").strip()
     changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!" + os.path.relpath(LEDGER, TOP))
     return name + ("-dirty" if changed else "")
+
+
+def has_same_sources(name):
+    """Returns whether no source has changed since a commit, which was clean."""
+    return not name.endswith("-dirty") and git("diff", "--quiet", name, "--", *SOURCES) is not None
 
 
 def commits(directory):
@@ -97,7 +102,7 @@ class Result:
         """Returns whether the sources have changed since."""
         if not self.commit or self.commit.endswith("-dirty"):
             return self.time < sources_time()
-        return git("diff", "--quiet", self.commit, "--", *SOURCES) is None
+        return not has_same_sources(self.commit)
 
 
 def sources_time():

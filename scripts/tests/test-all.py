@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Run all tests, benchmarks and checks on one commit, a part at a time.
+"""Run all tests, benchmarks and checks on the same sources, a part at a time.
 
-It first prints the parts and the time that each takes. It does not repeat a part that passed on
-this commit, so an interrupted run can be resumed. build/results/test-all.json has the commit,
-outcome and time of each part. The output of a part goes to build/logs/test-all-PART.log.
+It first prints the parts and the time that each takes. It does not repeat a part that passed on a
+commit with the same sources, so an interrupted run can be resumed. build/results/test-all.json has
+the commit, outcome and time of each part. The output goes to build/logs/test-all-PART.log.
 """
 
 import argparse
@@ -54,16 +54,21 @@ def load():
         return {}
 
 
+def has_passed(before):
+    """Returns whether a part has passed with the sources of the tree."""
+    return before.get("ok") and results.has_same_sources(before["commit"])
+
+
 def show(parts, done, commit):
     """Prints the parts that will run and the time that they need."""
     print(f"{'part':18}{'command':38}{'minutes':>8}  state")
     total = 0
     for name, goals, minutes in parts:
         before = done.get(name, {})
-        passed = before.get("ok") and before.get("commit") == commit
+        passed = has_passed(before)
         minutes = round(before["seconds"] / 60) if before.get("ok") else minutes
         total += 0 if passed else minutes
-        print(f"{name:18}{'make ' + ' '.join(goals):38}{minutes:8}  {'passed on this commit' if passed else 'to be run'}")
+        print(f"{name:18}{'make ' + ' '.join(goals):38}{minutes:8}  {'passed on ' + before['commit'] if passed else 'to be run'}")
     print(f"\n{total // 60} h {total % 60} min to go, on commit {commit}\n", flush=True)
 
 
@@ -91,15 +96,14 @@ def main():
         parser.error(f"unknown part ({', '.join(sorted(unknown))}); run with --list to see all")
     commit, done = results.commit(), load()
     if commit.endswith("-dirty"):
-        print("warning: files differ from the commit, so all parts run", file=sys.stderr)
+        print("warning: files differ from the commit, so the parts that run now will run again", file=sys.stderr)
     parts = [part for part in PARTS if not args.names or part[0] in args.names]
     show(parts, done, commit)
     if args.list:
         return 0
     failed = []
     for name, goals, _ in parts:
-        before = done.get(name, {})
-        if before.get("ok") and before.get("commit") == commit and not commit.endswith("-dirty"):
+        if has_passed(done.get(name, {})):
             continue
         passed, seconds = run(name, goals)
         failed += [] if passed else [name]
