@@ -743,6 +743,7 @@ TEST_F_TIMEOUT(collapse_file, uffd_registered_after_the_walk_is_noticed, 300)
 struct writer {
 	unsigned long *at;
 	unsigned long count;
+	bool lost;
 	bool stop;
 };
 
@@ -750,8 +751,12 @@ static void *keep_counting(void *arg)
 {
 	struct writer *writer = arg;
 
-	while (!__atomic_load_n(&writer->stop, __ATOMIC_ACQUIRE))
+	while (!__atomic_load_n(&writer->stop, __ATOMIC_ACQUIRE)) {
+		/* The next write would hide that this one was lost. */
+		if (__atomic_load_n(writer->at, __ATOMIC_ACQUIRE) != writer->count)
+			writer->lost = true;
 		__atomic_store_n(writer->at, ++writer->count, __ATOMIC_RELEASE);
+	}
 	return NULL;
 }
 
@@ -772,8 +777,6 @@ static const char *protect_for_numa_balancing(char *base)
 		return "no CONFIG_NUMA_BALANCING";
 	if (syscall(__NR_mbind, base, HUGE, bind_and_balance, &nodes, sizeof(nodes) * 8, 0))
 		return "there is one node only";
-	for (unsigned long page = 0; page < NR_PAGES; page++)
-		FORCE_READ(base[page * PAGE]);
 	before = read_number("/proc/vmstat", counter);
 	if (write_text(setting, "1"))
 		return "NUMA balancing cannot be enabled";
@@ -789,56 +792,71 @@ static const char *protect_for_numa_balancing(char *base)
 
 /*
  * Collapse while another thread counts in the first page. A CPU may write to an unmapped
- * page until the TLBs are flushed.
+ * page until the TLBs are flushed. A task switch may flush before that, so it is tried
+ * until the thread has been seen to count in the unmapped page three times.
  */
-static void collapse_while_counting(struct __test_metadata *_metadata, char *base,
+static void collapse_while_counting(struct __test_metadata *_metadata, int fd, char *base,
 				    bool numa_balancing)
 {
-	struct writer writer = { .at = (unsigned long *)base };
-	const char *why = NULL;
-	struct parked *parked;
-	int err = EAGAIN;
-	pthread_t thread;
+	int seen = 0;
 
-	fill(base, false);
-	ASSERT_EQ(pthread_create(&thread, NULL, keep_counting, &writer), 0);
-	/* The collapse fails with EAGAIN if the writer faults and holds a reference. */
-	for (int tries = 0; tries < 20 && err == EAGAIN; tries++) {
+	for (int tries = 0; tries < 30 && seen < 3; tries++) {
+		struct writer writer = { .at = (unsigned long *)base };
+		const char *why = NULL;
+		struct parked *parked;
+		unsigned long before;
+		pthread_t thread;
+		bool counts;
+		int err;
+
+		ASSERT_EQ(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, HUGE), 0);
+		fill(base, false);
+		*writer.at = 0;
+		ASSERT_EQ(pthread_create(&thread, NULL, keep_counting, &writer), 0);
 		if (numa_balancing)
 			why = protect_for_numa_balancing(base);
+		if (!why) {
+			usleep(50000);
+			parked = collapse_parked(base, "try_to_unmap_flush", "park", 1);
+			ASSERT_NE(parked, NULL);
+			before = __atomic_load_n(&writer.count, __ATOMIC_ACQUIRE);
+			usleep(5000);
+			counts = __atomic_load_n(&writer.count, __ATOMIC_ACQUIRE) != before;
+			err = collapse_resume(parked).err;
+		}
+		__atomic_store_n(&writer.stop, true, __ATOMIC_RELEASE);
+		pthread_join(thread, NULL);
 		if (why)
-			break;
-		usleep(50000);
-		parked = collapse_parked(base, "try_to_unmap_flush", "park", 1);
-		ASSERT_NE(parked, NULL);
-		usleep(50000);
-		err = collapse_resume(parked).err;
+			SKIP(return, "%s", why);
+		EXPECT_FALSE(writer.lost);
+		EXPECT_EQ(*writer.at, writer.count);
+		/* A thread that faults holds a reference. */
+		if (err == EAGAIN)
+			continue;
+		EXPECT_EQ(err, 0);
+		EXPECT_TRUE(is_huge(base));
+		seen += counts;
 	}
-	__atomic_store_n(&writer.stop, true, __ATOMIC_RELEASE);
-	pthread_join(thread, NULL);
-	if (why)
-		SKIP(return, "%s", why);
-	EXPECT_EQ(err, 0);
-	EXPECT_EQ(*writer.at, writer.count);
-	EXPECT_TRUE(is_huge(base));
+	if (seen < 3)
+		SKIP(return, "the TLBs were flushed early, by task switches");
 }
 
-TEST_F(collapse_file, writes_before_the_flush_are_copied)
+TEST_F_TIMEOUT(collapse_file, writes_before_the_flush_are_copied, 300)
 {
 	if (!inject_available())
 		SKIP(return, "no collapse_file_inject in debugfs");
-	collapse_while_counting(_metadata, self->base, false);
+	collapse_while_counting(_metadata, self->fd, self->base, false);
 }
 
 /*
  * No CPU can have the protected entries in its TLB. The flush is needed all the same, for
  * the page that the thread writes to.
  */
-TEST_F(collapse_file, writes_next_to_numa_balancing_are_copied)
+TEST_F_TIMEOUT(collapse_file, writes_next_to_numa_balancing_are_copied, 300)
 {
 	if (!inject_available())
 		SKIP(return, "no collapse_file_inject in debugfs");
-	collapse_while_counting(_metadata, self->base, true);
+	collapse_while_counting(_metadata, self->fd, self->base, true);
 }
 
 static void *count_copies(void *arg)
