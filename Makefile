@@ -127,6 +127,7 @@ fuzz: check-options source
 
 clients: check-options kernel
 	@scripts/build/setup.sh clients
+	@scripts/build/build-userspace.sh
 	@scripts/tests/clients.py --kernel $(call image,fast) --accel $(ACCEL) --memory $(MEM) \
 		$(if $(IMPL_GIVEN),--impl $(IMPL_GIVEN)) $(CLIENTS)
 

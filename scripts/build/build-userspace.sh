@@ -1,8 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# Build the programs of the guest in build/bin: the demo, pcmap and, with the argument "tests", the
-# kernel's selftests. They are linked statically and do not need the guest's libraries. With
-# ARCH=arm64 the directory is build/bin-arm64, and the guest's root file system gets a copy.
+# Build the programs of the guest in build/bin: the demo, pcmap, the kernel of the virtual machines
+# that are migrated and, with the argument "tests", the kernel's selftests. They are linked
+# statically and do not need the guest's libraries. With ARCH=arm64 the directory is
+# build/bin-arm64, the guest's root file system gets a copy, and no virtual machine is migrated.
 
 . "$(dirname "${BASH_SOURCE[0]}")/../lib/lib.sh"
 
@@ -24,6 +25,14 @@ tools() {
 		say "building $tool"
 		logged $tool "${cross}gcc" -O2 -Wall -Wextra -Werror -static -pthread -o "$bin/$tool" "$TOP/tools/mm/$tool.c"
 	done
+}
+
+# The multiboot protocol starts a kernel in 32-bit mode.
+counters() {
+	local source=$TOP/scripts/guest/counters.S
+	[ ! "$bin/counters" -nt "$source" ] || return 0
+	say "building counters"
+	logged counters gcc -m32 -nostdlib -static -no-pie -Wl,-Ttext=0x100000,--build-id=none -o "$bin/counters" "$source"
 }
 
 selftests() {
@@ -48,5 +57,6 @@ selftests() {
 }
 
 tools
+[ "$ARCH" != x86_64 ] || counters
 [ "${1:-}" != tests ] || selftests
 [ "$ARCH" = x86_64 ] || "$TOP/scripts/build/guest-root.sh"

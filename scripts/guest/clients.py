@@ -233,6 +233,13 @@ CLIENTS = {
 }
 
 
+def prepare():
+    """Creates the cgroup of the programs and makes khugepaged eager."""
+    os.makedirs(CGROUP, exist_ok=True)
+    for name, value in EAGER.items():
+        write(THP + name, value)
+
+
 def run(name, impl, where, args):
     """Runs a program once and returns the outcome."""
     directory = f"/run/{'work' if where == 'memfd' else where}/client"
@@ -274,9 +281,7 @@ def main():
     if args.list:
         print("\n".join(CLIENTS))
         return 0
-    os.makedirs(CGROUP, exist_ok=True)
-    for name, value in EAGER.items():
-        write(THP + name, value)
+    prepare()
     for name in args.names or CLIENTS:
         for where in CLIENTS[name][1]:
             for impl in args.impl or ["c", "rust", "switched"]:

@@ -24,13 +24,6 @@ COUNTERS = os.path.join(vm.BUILD, "bin", "counters")
 BOOT = ["page_poison=1", "init_on_alloc=0", "oops=panic"]
 
 
-def build_counters():
-    """Builds the kernel that runs in the migrated virtual machines."""
-    os.makedirs(os.path.dirname(COUNTERS), exist_ok=True)
-    subprocess.run(["gcc", "-m32", "-nostdlib", "-static", "-no-pie", "-Wl,-Ttext=0x100000,--build-id=none",
-                    "-o", COUNTERS, os.path.join(vm.TOP, "scripts/guest/counters.S")], check=True)
-
-
 def clients():
     """Returns the names of all programs."""
     return subprocess.run([sys.executable, os.path.join(vm.TOP, "scripts/guest/clients.py"), "--list"], check=True,
@@ -98,7 +91,6 @@ def main():
     unknown = set(args.names) - set(known)
     if unknown:
         parser.error(f"no program is called {', '.join(sorted(unknown))}: choose from {', '.join(known)}")
-    build_counters()
     given = [*options(), *[word for impl in args.impl or [] for word in ("--impl", impl)]]
     done, wrong = [], []
     for name in args.names or known:
