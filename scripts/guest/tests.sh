@@ -28,13 +28,13 @@ suites() {
 		sysfs 60 sysfs_test
 		sample 300 "$here/sample_test.py"
 		collapse_file_results 300 "$bin/collapse_file_results"
-		collapse_file 300 "$bin/collapse_file"
+		collapse_file 900 "$bin/collapse_file"
 		collapse_file_fs 300 "$bin/collapse_file_fs"
 		collapse_file_fs-ext4 300 env COLLAPSE_FILE_DIR=/run/ext4 "$bin/collapse_file_fs"
 		collapse_file_promises 300 "$bin/collapse_file_promises"
 		collapse_file_promises-ext4 300 env COLLAPSE_FILE_DIR=/run/ext4 "$bin/collapse_file_promises"
-		collapse_file_results-classic-lru 300 classic_lru "$bin/collapse_file_results"
-		collapse_file-classic-lru 300 classic_lru "$bin/collapse_file"
+		collapse_file_results-classic-lru 900 classic_lru "$bin/collapse_file_results"
+		collapse_file-classic-lru 900 classic_lru "$bin/collapse_file"
 		stats 300 "$bin/collapse_file_stats"
 		collapse_fuzz 900 fuzz
 		demo 300 demo
@@ -68,7 +68,7 @@ classic_lru() {
 	before=$(cat $lru 2>/dev/null)
 	((${before:-0} & 1)) || { echo "1..0 # SKIP the kernel already uses the classic LRU"; return 4; }
 	echo 0 >$lru || return
-	timeout -k 10 300 "$@"
+	timeout -k 10 900 "$@"
 	status=$?
 	echo "$before" >$lru
 	return $status
