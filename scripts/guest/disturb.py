@@ -4,6 +4,7 @@
 import contextlib
 import ctypes
 import glob
+import itertools
 import mmap
 import multiprocessing
 import os
@@ -17,6 +18,7 @@ TRACING = "/sys/kernel/tracing/"
 EVENT = TRACING + "events/huge_memory/mm_khugepaged_collapse_file/enable"
 CGROUP = "/sys/fs/cgroup/client"
 HUGE = 2 << 20
+MADV_PAGEOUT = 21
 MADV_COLLAPSE = 25
 PROCESS_MADVISE = 440
 EAGER = {"enabled": "always", "shmem_enabled": "advise", "khugepaged/scan_sleep_millisecs": 1,
@@ -47,8 +49,8 @@ class Vector(ctypes.Structure):
     _fields_ = [("base", ctypes.c_void_p), ("len", ctypes.c_size_t)]
 
 
-def collapse_memory(pid):
-    """Collapses the file mappings of a process."""
+def advise_memory(pid, advice):
+    """Calls process_madvise() for the file mappings of a process."""
     with contextlib.suppress(OSError):
         pidfd = os.pidfd_open(pid)
         try:
@@ -58,7 +60,7 @@ def collapse_memory(pid):
                 start, end = -(-start // HUGE) * HUGE, end // HUGE * HUGE
                 if start < end and inode != "0" and mode[0] == "r":
                     vector = Vector(start, end - start)
-                    libc.syscall(PROCESS_MADVISE, pidfd, ctypes.byref(vector), 1, MADV_COLLAPSE, 0)
+                    libc.syscall(PROCESS_MADVISE, pidfd, ctypes.byref(vector), 1, advice, 0)
         finally:
             os.close(pidfd)
 
@@ -87,10 +89,14 @@ def collapse_memfds(pid):
 
 
 def collapse_all(directory):
-    """Collapses all memory and files of the program in a loop."""
-    while True:
+    """Collapses all memory and files of the program in a loop.
+
+    A huge folio stays huge until it is reclaimed, so each fifth round reclaims the memory. The program
+    then reads small folios.
+    """
+    for turn in itertools.count():
         for pid in read(CGROUP + "/cgroup.procs").split():
-            collapse_memory(int(pid))
+            advise_memory(int(pid), MADV_COLLAPSE if turn % 5 else MADV_PAGEOUT)
             collapse_memfds(pid)
         for path in glob.glob(directory + "/**", recursive=True):
             if os.path.isfile(path):
