@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Disturb a program: collapse its memory and its files, and switch the implementation."""
+"""Disturb a program: collapse its memory and files, reclaim its memory, switch the implementation."""
 
 import contextlib
 import ctypes
